@@ -1,0 +1,83 @@
+//! One node of the cluster: reads the configuration, opens the data folder, and runs the loop.
+
+#![forbid(unsafe_code)]
+
+use raftkv::config::{Config, Invocation, UsageError};
+use raftkv::node;
+use raftkv::replica::Replica;
+use raftkv::server::{Server, ServerError};
+use raftkv::wal::{FileDisk, Identity, WalConfig};
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// As for every Unix command: the command line is wrong.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let args = std::env::args_os().skip(1);
+    match Config::from_args(args, |name| std::env::var(name).ok()) {
+        Ok(Invocation::Help) => print!("{}", Config::help()),
+        Ok(Invocation::Version) => println!("srvraft {}", env!("CARGO_PKG_VERSION")),
+        Ok(Invocation::Run(config)) => {
+            if let Err(error) = run(*config) {
+                log::error!("{error}");
+                return ExitCode::FAILURE;
+            }
+        }
+        Err(UsageError(what)) => {
+            eprintln!("srvraft: {what}\nsrvraft --help lists all flags");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn run(config: Config) -> Result<(), ServerError> {
+    start_logger(&config);
+    let mut disk = FileDisk::open(&config.data_dir).map_err(ServerError::Wal)?;
+    let identity = Identity::load_or_create(
+        &mut disk,
+        cluster_id(&config.cluster),
+        config.id,
+        &config.name,
+        fastrand::u64(1..),
+    )
+    .map_err(ServerError::Wal)?;
+    let seed = fastrand::u64(..);
+    let node = node::Config {
+        raft: config.raft(seed),
+        addresses: config.members.iter().map(|(id, member)| (*id, member.address())).collect(),
+        limits: config.limits,
+        forward_timeout_ticks: config.ticks(config.request_timeout),
+        snapshot_log_bytes: config.snapshot_log_bytes,
+        snapshot_piece_bytes: node::SNAPSHOT_PIECE_BYTES,
+    };
+    let wal = WalConfig { segment_bytes: config.segment_bytes, salt_seed: identity.incarnation };
+    let (replica, opened) = Replica::open(node, disk, wal).map_err(ServerError::Wal)?;
+    if opened.torn_bytes > 0 {
+        let bytes = opened.torn_bytes;
+        log::warn!("cut {bytes} bytes off the log: a write that was not finished, nor answered");
+    }
+    for note in &opened.notes {
+        log::warn!("{note}");
+    }
+    if let Some(damage) = opened.damaged {
+        log::error!("{damage}; this node does not vote until it has got back what it lost");
+    }
+    Server::new(config, identity, replica, Instant::now())?.run()
+}
+
+/// The level is the flag's, else that of `RUST_LOG`, else info. Local time would need more than UTC does.
+fn start_logger(config: &Config) {
+    let logger = simple_logger::SimpleLogger::new().with_utc_timestamps();
+    let logger = match config.log_level {
+        Some(level) => logger.with_level(level),
+        None => logger.with_level(log::LevelFilter::Info).env(),
+    };
+    logger.init().expect("no other logger is set");
+}
+
+/// The id in every hello: nodes of clusters with other names do not talk to each other. 0 means "any".
+fn cluster_id(name: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(name.as_bytes()).max(1)
+}

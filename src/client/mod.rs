@@ -1,0 +1,347 @@
+//! The client library: blocking, one thread, one request at a time.
+//!
+//! A [`Client`] finds the leader by itself: it remembers the last one, follows the hints of nodes that are
+//! not the leader, and otherwise goes round its servers, with short pauses, until one answers or the total
+//! timeout is over. A connection that is lost on the way is no error; it is the next attempt's beginning.
+//!
+//! Reads are repeated as they are. Writes are carried out *exactly once*: the first write opens a session
+//! in the cluster, each write has a sequence number in it, and every further attempt repeats both, so that
+//! the cluster gives the first answer again instead of doing the write again (Raft thesis 6.3). What is
+//! left is a write given up by timeout, or one whose session was forgotten meanwhile: these end in
+//! [`ClientError::OutcomeUnknown`] if an attempt may have reached a server. [`ClientError::NotDone`] is a
+//! promise.
+//!
+//! ```no_run
+//! use raftkv::client::{Client, ClientConfig};
+//!
+//! let mut client = Client::new(ClientConfig::new(["127.0.0.1:6000", "127.0.0.1:6001"]));
+//! client.put(b"colour", b"blue")?;
+//! assert_eq!(client.get(b"colour")?.value.as_deref(), Some(&b"blue"[..]));
+//! # Ok::<(), raftkv::client::ClientError>(())
+//! ```
+
+mod address;
+mod call;
+mod connection;
+mod error;
+mod route;
+
+pub use address::parse_address;
+pub use error::{ClientError, ServerReason, Why, joined};
+
+use crate::kv::{Answer, Command, Outcome, Refusal, Request, RequestId, WriteOp};
+use crate::net::ResolverConfig;
+use crate::protocol::client::{ReplyBody, RequestBody};
+use crate::raft::{Index, NodeId};
+use call::Call;
+use connection::{Connection, Dial, Patience};
+use route::Route;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+/// Open connections kept, leader's and others'. Beyond it, one that is not in use is closed.
+const CONNECTIONS_MAX: usize = 16;
+
+/// Sessions opened for one write. Each is forgotten only after many others were opened, so a second loss
+/// in a row means that the cluster has more clients than sessions.
+const SESSIONS_PER_WRITE_MAX: usize = 3;
+
+#[derive(Debug, Clone)]
+pub struct ClientConfig {
+    /// `host:port`, asked in this order while no leader is known. At least one.
+    pub servers: Vec<String>,
+    /// For the TCP handshake, and again for the hello. Short, because a machine that is gone never
+    /// refuses: until this is over no other server is asked.
+    pub connect_timeout: Duration,
+    /// An attempt is given up when no byte of it has moved for this long. Several fsyncs of a slow disk
+    /// fit in; a write repeated too early costs only the repetition.
+    pub request_timeout: Duration,
+    /// [`Change::NoLeader`] is told when nobody has answered for this long: an election is no news.
+    pub tell_after: Duration,
+    /// Of a request with all its attempts. `None`: for ever.
+    pub total_timeout: Option<Duration>,
+    pub resolver: ResolverConfig,
+    /// For the servers' logs.
+    pub name: String,
+    /// Of the jitter in the pauses.
+    pub seed: u64,
+}
+
+impl ClientConfig {
+    /// The defaults: 300 ms to connect, 1 s for an attempt, 10 s in all.
+    pub fn new<S: Into<String>>(servers: impl IntoIterator<Item = S>) -> Self {
+        ClientConfig {
+            servers: servers.into_iter().map(Into::into).collect(),
+            connect_timeout: Duration::from_millis(300),
+            request_timeout: Duration::from_millis(700),
+            tell_after: Duration::from_secs(1),
+            total_timeout: Some(Duration::from_secs(10)),
+            resolver: ResolverConfig::default(),
+            name: "raftkv-client".to_owned(),
+            seed: fastrand::u64(..),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Read {
+    /// `None`: no such key.
+    pub value: Option<Vec<u8>>,
+    /// The last log index that the read saw.
+    pub index: Index,
+    pub leader: NodeId,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// Never [`Outcome::Refused`]; that is an error.
+    pub outcome: Outcome,
+    /// The log index of the write.
+    pub index: Index,
+    pub leader: NodeId,
+}
+
+/// A hash of the whole state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Digest {
+    pub digest: u64,
+    /// The number of keys.
+    pub keys: u64,
+    /// The log index of the state.
+    pub index: Index,
+    pub leader: NodeId,
+}
+
+/// What the observer is told: each change once, not each attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A whole round of servers brought no answer.
+    NoLeader { servers: Vec<ServerReason> },
+    /// A request was answered by a leader other than the last, or again after a time without one.
+    /// `server` is its address.
+    Leader { leader: NodeId, server: String },
+}
+
+/// Who is known to lead, as the observer was last told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    /// Of a leader, and since then a round of the servers brought none.
+    Interrupted,
+    NoLeader,
+    Leader(NodeId),
+}
+
+/// A session of the cluster, and the number that the next write gets.
+#[derive(Debug, Clone, Copy)]
+struct Session {
+    id: u64,
+    next_sequence: u64,
+}
+
+type Pause = Box<dyn FnMut(Duration) -> ControlFlow<()> + Send>;
+type Observer = Box<dyn FnMut(&Change) + Send>;
+
+pub struct Client {
+    config: ClientConfig,
+    route: Route,
+    connections: BTreeMap<String, Connection>,
+    session: Option<Session>,
+    /// Of the first server that welcomed this client; later ones must be of the same. 0: none yet.
+    cluster_id: u64,
+    told: Told,
+    rng: fastrand::Rng,
+    pause: Pause,
+    observer: Observer,
+}
+
+impl Client {
+    /// Connects to nobody yet.
+    pub fn new(config: ClientConfig) -> Client {
+        Client {
+            route: Route::new(config.servers.clone()),
+            connections: BTreeMap::new(),
+            session: None,
+            cluster_id: 0,
+            told: Told::Nothing,
+            rng: fastrand::Rng::with_seed(config.seed),
+            pause: Box::new(|duration| {
+                std::thread::sleep(duration);
+                ControlFlow::Continue(())
+            }),
+            observer: Box::new(|_| {}),
+            config,
+        }
+    }
+
+    /// `observer` is told of every [`Change`].
+    pub fn on_change(mut self, observer: impl FnMut(&Change) + Send + 'static) -> Self {
+        self.observer = Box::new(observer);
+        self
+    }
+
+    /// How to wait between attempts, instead of sleeping. `Break` ends the request under way with
+    /// [`Why::Interrupted`]; during an attempt this is asked with a duration of zero.
+    pub fn pause_with(
+        mut self,
+        pause: impl FnMut(Duration) -> ControlFlow<()> + Send + 'static,
+    ) -> Self {
+        self.pause = Box::new(pause);
+        self
+    }
+
+    /// A linearizable read.
+    pub fn get(&mut self, key: &[u8]) -> Result<Read, ClientError> {
+        match self.read(Request::Get { key: key.into() })? {
+            Answer::Value { value, index, leader } => {
+                Ok(Read { value: value.map(|bytes| bytes.to_vec()), index, leader })
+            }
+            other => Err(self.nonsense(&other, false)),
+        }
+    }
+
+    /// Writes `value`, whatever the key held.
+    pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<Written, ClientError> {
+        self.write(WriteOp::Put { key, value })
+    }
+
+    /// The outcome says whether the key existed.
+    pub fn delete(&mut self, key: &[u8]) -> Result<Written, ClientError> {
+        self.write(WriteOp::Delete { key })
+    }
+
+    /// Writes `value` if the key holds `expected` (`None`: if it does not exist); the outcome says
+    /// whether it did.
+    pub fn compare_and_set(
+        &mut self,
+        key: &[u8],
+        expected: Option<&[u8]>,
+        value: &[u8],
+    ) -> Result<Written, ClientError> {
+        self.write(WriteOp::CompareAndSet { key, expected, value })
+    }
+
+    /// Adds `delta` to the decimal 64-bit integer that the key holds (a missing key counts as 0); the
+    /// outcome is the sum.
+    pub fn increment(&mut self, key: &[u8], delta: i64) -> Result<Written, ClientError> {
+        self.write(WriteOp::Increment { key, delta })
+    }
+
+    /// A linearizable hash of the whole state.
+    pub fn digest(&mut self) -> Result<Digest, ClientError> {
+        match self.read(Request::Digest)? {
+            Answer::Digest { digest, keys, index, leader } => {
+                Ok(Digest { digest, keys, index, leader })
+            }
+            other => Err(self.nonsense(&other, false)),
+        }
+    }
+
+    /// What one server says of itself: names and values. One attempt, no redirects; the error is why there
+    /// is no answer.
+    pub fn status(&mut self, server: &str) -> Result<Vec<(String, String)>, String> {
+        let Client { config, pause, .. } = self;
+        let mut stop = || pause(Duration::ZERO).is_break();
+        let mut patience = Patience { total: None, stop: &mut stop };
+        let dial = Dial {
+            resolver: &config.resolver,
+            connect_timeout: config.connect_timeout,
+            name: &config.name,
+            cluster_id: 0,
+        };
+        let ask = |patience: &mut Patience<'_>| {
+            let mut connection = Connection::open(server, &dial, patience)?;
+            connection.ask(&RequestBody::Status, config.request_timeout, patience)
+        };
+        match ask(&mut patience).map_err(|lost| call::printable(&lost.reason))? {
+            ReplyBody::Status(fields) => Ok(fields),
+            ReplyBody::Answer(Answer::Failed(failure)) => Err(call::in_words(&failure)),
+            ReplyBody::Answer(_) => Err("answered something else than its status".to_owned()),
+        }
+    }
+
+    fn read(&mut self, request: Request) -> Result<Answer, ClientError> {
+        let mut call = Call::read(self.config.total_timeout);
+        self.ask(request, &mut call)
+    }
+
+    /// Once, however many attempts it takes.
+    fn write(&mut self, op: WriteOp<'_>) -> Result<Written, ClientError> {
+        let mut call = Call::write(self.config.total_timeout);
+        for _ in 0..SESSIONS_PER_WRITE_MAX {
+            let id = self.next_request_id(&call)?;
+            let command = Command::Write { request: Some(id), op }.to_bytes();
+            let answer = self.ask(Request::Write { command: command.into() }, &mut call)?;
+            match answer {
+                Answer::Written { outcome: Outcome::Refused(Refusal::UnknownSession), .. } => {
+                    self.session = None;
+                    if call.may_be_done {
+                        return Err(self.give_up(Why::SessionLost, true));
+                    }
+                }
+                Answer::Written { outcome: Outcome::Refused(refusal), .. } => {
+                    // With one request at a time nobody overtakes it, so a stale sequence is a riddle.
+                    let riddle = refusal == Refusal::StaleSequence;
+                    return Err(self.give_up(Why::Refused(refusal), riddle));
+                }
+                Answer::Written { outcome, index, leader } if outcome_fits(op, outcome) => {
+                    return Ok(Written { outcome, index, leader });
+                }
+                other => return Err(self.nonsense(&other, true)),
+            }
+        }
+        Err(self.give_up(Why::SessionsCrowded, false))
+    }
+
+    /// The name of the next write, in a session that is opened if there is none.
+    fn next_request_id(&mut self, call: &Call) -> Result<RequestId, ClientError> {
+        let session = match self.session {
+            Some(session) => session,
+            None => Session { id: self.open_session(call)?, next_sequence: 1 },
+        };
+        let next = Session { next_sequence: session.next_sequence + 1, ..session };
+        self.session = Some(next);
+        Ok(RequestId { session: session.id, sequence: session.next_sequence })
+    }
+
+    fn open_session(&mut self, write: &Call) -> Result<u64, ClientError> {
+        let command = Command::OpenSession.to_bytes();
+        let mut call = Call::for_session(write);
+        match self.ask(Request::Write { command: command.into() }, &mut call)? {
+            Answer::Written { outcome: Outcome::SessionOpened { session }, .. } if session != 0 => {
+                Ok(session)
+            }
+            other => Err(self.nonsense(&other, false)),
+        }
+    }
+
+    fn give_up(&self, why: Why, may_be_done: bool) -> ClientError {
+        let servers = self.route.reasons();
+        if may_be_done {
+            ClientError::OutcomeUnknown { why, servers }
+        } else {
+            ClientError::NotDone { why, servers }
+        }
+    }
+
+    fn nonsense(&self, answer: &Answer, may_be_done: bool) -> ClientError {
+        let what = match answer {
+            Answer::Value { .. } => "a value",
+            Answer::Written { .. } => "the outcome of another kind of write",
+            Answer::Digest { .. } => "a digest",
+            Answer::Failed(_) => "a failure",
+        };
+        self.give_up(Why::Nonsense(what.to_owned()), may_be_done)
+    }
+}
+
+fn outcome_fits(op: WriteOp<'_>, outcome: Outcome) -> bool {
+    matches!(
+        (op, outcome),
+        (WriteOp::Put { .. }, Outcome::Put)
+            | (WriteOp::Delete { .. }, Outcome::Deleted(_))
+            | (WriteOp::CompareAndSet { .. }, Outcome::Swapped(_))
+            | (WriteOp::Increment { .. }, Outcome::Counter(_))
+    )
+}

@@ -1,0 +1,157 @@
+//! The texts of `--help`.
+
+/// `cltraft --help`.
+pub const OVERVIEW: &str = "\
+cltraft: a client of raftkv that verifies what it reads
+
+Usage: cltraft [OPTIONS]                     the main job: write, read back, verify, for ever
+       cltraft [OPTIONS] COMMAND ARGUMENTS   one request
+
+Commands:
+  get KEY               print the value of KEY
+  put KEY VALUE         write VALUE ('-': read it from standard input)
+  del KEY               delete KEY
+  cas KEY OLD NEW       write NEW if KEY holds OLD
+  cas --absent KEY NEW  write NEW if KEY does not exist
+  incr KEY [DELTA]      add DELTA (1) to a decimal number and print the result
+  status                a table of all servers, one line each
+  digest                a hash of the whole store, its log index and number of keys
+  help [COMMAND]        this text, or more on one command
+
+Options:
+  --servers LIST   host:port,host:port,... (see below)
+  --timeout TIME   give up a command after this time (10s; 0: never)
+  --interval TIME  main job: pause between a read and the next write (2s; 0: none)
+  --count N        main job: end after N writes and reads
+  --prefix TEXT    main job: put TEXT before each key, so that clients do not collide
+  --lang en|es     main job: language of its lines (else from LC_ALL, LC_MESSAGES, LANG)
+  -h, --help       this text; after a command: more on it
+  -V, --version    version
+
+A TIME is written 500ms, 2s, 1.5s, 2m or 1h. Options may stand anywhere; what comes after
+-- is no option.
+
+Servers: --servers, else the variable RAFTKV_SERVERS, else if MISUBDOMINIODNS is set (in
+  Kubernetes) raft-0.$MISUBDOMINIODNS:6000 and so on (RAFTKV_REPLICAS of them, or 3;
+  RAFTKV_PREFIX instead of 'raft'), else 127.0.0.1:6000, 127.0.0.1:6001, 127.0.0.1:6002.
+  A host without a port means port 6000.
+
+Exit status:
+  0  done
+  1  the answer is no: key missing, not swapped, wrong value read, cluster not healthy
+  2  the command line makes no sense
+  3  not done: nothing was changed
+  4  outcome unknown: the write may or may not have been carried out
+";
+
+/// `cltraft help COMMAND`.
+pub fn of(command: &str) -> &'static str {
+    match command {
+        "get" => GET,
+        "put" => PUT,
+        "del" => DEL,
+        "cas" => CAS,
+        "incr" => INCR,
+        "status" => STATUS,
+        "digest" => DIGEST,
+        _ => OVERVIEW,
+    }
+}
+
+const GET: &str = "\
+Usage: cltraft get KEY
+
+Prints the value of KEY as it is, and a newline. The read is linearizable: it sees every
+write that was acknowledged before it began. A missing key prints nothing to standard output
+and exits with 1.
+
+Example: cltraft get colour
+";
+
+const PUT: &str = "\
+Usage: cltraft put KEY VALUE
+
+Writes VALUE, whatever KEY held before. '-' as VALUE reads all of standard input, as it is.
+A key or value that begins with '-' goes after --.
+By default a key has up to 4 KiB and a value up to 1 MiB.
+
+Examples: cltraft put colour blue
+          cltraft put photo - < photo.jpg
+          cltraft put -- -x -y
+";
+
+const DEL: &str = "\
+Usage: cltraft del KEY
+
+Deletes KEY. Exits with 1 if there was no such key.
+
+Example: cltraft del colour
+";
+
+const CAS: &str = "\
+Usage: cltraft cas KEY OLD NEW
+       cltraft cas --absent KEY NEW
+
+Compare and set: writes NEW if KEY holds exactly OLD, or with --absent if KEY does not exist.
+Exits with 1 if nothing was written.
+
+Examples: cltraft cas lock free mine
+          cltraft cas --absent lock mine
+";
+
+const INCR: &str = "\
+Usage: cltraft incr KEY [DELTA]
+
+Adds DELTA (1, may be negative) to the decimal 64-bit number that KEY holds and prints the
+result. A missing key counts as 0.
+
+Examples: cltraft incr visits
+          cltraft incr stock -5
+";
+
+const STATUS: &str = "\
+Usage: cltraft status
+
+Asks every server what it knows and prints a table: node, role, term, commit and applied
+index, size of the log on disk, leader, uptime, state of the connections to its peers. A
+server that does not answer has its line too, with the reason. Warnings (no majority, no
+leader, different opinions) follow on standard error, and then the exit status is 1; it is 3
+if no server answers at all.
+
+Example: cltraft --servers raft-0.raft-service,raft-1.raft-service status
+";
+
+const DIGEST: &str = "\
+Usage: cltraft digest
+
+Prints a hash of the whole state, the log index at which it was taken, and the number of
+keys. The read is linearizable. Equal states have equal hashes.
+
+Example output: 5f2c1d0e9ab34c77 index=120 keys=26
+";
+
+#[cfg(test)]
+mod tests {
+    use super::super::suggest::COMMANDS;
+    use super::*;
+
+    #[test]
+    fn every_command_has_its_text_and_its_line() {
+        for (name, usage) in COMMANDS {
+            assert!(OVERVIEW.contains(&format!("\n  {name} ")), "{name}");
+            if name != "help" {
+                let first = usage.split(", or ").next().unwrap();
+                assert!(of(name).starts_with(&format!("Usage: {first}\n")), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_line_is_wider_than_most_terminals() {
+        for (name, _) in COMMANDS {
+            for line in of(name).lines() {
+                assert!(line.chars().count() <= 95, "{name}: {line}");
+            }
+        }
+    }
+}

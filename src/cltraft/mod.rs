@@ -1,0 +1,163 @@
+//! The program `cltraft`: a client that goes on writing, reading back and verifying, and single requests
+//! from the command line. What it prints and how it exits is described in [`help`].
+//!
+//! The parts that decide something are pure and tested alone: the command line ([`args`]), what may be
+//! read ([`ledger`]), what does not fit together ([`status`]). Here they meet the real standard streams,
+//! environment and signals.
+
+pub mod args;
+mod commands;
+pub mod help;
+pub mod lang;
+pub mod ledger;
+mod signals;
+pub mod status;
+pub mod suggest;
+pub mod units;
+mod verify;
+
+use crate::client::{Change, Client, ClientConfig, ClientError, joined};
+use args::{Args, Command};
+use lang::Lang;
+use signals::Signals;
+use std::io::{self, ErrorKind, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use verify::{End, Job};
+
+/// The exit statuses, as documented in the help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    Done = 0,
+    No = 1,
+    Usage = 2,
+    NotDone = 3,
+    OutcomeUnknown = 4,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// Runs the program with the arguments and the environment of the process.
+pub fn main() -> ExitCode {
+    let env = |name: &str| std::env::var(name).ok();
+    let args = match args::parse(std::env::args_os().skip(1), &env) {
+        Ok(args) => args,
+        Err(message) => {
+            complain(&format!("{message}\nTry 'cltraft --help'."));
+            return Exit::Usage.into();
+        }
+    };
+    let exit = match args.command {
+        Command::Help(topic) => print(topic.map_or(help::OVERVIEW, help::of)),
+        Command::Version => print(concat!("cltraft ", env!("CARGO_PKG_VERSION"), "\n")),
+        Command::Verify { interval, count, ref prefix } => {
+            let job = Job { interval, count, prefix: prefix.clone(), lang: args.lang };
+            verify(&args, &job)
+        }
+        _ => one_request(&args),
+    };
+    exit.into()
+}
+
+fn client_config(args: &Args) -> ClientConfig {
+    ClientConfig {
+        total_timeout: args.timeout,
+        name: concat!("cltraft/", env!("CARGO_PKG_VERSION")).to_owned(),
+        ..ClientConfig::new(args.servers.iter().cloned())
+    }
+}
+
+fn one_request(args: &Args) -> Exit {
+    let lang = args.lang;
+    let mut client = Client::new(client_config(args)).on_change(move |change| {
+        if let Change::NoLeader { servers } = change {
+            complain(&lang.no_leader(&joined(servers)));
+        }
+    });
+    match commands::run(&mut client, args, &mut io::stdout().lock()) {
+        Ok(exit) => exit,
+        Err(commands::Trouble::Client(error)) => {
+            complain(&error.to_string());
+            match error {
+                ClientError::NotDone { .. } => Exit::NotDone,
+                ClientError::OutcomeUnknown { .. } => Exit::OutcomeUnknown,
+            }
+        }
+        Err(commands::Trouble::Input(message)) => {
+            complain(&message);
+            Exit::NotDone
+        }
+        Err(commands::Trouble::Output(error)) => output_failed(&error),
+    }
+}
+
+fn verify(args: &Args, job: &Job) -> Exit {
+    let signals = match Signals::install() {
+        Ok(signals) => Arc::new(signals),
+        Err(error) => {
+            complain(&format!("cannot catch signals: {error}"));
+            return Exit::NotDone;
+        }
+    };
+    let leader_changed = Arc::new(AtomicBool::new(false));
+    let config = ClientConfig { total_timeout: None, ..client_config(args) };
+    let mut client = Client::new(config)
+        .on_change(announce(job.lang, Arc::clone(&leader_changed)))
+        .pause_with({
+            let signals = Arc::clone(&signals);
+            move |duration| signals.wait(duration)
+        });
+    let mut run = verify::Run::new(job, &mut client, &signals, &leader_changed);
+    let end = run.until_the_end(&mut io::stdout().lock());
+    let tally = run.tally();
+    let exit = match end {
+        End::Finished | End::Stopped => Exit::Done,
+        End::WrongValue => Exit::No,
+        End::GaveUp(error) => {
+            complain(&error.to_string());
+            Exit::NotDone
+        }
+        End::Output(error) if error.kind() == ErrorKind::BrokenPipe => return Exit::Done,
+        End::Output(error) => output_failed(&error),
+    };
+    complain(&job.lang.summary(tally.writes, tally.reads, tally.wrong));
+    exit
+}
+
+/// Says each change of state once, on standard error.
+fn announce(lang: Lang, leader_changed: Arc<AtomicBool>) -> impl FnMut(&Change) {
+    move |change| match change {
+        Change::NoLeader { servers } => complain(&lang.no_leader(&joined(servers))),
+        Change::Leader { leader, server } => {
+            leader_changed.store(true, Ordering::Relaxed);
+            complain(&lang.leader_found(*leader, server));
+        }
+    }
+}
+
+/// A line for people. If nobody can read it any more, there is nobody to tell.
+fn complain(message: &str) {
+    let _ = writeln!(io::stderr().lock(), "{message}");
+}
+
+fn print(text: &str) -> Exit {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Ok(()) => Exit::Done,
+        Err(error) => output_failed(&error),
+    }
+}
+
+/// A reader that has seen enough (`cltraft | head`) is no failure.
+fn output_failed(error: &io::Error) -> Exit {
+    if error.kind() == ErrorKind::BrokenPipe {
+        return Exit::Done;
+    }
+    complain(&format!("cannot write to standard output: {error}"));
+    Exit::NotDone
+}

@@ -1,0 +1,213 @@
+//! The main job: write, read back, verify, wait; for ever.
+
+use super::lang::Lang;
+use super::ledger::{Ledger, Mismatch};
+use super::signals::Signals;
+use crate::client::{Client, ClientError, Why};
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Of a value, the characters that are shown.
+const VALUE_CHARS_MAX: usize = 80;
+
+pub struct Job {
+    /// Between a read and the next write.
+    pub interval: Duration,
+    /// Writes, each with its read; `None`: for ever.
+    pub count: Option<u64>,
+    pub prefix: String,
+    pub lang: Lang,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub writes: u64,
+    pub reads: u64,
+    pub wrong: u64,
+}
+
+/// Why the job ended.
+#[derive(Debug)]
+pub enum End {
+    /// All writes and reads that were asked for are done.
+    Finished,
+    /// By a signal.
+    Stopped,
+    WrongValue,
+    /// An error that trying again does not cure.
+    GaveUp(ClientError),
+    /// Standard output takes no more.
+    Output(io::Error),
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> End {
+        End::Output(error)
+    }
+}
+
+impl From<ClientError> for End {
+    fn from(error: ClientError) -> End {
+        if *error.why() == Why::Interrupted { End::Stopped } else { End::GaveUp(error) }
+    }
+}
+
+pub struct Run<'a> {
+    job: &'a Job,
+    client: &'a mut Client,
+    signals: &'a Signals,
+    /// Set by the client's observer, taken back here.
+    leader_changed: &'a AtomicBool,
+    ledger: Ledger,
+    tally: Tally,
+}
+
+impl<'a> Run<'a> {
+    pub fn new(
+        job: &'a Job,
+        client: &'a mut Client,
+        signals: &'a Signals,
+        leader_changed: &'a AtomicBool,
+    ) -> Self {
+        let ledger = Ledger::new(&job.prefix);
+        Run { job, client, signals, leader_changed, ledger, tally: Tally::default() }
+    }
+
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// The job's lines go to `out`, each as soon as it is true.
+    pub fn until_the_end(&mut self, out: &mut dyn Write) -> End {
+        match self.go_on(out) {
+            Ok(()) => End::Finished,
+            Err(end) => end,
+        }
+    }
+
+    fn go_on(&mut self, out: &mut dyn Write) -> Result<(), End> {
+        self.look_around()?;
+        let mut left = self.job.count;
+        loop {
+            let key = self.write(out)?;
+            self.read_back(&key, out)?;
+            if self.leader_changed.swap(false, Ordering::Relaxed) {
+                self.verify_all(out)?;
+            }
+            if let Some(left) = &mut left {
+                *left -= 1;
+                if *left == 0 {
+                    return Ok(());
+                }
+            }
+            if self.signals.wait(self.job.interval).is_break() {
+                return Err(End::Stopped);
+            }
+        }
+    }
+
+    /// An earlier run may have left values: this one goes on after them.
+    fn look_around(&mut self) -> Result<(), End> {
+        let mut found = 0;
+        for key in self.ledger.keys() {
+            if let Some(value) = self.client.get(key.as_bytes())?.value {
+                found += 1;
+                self.ledger.found(&value);
+            }
+        }
+        if found > 0 {
+            let (_, value) = self.ledger.next_write();
+            super::complain(&self.job.lang.goes_on(found, value));
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, out: &mut dyn Write) -> Result<String, End> {
+        let lang = self.job.lang;
+        let (key, value) = self.ledger.next_write();
+        say(out, &lang.write_operation(&key, value))?;
+        match self.client.put(key.as_bytes(), value.to_string().as_bytes()) {
+            Ok(written) => {
+                self.ledger.written();
+                self.tally.writes += 1;
+                say(out, &lang.submitted(written.index, written.leader))?;
+            }
+            Err(error @ ClientError::OutcomeUnknown { .. }) if *error.why() != Why::Interrupted => {
+                self.ledger.perhaps_written();
+                super::complain(&lang.outcome_unknown(&key, value, &error));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(key)
+    }
+
+    fn read_back(&mut self, key: &str, out: &mut dyn Write) -> Result<(), End> {
+        let lang = self.job.lang;
+        say(out, &lang.read_operation(key))?;
+        let value = self.verified(key, out)?;
+        Ok(say(out, &lang.correct_value(key, &shown(value.as_deref(), lang)))?)
+    }
+
+    /// Whatever a new leader has forgotten is noticed now, rather than when its key's turn comes.
+    fn verify_all(&mut self, out: &mut dyn Write) -> Result<(), End> {
+        let keys = self.ledger.known_keys();
+        if keys.len() < 2 {
+            return Ok(());
+        }
+        for key in &keys {
+            self.verified(key, out)?;
+        }
+        super::complain(&self.job.lang.all_there(keys.len()));
+        Ok(())
+    }
+
+    /// Reads `key`; a value that can't be right ends the job.
+    fn verified(&mut self, key: &str, out: &mut dyn Write) -> Result<Option<Vec<u8>>, End> {
+        let value = self.client.get(key.as_bytes())?.value;
+        self.tally.reads += 1;
+        let Err(mismatch) = self.ledger.check(key, value.as_deref()) else { return Ok(value) };
+        self.tally.wrong += 1;
+        say(out, &wrong_value(key, &mismatch, self.job.lang))?;
+        Err(End::WrongValue)
+    }
+}
+
+fn wrong_value(key: &str, mismatch: &Mismatch, lang: Lang) -> String {
+    let expected: Vec<_> =
+        mismatch.expected.iter().map(|value| shown(value.as_deref(), lang)).collect();
+    lang.wrong_value(key, &expected.join(lang.or()), &shown(mismatch.read.as_deref(), lang))
+}
+
+/// A value for a line of text: anybody may have written anything.
+fn shown(value: Option<&[u8]>, lang: Lang) -> String {
+    let Some(value) = value else { return lang.nothing().to_owned() };
+    let text = String::from_utf8_lossy(value);
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).take(VALUE_CHARS_MAX).collect()
+}
+
+fn say(out: &mut dyn Write, line: &str) -> io::Result<()> {
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_value_names_all_that_was_possible() {
+        let mismatch = Mismatch {
+            expected: vec![None, Some(b"27".to_vec())],
+            read: Some(b"a\x1b[2J\xff".to_vec()),
+        };
+        assert_eq!(
+            wrong_value("a", &mismatch, Lang::English),
+            "ERROR: wrong value: a should be (nothing) or 27, read a?[2J\u{fffd}"
+        );
+        assert_eq!(
+            wrong_value("a", &mismatch, Lang::Spanish),
+            "ERROR: valor incorrecto: a debería ser (nada) o 27, leído a?[2J\u{fffd}"
+        );
+    }
+}

@@ -1,0 +1,96 @@
+//! The replicated state machine: committed log entries in, outcomes out. The same entries give the same
+//! state and outcomes on every node.
+
+use super::session::{Executed, Seen, Sessions};
+use super::store::Store;
+use super::{Command, Outcome, Refusal, RequestId, WriteOp, snapshot};
+use crate::codec::Malformed;
+use crate::raft::{Entry, Index, Payload};
+
+#[derive(Debug, Default)]
+pub struct Machine {
+    store: Store,
+    sessions: Sessions,
+    applied: Index,
+    /// The beginning of the snapshot that is being taken, until it is out.
+    snapshot_head: Option<Vec<u8>>,
+}
+
+impl Machine {
+    /// Applies the next entry of the log. An error means that the entry is not a command, which every
+    /// leader checks before it proposes one.
+    pub fn apply(&mut self, entry: &Entry) -> Result<Option<Executed>, Malformed> {
+        assert_eq!(entry.index, self.applied + 1, "entries are applied in order, each once");
+        let executed = match &entry.payload {
+            Payload::Noop => None,
+            Payload::Command(bytes) => Some(self.execute(entry.index, Command::decode(bytes)?)),
+        };
+        self.applied = entry.index;
+        Ok(executed)
+    }
+
+    fn execute(&mut self, index: Index, command: Command<'_>) -> Executed {
+        match command {
+            Command::OpenSession => {
+                self.sessions.open(index);
+                Executed { index, outcome: Outcome::SessionOpened { session: index } }
+            }
+            Command::Write { request: None, op } => {
+                Executed { index, outcome: self.store.apply(op) }
+            }
+            Command::Write { request: Some(request), op } => self.execute_once(index, request, op),
+        }
+    }
+
+    fn execute_once(&mut self, index: Index, request: RequestId, op: WriteOp<'_>) -> Executed {
+        let refused = |refusal| Executed { index, outcome: Outcome::Refused(refusal) };
+        match self.sessions.seen(request) {
+            Seen::Before(executed) => executed,
+            Seen::Stale => refused(Refusal::StaleSequence),
+            Seen::UnknownSession => refused(Refusal::UnknownSession),
+            Seen::New => {
+                let executed = Executed { index, outcome: self.store.apply(op) };
+                self.sessions.executed(request, executed);
+                executed
+            }
+        }
+    }
+
+    pub(super) fn restored(store: Store, sessions: Sessions, applied: Index) -> Self {
+        Machine { store, sessions, applied, snapshot_head: None }
+    }
+
+    /// Begins a snapshot of the state as it is now; one that is being taken is abandoned.
+    pub fn begin_snapshot(&mut self) {
+        let mut head = Vec::new();
+        snapshot::put_head(&mut head, self.applied, &self.store, &self.sessions);
+        self.snapshot_head = Some(head);
+        self.store.freeze();
+    }
+
+    /// The next piece of it, of about `bytes_max`, and whether it is the last. The first piece holds all
+    /// sessions, and the last key of a piece is whole.
+    pub fn snapshot_piece(&mut self, bytes_max: usize) -> (Vec<u8>, bool) {
+        let mut piece = self.snapshot_head.take().unwrap_or_default();
+        let is_last = self.store.take_frozen(&mut piece, bytes_max);
+        (piece, is_last)
+    }
+
+    pub fn abandon_snapshot(&mut self) {
+        self.snapshot_head = None;
+        self.store.thaw();
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// The index of the newest entry that was applied.
+    pub fn applied(&self) -> Index {
+        self.applied
+    }
+}

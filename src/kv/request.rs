@@ -1,0 +1,105 @@
+//! What a client may ask of the store and what it is told, whatever protocol it speaks.
+
+use super::Outcome;
+use crate::raft::{Index, NodeId};
+use std::rc::Rc;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Linearizable.
+    Get { key: Rc<[u8]> },
+    /// The bytes of a [`super::Command`]; they become the log entry as they are.
+    Write { command: Rc<[u8]> },
+    /// A hash of the whole state, linearizable.
+    Digest,
+}
+
+impl Request {
+    /// Whether carrying it out twice may differ from carrying it out once.
+    pub fn is_write(&self) -> bool {
+        matches!(self, Request::Write { .. })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// `index` is the last log index that the read saw.
+    Value {
+        value: Option<Rc<[u8]>>,
+        index: Index,
+        leader: NodeId,
+    },
+    /// `index` is the log index of the write; for a retry that of its first execution.
+    Written {
+        outcome: Outcome,
+        index: Index,
+        leader: NodeId,
+    },
+    Digest {
+        digest: u64,
+        keys: u64,
+        index: Index,
+        leader: NodeId,
+    },
+    Failed(Failure),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub code: FailureCode,
+    /// What happened, to what, and what to do.
+    pub message: String,
+    /// Where to go instead, if known.
+    pub leader: Option<LeaderHint>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaderHint {
+    pub id: NodeId,
+    /// `host:port` as the answering node knows it.
+    pub address: String,
+}
+
+/// Below 128: certainly not done. From 128 on: the outcome is unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum FailureCode {
+    /// This node is not the leader; `leader` says who is.
+    NotLeader = 1,
+    /// No leader is known at the moment.
+    NoLeader = 2,
+    /// Key, value or frame beyond the limit.
+    TooLarge = 3,
+    /// The request could not be understood.
+    Malformed = 4,
+    /// A limit on unfinished work is reached.
+    Overloaded = 5,
+    /// The node is leaving.
+    ShuttingDown = 6,
+    /// Leadership was lost, or the way to the leader, after the write was handed on.
+    OutcomeUnknown = 128,
+    /// No answer within the request timeout.
+    TimedOut = 129,
+}
+
+impl FailureCode {
+    pub const ALL: [FailureCode; 8] = [
+        FailureCode::NotLeader,
+        FailureCode::NoLeader,
+        FailureCode::TooLarge,
+        FailureCode::Malformed,
+        FailureCode::Overloaded,
+        FailureCode::ShuttingDown,
+        FailureCode::OutcomeUnknown,
+        FailureCode::TimedOut,
+    ];
+
+    pub fn from_u8(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| *known as u8 == code)
+    }
+
+    /// Whether the request may have been, or may yet be, carried out.
+    pub fn outcome_is_unknown(self) -> bool {
+        self as u8 >= 128
+    }
+}

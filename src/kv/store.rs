@@ -1,0 +1,178 @@
+//! The keys and values: an ordered map, and a digest of it that is kept up with every change.
+
+use super::{Outcome, Refusal, WriteOp};
+use crate::codec::{Malformed, put_blob};
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::rc::Rc;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+type Key = Rc<[u8]>;
+type Value = Rc<[u8]>;
+
+#[derive(Debug, Default)]
+pub struct Store {
+    map: BTreeMap<Key, Value>,
+    digest: u64,
+    bytes: usize,
+    frozen: Option<Frozen>,
+}
+
+/// The contents at one moment, on their way out while the store goes on changing.
+#[derive(Debug, Default)]
+struct Frozen {
+    /// Everything up to this key is out.
+    cursor: Option<Key>,
+    /// Keys ahead of the cursor that have changed since, with the value they had, if any. At most as much as
+    /// the store held; each is dropped when the cursor passes it.
+    old: BTreeMap<Key, Option<Value>>,
+}
+
+impl Store {
+    pub fn get(&self, key: &[u8]) -> Option<Value> {
+        self.map.get(key).cloned()
+    }
+
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// Keys and values, in bytes, without what the map itself needs.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Equal for equal contents, however they came about: the sum of a hash of every pair.
+    pub fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    pub fn apply(&mut self, op: WriteOp<'_>) -> Outcome {
+        match op {
+            WriteOp::Put { key, value } => {
+                self.put(key, value);
+                Outcome::Put
+            }
+            WriteOp::Delete { key } => Outcome::Deleted(self.delete(key)),
+            WriteOp::CompareAndSet { key, expected, value } => {
+                let matches = self.map.get(key).map(|value| &**value) == expected;
+                if matches {
+                    self.put(key, value);
+                }
+                Outcome::Swapped(matches)
+            }
+            WriteOp::Increment { key, delta } => match self.incremented(key, delta) {
+                Ok(counter) => {
+                    self.put(key, counter.to_string().as_bytes());
+                    Outcome::Counter(counter)
+                }
+                Err(refusal) => Outcome::Refused(refusal),
+            },
+        }
+    }
+
+    /// From here on `take_frozen` gives the contents as they are now.
+    pub(super) fn freeze(&mut self) {
+        self.frozen = Some(Frozen::default());
+    }
+
+    pub(super) fn thaw(&mut self) {
+        self.frozen = None;
+    }
+
+    /// Appends the next keys and values of the frozen contents, until `out` has `bytes_max` or more. Returns
+    /// whether that was all of them.
+    pub(super) fn take_frozen(&mut self, out: &mut Vec<u8>, bytes_max: usize) -> bool {
+        let Store { map, frozen, .. } = self;
+        let Some(frozen) = frozen else { return true };
+        let after = match &frozen.cursor {
+            Some(key) => Bound::Excluded(key.clone()),
+            None => Bound::Unbounded,
+        };
+        let mut current = map.range((after, Bound::Unbounded)).peekable();
+        while out.len() < bytes_max {
+            let old_key = frozen.old.first_key_value().map(|(key, _)| key);
+            let next = match (current.peek(), old_key) {
+                (None, None) => {
+                    self.frozen = None;
+                    return true;
+                }
+                (Some((key, _)), Some(old)) if *key < old => (*key).clone(),
+                (Some((key, _)), None) => (*key).clone(),
+                (_, Some(old)) => old.clone(),
+            };
+            let is_current = current.peek().is_some_and(|(key, _)| **key == next);
+            let now =
+                if is_current { current.next().map(|(_, value)| value.clone()) } else { None };
+            // What it was goes before what it is.
+            if let Some(value) = frozen.old.remove(&next).unwrap_or(now) {
+                put_blob(out, &next);
+                put_blob(out, &value);
+            }
+            frozen.cursor = Some(next);
+        }
+        false
+    }
+
+    /// Adds a pair of a snapshot; keys come in order, each once.
+    pub(super) fn load(&mut self, key: &[u8], value: &[u8]) -> Result<(), Malformed> {
+        if self.map.last_key_value().is_some_and(|(last, _)| **last >= *key) {
+            return Err(Malformed("snapshot: order of keys"));
+        }
+        self.put(key, value);
+        Ok(())
+    }
+
+    /// Keeps what a key is before it changes, if the cursor has not passed it.
+    fn keep_old(&mut self, key: &[u8]) {
+        let Some(frozen) = &mut self.frozen else { return };
+        let is_out = frozen.cursor.as_ref().is_some_and(|cursor| key <= &**cursor);
+        if !is_out && !frozen.old.contains_key(key) {
+            frozen.old.insert(key.into(), self.map.get(key).cloned());
+        }
+    }
+
+    fn put(&mut self, key: &[u8], value: &[u8]) {
+        self.keep_old(key);
+        self.digest = self.digest.wrapping_add(pair_digest(key, value));
+        self.bytes += value.len();
+        if let Some(slot) = self.map.get_mut(key) {
+            self.digest = self.digest.wrapping_sub(pair_digest(key, slot));
+            self.bytes -= slot.len();
+            *slot = value.into();
+        } else {
+            self.bytes += key.len();
+            self.map.insert(key.into(), value.into());
+        }
+    }
+
+    fn delete(&mut self, key: &[u8]) -> bool {
+        self.keep_old(key);
+        let Some(value) = self.map.remove(key) else { return false };
+        self.digest = self.digest.wrapping_sub(pair_digest(key, &value));
+        self.bytes -= key.len() + value.len();
+        true
+    }
+
+    fn incremented(&self, key: &[u8], delta: i64) -> Result<i64, Refusal> {
+        let current = match self.map.get(key) {
+            Some(value) => parse_integer(value).ok_or(Refusal::NotAnInteger)?,
+            None => 0,
+        };
+        current.checked_add(delta).ok_or(Refusal::Overflow)
+    }
+}
+
+fn pair_digest(key: &[u8], value: &[u8]) -> u64 {
+    xxh3_64_with_seed(value, xxh3_64(key))
+}
+
+/// A decimal 64-bit integer as Redis takes it: no plus sign, no leading zeros or blanks, no `-0`.
+pub fn parse_integer(text: &[u8]) -> Option<i64> {
+    let number: i64 = std::str::from_utf8(text).ok()?.parse().ok()?;
+    (number.to_string().as_bytes() == text).then_some(number)
+}

@@ -1,0 +1,33 @@
+#![forbid(unsafe_code)]
+//! raftkv: a replicated key/value store. ARCHITECTURE.md tells the story; the modules, each depending
+//! only on those above it:
+//!
+//! - [`codec`]: bytes to fields and back
+//! - [`raft`]: consensus, pure
+//! - [`kv`]: the state machine, pure
+//! - [`node`]: a Raft node with its state machine and waiting requests, pure
+//! - [`protocol`]: bytes to messages and back, pure
+//! - [`wal`]: the log on disk
+//! - [`replica`]: node and log: persist, then speak
+//! - [`net`]: sockets, names and signals
+//! - [`suggest`]: what may have been meant, for both command lines
+//! - [`config`]: the server's command line and environment, checked
+//! - [`server`]: the loop turn
+//! - [`client`]: the client library
+//! - [`cltraft`]: the client program
+//!
+//! Pure: no socket, file, clock, thread or global randomness.
+
+pub mod client;
+pub mod cltraft;
+pub mod codec;
+pub mod config;
+pub mod kv;
+pub mod net;
+pub mod node;
+pub mod protocol;
+pub mod raft;
+pub mod replica;
+pub mod server;
+pub mod suggest;
+pub mod wal;

@@ -1,0 +1,204 @@
+//! The bytes between a socket and the protocol: one [`Inbox`] and one [`Outbox`] for each connection.
+//!
+//! Taking a frame off the front must not move what is behind it, and ten thousand idle connections must
+//! not hold memory. So both are plain vectors with a cursor, and an empty one gives a large allocation back.
+
+use std::io::{self, ErrorKind, IoSlice, Write};
+
+/// Bytes of room that an empty buffer keeps for the next message.
+const KEPT_CAPACITY: usize = 16 * 1024;
+
+/// Bytes that arrived and were not consumed yet.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    bytes: Vec<u8>,
+    /// Everything before it is consumed.
+    start: usize,
+    /// The most unconsumed bytes.
+    max: usize,
+}
+
+impl Inbox {
+    pub(crate) fn new(max: usize) -> Inbox {
+        Inbox { bytes: Vec::new(), start: 0, max }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    /// Bytes that still fit.
+    pub(crate) fn room(&self) -> usize {
+        self.max.saturating_sub(self.bytes().len())
+    }
+
+    /// Appends bytes, at most [`Inbox::room`].
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
+        debug_assert!(bytes.len() <= self.room(), "the reader reads no more than fits");
+        // Moving no more than was consumed since the last move keeps the cost a constant for each byte.
+        if self.start > 0 && self.start >= self.bytes().len() {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Takes `n` bytes off the front.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub(crate) fn consume(&mut self, n: usize) {
+        assert!(n <= self.bytes().len(), "consumed {n} bytes of {}", self.bytes().len());
+        self.start += n;
+        if self.start == self.bytes.len() {
+            self.start = 0;
+            empty(&mut self.bytes);
+        }
+    }
+}
+
+/// Bytes to send. New ones are appended to one vector while another one drains into the socket; when that is
+/// empty the two change places, so nothing is ever moved.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    draining: Vec<u8>,
+    /// Bytes of `draining` that the socket has taken.
+    sent: usize,
+    filling: Vec<u8>,
+}
+
+/// What became of an attempt to send.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Flushed {
+    Everything,
+    /// The socket takes no more for now.
+    Part,
+}
+
+impl Outbox {
+    /// Where to append.
+    pub(crate) fn filling(&mut self) -> &mut Vec<u8> {
+        &mut self.filling
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.draining.len() - self.sent + self.filling.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Writes until everything is written or the writer would block.
+    pub(crate) fn flush(&mut self, to: &mut impl Write) -> io::Result<Flushed> {
+        while !self.is_empty() {
+            let parts = [IoSlice::new(&self.draining[self.sent..]), IoSlice::new(&self.filling)];
+            match to.write_vectored(&parts) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(n) => self.taken(n),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Flushed::Part),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Flushed::Everything)
+    }
+
+    /// The socket took `n` bytes off the front.
+    fn taken(&mut self, n: usize) {
+        self.sent += n;
+        if self.sent >= self.draining.len() {
+            self.sent -= self.draining.len();
+            empty(&mut self.draining);
+            std::mem::swap(&mut self.draining, &mut self.filling);
+        }
+        if self.sent == self.draining.len() {
+            self.sent = 0;
+            empty(&mut self.draining);
+        }
+    }
+}
+
+fn empty(bytes: &mut Vec<u8>) {
+    bytes.clear();
+    if bytes.capacity() > KEPT_CAPACITY {
+        *bytes = Vec::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn inbox_keeps_its_limit_and_gives_memory_back() {
+        let mut inbox = Inbox::new(1 << 20);
+        inbox.append(&vec![1; 1 << 20]);
+        assert_eq!(inbox.room(), 0);
+        inbox.consume((1 << 20) - 1);
+        assert_eq!((inbox.bytes(), inbox.room()), (&[1][..], (1 << 20) - 1));
+        inbox.consume(1);
+        assert_eq!(inbox.bytes.capacity(), 0);
+    }
+
+    #[test]
+    fn inbox_moves_each_byte_a_bounded_number_of_times() {
+        let mut inbox = Inbox::new(1 << 20);
+        inbox.append(&[0; 1000]);
+        for _ in 0..100_000 {
+            inbox.append(&[0; 10]);
+            inbox.consume(10);
+            assert!(inbox.bytes.len() <= 3000, "consumed bytes pile up");
+        }
+    }
+
+    /// A socket that takes some bytes, then says that it would block.
+    struct Taker {
+        appetite: usize,
+        taken: Vec<u8>,
+    }
+
+    impl Write for Taker {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let n = bytes.len().min(self.appetite);
+            if n == 0 {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            self.appetite -= n;
+            self.taken.extend_from_slice(&bytes[..n]);
+            Ok(n)
+        }
+
+        fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+            self.write(&parts.iter().flat_map(|part| part.iter().copied()).collect::<Vec<u8>>())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn outbox_loses_and_reorders_nothing(
+            steps in prop::collection::vec((0..3000_usize, 0..3000_usize), 0..60),
+        ) {
+            let mut outbox = Outbox::default();
+            let mut taker = Taker { appetite: 0, taken: Vec::new() };
+            let mut written = Vec::new();
+            for (round, (len, appetite)) in steps.into_iter().enumerate() {
+                let bytes: Vec<u8> = (0..len).map(|i| (i * 7 + round) as u8).collect();
+                written.extend_from_slice(&bytes);
+                outbox.filling().extend_from_slice(&bytes);
+                taker.appetite = appetite;
+                let flushed = outbox.flush(&mut taker).unwrap();
+                prop_assert_eq!(flushed == Flushed::Everything, outbox.is_empty());
+                prop_assert_eq!(outbox.len(), written.len() - taker.taken.len());
+            }
+            taker.appetite = usize::MAX;
+            prop_assert_eq!(outbox.flush(&mut taker).unwrap(), Flushed::Everything);
+            prop_assert_eq!(taker.taken, written);
+        }
+    }
+}

@@ -1,0 +1,711 @@
+//! One node, pure: Raft, the state machine, and the requests that wait for them. Everything that comes
+//! from outside is an input here, everything that goes out is collected until the turn's flush; no
+//! socket, file or clock.
+//!
+//! Each request gets exactly one answer. A write that reached this leader's log is answered when its entry
+//! (index *and* term) is applied, or with "outcome unknown" as soon as leadership is lost; a read when it is
+//! confirmed and the state has caught up, or with "not done" when leadership is lost.
+
+mod audit;
+
+use crate::codec::Malformed;
+use crate::kv::{
+    Answer, Command, Executed, Failure, FailureCode, LeaderHint, Limits, Machine, Request, Seen,
+    WriteOp,
+};
+use crate::raft::{
+    self, Contradiction, Entry, Index, Message, NodeId, Payload, Position, ProposeError, Raft,
+    ReadId, Ready, Restored, SnapshotChunk, Term,
+};
+use audit::{Audit, Point};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+
+/// Requests that wait for an answer, in all. When it is reached, new ones are refused as not done.
+pub const REQUESTS_MAX: usize = 65_536;
+/// Log bytes applied per turn, so that catching up does not keep the loop from its heartbeats.
+const APPLY_BYTES_PER_TURN: usize = 8 * 1024 * 1024;
+
+/// Of the log before the newest snapshot, kept in memory for followers that are a little behind.
+const RETAINED_LOG_BYTES: usize = 8 * 1024 * 1024;
+/// A snapshot is taken when the log since the last one has reached the configured size, and this fraction of
+/// the state: so that the snapshots of a large state do not cost many times its changes.
+const SNAPSHOT_STATE_FRACTION: usize = 4;
+
+/// [`Config::snapshot_piece_bytes`] unless there is a reason for another size: it is written and synced in a
+/// few milliseconds.
+pub const SNAPSHOT_PIECE_BYTES: usize = 256 * 1024;
+
+/// What nodes say to each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerMessage {
+    Raft(Message),
+    /// A client's request that reached a node which is not the leader.
+    Forward {
+        id: u64,
+        request: Request,
+    },
+    ForwardReply {
+        id: u64,
+        answer: Answer,
+    },
+    /// A follower's state digest after an index at which all compare, for its leader.
+    DigestReport {
+        index: Index,
+        digest: u64,
+    },
+    /// What a majority of the voters have at that index, for one that has another.
+    Diverged {
+        index: Index,
+        digest: u64,
+    },
+}
+
+/// The caller's name for a request; its answer carries it.
+pub type Ticket = u64;
+
+/// What to do with a request when another node leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Routing {
+    /// Hand it to the leader and pass its answer on.
+    Forward,
+    /// Tell the client who leads.
+    Redirect,
+}
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub raft: raft::Config,
+    /// `host:port` of every member, as far as this node knows: what redirected clients are told.
+    pub addresses: BTreeMap<NodeId, String>,
+    pub limits: Limits,
+    /// How long a forwarded request waits for the leader's answer.
+    pub forward_timeout_ticks: u64,
+    /// Log bytes after which a snapshot is taken.
+    pub snapshot_log_bytes: usize,
+    /// Of a snapshot, written or sent at a time; at least 1. A key is never split, so a piece may be larger.
+    pub snapshot_piece_bytes: usize,
+}
+
+#[derive(Debug)]
+pub struct Node {
+    raft: Raft,
+    machine: Machine,
+    config: Config,
+    now_ticks: u64,
+    /// Begins anywhere, so that the leader's answer to what an earlier process of this node forwarded is
+    /// not taken for the answer to what this one did.
+    last_id: u64,
+    /// Writes in this leader's log, by index.
+    writes: BTreeMap<Index, PendingWrite>,
+    reads: BTreeMap<ReadId, PendingRead>,
+    /// Confirmed reads, by the index that has to be applied first; that never decreases.
+    confirmed: VecDeque<(Index, ReadId)>,
+    /// Requests handed to a leader. Ids rise with time, so the first is the oldest.
+    forwards: BTreeMap<u64, Forwarded>,
+    /// Peers that a message can be handed to at the moment.
+    connected: BTreeSet<NodeId>,
+    audit: Audit,
+    snapshot_is_due: bool,
+    refuses_growth: bool,
+    /// The index at which a majority has another state than this node.
+    diverged_at: Option<Index>,
+    /// Of entries applied since the newest snapshot.
+    bytes_since_snapshot: usize,
+    /// The term this node leads, as of the last input.
+    led_term: Option<Term>,
+    messages: Vec<(NodeId, PeerMessage)>,
+    answers: Vec<(Ticket, Answer)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Origin {
+    Client(Ticket),
+    Peer { node: NodeId, id: u64 },
+}
+
+#[derive(Debug)]
+struct PendingWrite {
+    term: Term,
+    origin: Origin,
+}
+
+#[derive(Debug)]
+struct PendingRead {
+    origin: Origin,
+    request: Request,
+}
+
+#[derive(Debug)]
+struct Forwarded {
+    ticket: Ticket,
+    to: NodeId,
+    is_write: bool,
+    deadline_ticks: u64,
+}
+
+/// What leaves a node at the end of a turn.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Outgoing {
+    pub messages: Vec<(NodeId, PeerMessage)>,
+    pub answers: Vec<(Ticket, Answer)>,
+}
+
+/// A committed entry that is not a command of this version. Nothing after it can be applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unreadable {
+    pub index: Index,
+    pub cause: Malformed,
+}
+
+impl Node {
+    /// A node as its disk remembers it; `machine` is the state of its newest snapshot.
+    pub fn new(config: Config, restored: Restored, machine: Machine) -> Self {
+        let raft = Raft::restore(config.raft.clone(), restored);
+        assert_eq!(machine.applied(), raft.commit_index(), "the state is that of the snapshot");
+        Node {
+            raft,
+            machine,
+            last_id: fastrand::Rng::with_seed(config.raft.seed).u64(..) / 2,
+            config,
+            now_ticks: 0,
+            writes: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            confirmed: VecDeque::new(),
+            forwards: BTreeMap::new(),
+            connected: BTreeSet::new(),
+            audit: Audit::default(),
+            snapshot_is_due: false,
+            refuses_growth: false,
+            diverged_at: None,
+            bytes_since_snapshot: 0,
+            led_term: None,
+            messages: Vec::new(),
+            answers: Vec::new(),
+        }
+    }
+
+    pub fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// Requests that have no answer yet.
+    pub fn requests_pending(&self) -> usize {
+        self.writes.len() + self.reads.len() + self.forwards.len()
+    }
+
+    // Inputs.
+
+    pub fn tick(&mut self) {
+        self.now_ticks += 1;
+        self.raft.tick();
+        self.expire_forwards();
+        self.notice_lost_leadership();
+    }
+
+    /// A client asks. The answer comes out of a later flush under the same ticket.
+    pub fn request(&mut self, ticket: Ticket, request: Request, routing: Routing) {
+        self.handle_request(Origin::Client(ticket), request, routing);
+    }
+
+    pub fn peer_message(
+        &mut self,
+        from: NodeId,
+        message: PeerMessage,
+    ) -> Result<(), Contradiction> {
+        match message {
+            PeerMessage::Raft(message) => {
+                self.raft.step(from, message)?;
+                self.notice_lost_leadership();
+            }
+            PeerMessage::Forward { id, request } => {
+                // Only one hop: a node that is not the leader either says so, and nothing goes in circles.
+                let origin = Origin::Peer { node: from, id };
+                self.handle_request(origin, request, Routing::Redirect);
+            }
+            PeerMessage::ForwardReply { id, answer } => {
+                if self.forwards.get(&id).is_some_and(|forwarded| forwarded.to == from) {
+                    let forwarded = self.forwards.remove(&id).expect("it was just there");
+                    self.answers.push((forwarded.ticket, answer));
+                }
+            }
+            PeerMessage::DigestReport { index, digest } => {
+                self.compare(from, Point { index, digest });
+            }
+            PeerMessage::Diverged { index, digest } => {
+                if self.raft.leader() == Some(from) {
+                    self.learn_majority_state(Point { index, digest });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub fn peer_connected(&mut self, peer: NodeId) {
+        self.connected.insert(peer);
+        self.raft.peer_connected(peer);
+    }
+
+    /// The connection to a peer is gone: what was handed to it may have been carried out or not.
+    pub fn peer_unreachable(&mut self, peer: NodeId) {
+        self.connected.remove(&peer);
+        self.raft.peer_unreachable(peer);
+        let lost: Vec<u64> =
+            self.forwards.iter().filter(|(_, f)| f.to == peer).map(|(id, _)| *id).collect();
+        for id in lost {
+            self.fail_forward(id, "the connection to the leader was lost");
+        }
+    }
+
+    /// The peer's connection was closed by its side, and a new one refused.
+    pub fn peer_process_ended(&mut self, peer: NodeId) {
+        self.raft.peer_process_ended(peer);
+    }
+
+    // The turn's flush, in this order; `Replica` calls them.
+
+    /// Whether the flush has anything to do.
+    pub fn has_work(&self) -> bool {
+        self.raft.has_ready()
+            || !self.messages.is_empty()
+            || !self.answers.is_empty()
+            || self.machine.applied() < self.raft.commit_index()
+    }
+
+    /// What is to be written, and what may be sent before that: a leader's entries, forwarded requests.
+    pub fn take_ready(&mut self) -> (Ready, Vec<(NodeId, PeerMessage)>) {
+        let mut ready = self.raft.take_ready();
+        let mut early = std::mem::take(&mut self.messages);
+        let appends = std::mem::take(&mut ready.early);
+        early.extend(appends.into_iter().map(|(to, message)| (to, PeerMessage::Raft(message))));
+        (ready, early)
+    }
+
+    /// All of the `Ready` is on disk: applies what is committed and answers what can be answered.
+    pub fn persisted(&mut self, ready: Ready) -> Result<Outgoing, Unreadable> {
+        self.raft.persisted();
+        self.notice_lost_leadership();
+        for id in self.raft.take_aborted_reads() {
+            if let Some(read) = self.reads.remove(&id) {
+                self.fail_not_leader(read.origin);
+            }
+        }
+        for read in self.raft.take_reads() {
+            self.confirmed.push_back((read.index, read.id));
+        }
+        self.apply_committed()?;
+        self.answer_reads();
+        let mut messages: Vec<_> = ready
+            .messages
+            .into_iter()
+            .map(|(to, message)| (to, PeerMessage::Raft(message)))
+            .collect();
+        messages.append(&mut self.messages);
+        Ok(Outgoing { messages, answers: std::mem::take(&mut self.answers) })
+    }
+
+    // Snapshots; `Replica` moves their bytes.
+
+    pub fn wants_snapshot(&self) -> bool {
+        let state = self.machine.store().bytes() / SNAPSHOT_STATE_FRACTION;
+        let is_long = self.bytes_since_snapshot >= self.config.snapshot_log_bytes.max(state);
+        self.snapshot_is_due || (is_long && !self.raft.is_sending_snapshot())
+    }
+
+    /// The newest one has turned out to be unreadable.
+    pub fn take_snapshot_soon(&mut self) {
+        self.snapshot_is_due = true;
+    }
+
+    /// Begins a snapshot of what is applied.
+    pub fn begin_snapshot(&mut self) -> Position {
+        self.bytes_since_snapshot = 0;
+        self.snapshot_is_due = false;
+        self.machine.begin_snapshot();
+        let index = self.machine.applied();
+        let term = self.raft.log().term_at(index).expect("what is applied is in the log");
+        Position { index, term }
+    }
+
+    /// The next piece of it, and whether that is the last one.
+    pub fn snapshot_piece(&mut self) -> (Vec<u8>, bool) {
+        self.machine.snapshot_piece(self.config.snapshot_piece_bytes)
+    }
+
+    /// A snapshot at `newest` is on disk: the log before it goes, but for what followers that are a
+    /// little behind still need.
+    pub fn snapshot_saved(&mut self, newest: Position) {
+        let log = self.raft.log();
+        let first = log.before().index + 1;
+        let covered = || log.iter_from(first).take_while(|entry| entry.index <= newest.index);
+        let mut excess = covered().map(Entry::cost_bytes).sum::<usize>();
+        let mut keep_from = log.before();
+        for entry in covered() {
+            if excess <= RETAINED_LOG_BYTES.min(self.config.snapshot_log_bytes) {
+                break;
+            }
+            excess -= entry.cost_bytes();
+            keep_from = Position { index: entry.index, term: entry.term };
+        }
+        self.raft.compact(newest, keep_from);
+    }
+
+    pub fn abandon_snapshot(&mut self) {
+        self.machine.abandon_snapshot();
+    }
+
+    /// Space is scarce: only what frees some is taken.
+    pub fn refuse_growth(&mut self, refuse: bool) {
+        self.refuses_growth = refuse;
+    }
+
+    /// Whether a piece of a leader's snapshot has become useless; the leader is told.
+    pub fn snapshot_is_covered(&mut self, chunk: &SnapshotChunk) -> bool {
+        self.raft.is_covered(chunk)
+    }
+
+    pub fn snapshot_received(&mut self, chunk: &SnapshotChunk, next: u64) {
+        self.raft.snapshot_received(chunk, next);
+    }
+
+    /// A leader's snapshot is on disk, and `machine` is its state. Returns whether the log is void.
+    pub fn install_snapshot(&mut self, chunk: &SnapshotChunk, machine: Machine) -> bool {
+        let is_void = self.raft.install_snapshot(chunk);
+        self.machine = machine;
+        self.bytes_since_snapshot = 0;
+        // Their entries were committed, but what became of them is now only in the state.
+        let skipped: Vec<PendingWrite> = {
+            let later = self.writes.split_off(&(chunk.position.index + 1));
+            std::mem::replace(&mut self.writes, later).into_values().collect()
+        };
+        for write in skipped {
+            let what = format!("the write's entry is in a snapshot; {OUTCOME_UNKNOWN_ADVICE}");
+            self.answer(write.origin, Answer::Failed(failure(FailureCode::OutcomeUnknown, what)));
+        }
+        is_void
+    }
+
+    // Requests.
+
+    fn handle_request(&mut self, origin: Origin, request: Request, routing: Routing) {
+        if let Err(failure) = self.check(&request) {
+            return self.answer(origin, Answer::Failed(failure));
+        }
+        match (self.raft.leader(), origin) {
+            (Some(leader), _) if leader == self.raft.id() => match request {
+                Request::Write { command } => self.propose(origin, command),
+                Request::Get { .. } | Request::Digest => self.begin_read(origin, request),
+            },
+            (Some(leader), Origin::Client(ticket)) if routing == Routing::Forward => {
+                self.forward(ticket, leader, request);
+            }
+            _ => self.fail_not_leader(origin),
+        }
+    }
+
+    /// What is refused without asking anybody.
+    fn check(&self, request: &Request) -> Result<(), Failure> {
+        self.config.limits.check(request)?;
+        if self.refuses_growth && grows(request) {
+            let message =
+                "the disk is full: nothing was done; delete keys or make space".to_string();
+            return Err(failure(FailureCode::Overloaded, message));
+        }
+        if self.requests_pending() >= REQUESTS_MAX {
+            return Err(overloaded(format!("{REQUESTS_MAX} requests are unanswered")));
+        }
+        Ok(())
+    }
+
+    fn propose(&mut self, origin: Origin, command: Rc<[u8]>) {
+        // A retry of what is applied already needs no second entry (the check at apply stays).
+        if let Ok(Command::Write { request: Some(id), .. }) = Command::decode(&command)
+            && let Seen::Before(executed) = self.machine.sessions().seen(id)
+        {
+            return self.answer_written(origin, executed);
+        }
+        match self.raft.propose(Payload::Command(command)) {
+            Ok(position) => {
+                let write = PendingWrite { term: position.term, origin };
+                self.writes.insert(position.index, write);
+            }
+            Err(ProposeError::NotLeader) => self.fail_not_leader(origin),
+            Err(ProposeError::Overloaded) => {
+                let limit = self.config.raft.uncommitted_bytes_max;
+                let what = format!("{limit} bytes of writes are not yet committed");
+                self.answer(origin, Answer::Failed(overloaded(what)));
+            }
+        }
+    }
+
+    fn begin_read(&mut self, origin: Origin, request: Request) {
+        let id = self.next_id();
+        if self.raft.read(id) {
+            self.reads.insert(id, PendingRead { origin, request });
+        } else {
+            self.fail_not_leader(origin);
+        }
+    }
+
+    fn forward(&mut self, ticket: Ticket, leader: NodeId, request: Request) {
+        if !self.connected.contains(&leader) {
+            let what = format!("node {leader} leads, and there is no connection to it; try again");
+            let failure = failure(FailureCode::NoLeader, what);
+            return self.answers.push((ticket, Answer::Failed(failure)));
+        }
+        let id = self.next_id();
+        let forwarded = Forwarded {
+            ticket,
+            to: leader,
+            is_write: request.is_write(),
+            deadline_ticks: self.now_ticks + self.config.forward_timeout_ticks,
+        };
+        self.forwards.insert(id, forwarded);
+        self.messages.push((leader, PeerMessage::Forward { id, request }));
+    }
+
+    fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    fn expire_forwards(&mut self) {
+        while let Some((id, forwarded)) = self.forwards.first_key_value() {
+            if forwarded.deadline_ticks > self.now_ticks {
+                return;
+            }
+            let id = *id;
+            self.fail_forward(id, "the leader did not answer in time");
+        }
+    }
+
+    fn fail_forward(&mut self, id: u64, what: &str) {
+        let Some(forwarded) = self.forwards.remove(&id) else { return };
+        let failure = if forwarded.is_write {
+            failure(FailureCode::OutcomeUnknown, format!("{what}; {OUTCOME_UNKNOWN_ADVICE}"))
+        } else {
+            failure(FailureCode::NoLeader, format!("{what}; nothing was read, try again"))
+        };
+        self.answers.push((forwarded.ticket, Answer::Failed(failure)));
+    }
+
+    // Outcomes.
+
+    fn notice_lost_leadership(&mut self) {
+        let leads = self.raft.is_leader().then(|| self.raft.term());
+        if std::mem::replace(&mut self.led_term, leads) == leads {
+            return;
+        }
+        let (log, commit_index) = (self.raft.log(), self.raft.commit_index());
+        // What is committed will be applied here all the same, and is answered then. The new leader's
+        // first message may have replaced entries and told of their commit: those are others' entries.
+        let (committed, uncommitted): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut self.writes).into_iter().partition(|(index, write)| {
+                *index <= commit_index && log.term_at(*index) == Some(write.term)
+            });
+        self.writes = committed;
+        for write in uncommitted.into_values() {
+            let mut failure = failure(
+                FailureCode::OutcomeUnknown,
+                format!(
+                    "leadership was lost before the write was committed; {OUTCOME_UNKNOWN_ADVICE}"
+                ),
+            );
+            failure.leader = self.leader_hint();
+            self.answer(write.origin, Answer::Failed(failure));
+        }
+    }
+
+    fn apply_committed(&mut self) -> Result<(), Unreadable> {
+        let mut bytes = 0;
+        while self.machine.applied() < self.raft.commit_index() && bytes < APPLY_BYTES_PER_TURN {
+            let index = self.machine.applied() + 1;
+            let entry = self.raft.log().get(index).expect("what is committed is in the log");
+            let (term, cost_bytes) = (entry.term, entry.cost_bytes());
+            let executed =
+                self.machine.apply(entry).map_err(|cause| Unreadable { index, cause })?;
+            bytes += cost_bytes;
+            let digest = self.machine.store().digest();
+            if let Some(point) = self.audit.applied(index, digest) {
+                self.report(point);
+            }
+            self.bytes_since_snapshot += cost_bytes;
+            if let Some(write) = self.writes.remove(&index) {
+                let executed = executed.expect("a pending write is a command");
+                assert_eq!(
+                    write.term, term,
+                    "pending writes end with the leadership they began in"
+                );
+                self.answer_written(write.origin, executed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the leader of the own state at a point of comparison.
+    fn report(&mut self, point: Point) {
+        let Point { index, digest } = point;
+        match self.raft.leader() {
+            Some(leader) if leader == self.raft.id() => self.compare(leader, point),
+            Some(leader) => {
+                self.messages.push((leader, PeerMessage::DigestReport { index, digest }));
+            }
+            None => {}
+        }
+    }
+
+    /// At the leader: a voter's state at a point.
+    fn compare(&mut self, from: NodeId, point: Point) {
+        let voters = &self.config.raft.voters;
+        if !self.raft.is_leader() || !voters.contains(&from) {
+            return;
+        }
+        let Some((agreed, differing)) = self.audit.report(from, point, voters.len()) else {
+            return;
+        };
+        for node in differing {
+            if node == self.raft.id() {
+                self.learn_majority_state(agreed);
+            } else {
+                let Point { index, digest } = agreed;
+                self.messages.push((node, PeerMessage::Diverged { index, digest }));
+            }
+        }
+    }
+
+    fn learn_majority_state(&mut self, agreed: Point) {
+        if self.audit.contradicts(agreed) {
+            self.diverged_at = Some(agreed.index);
+        }
+    }
+
+    /// The index at which a majority has another state than this node, which must not be served any more.
+    pub fn diverged_at(&self) -> Option<Index> {
+        self.diverged_at
+    }
+
+    /// Points at which all voters' states were compared and equal, under this leader.
+    pub fn digests_compared(&self) -> u64 {
+        self.audit.compared()
+    }
+
+    /// What this node knows of the state is worthless, its disk is empty now, and its term and vote are all
+    /// it keeps. Every request that waits is answered with what is known of it.
+    pub fn start_over(&mut self) -> Vec<(Ticket, Answer)> {
+        let restored = Restored {
+            hard_state: self.raft.hard_state(),
+            lost_in_term: self.raft.term(),
+            ..Restored::default()
+        };
+        let mut fresh = Node::new(self.config.clone(), restored, Machine::default());
+        fresh.connected.clone_from(&self.connected);
+        fresh.last_id = self.last_id;
+        std::mem::replace(self, fresh).give_up()
+    }
+
+    fn give_up(mut self) -> Vec<(Ticket, Answer)> {
+        let ids: Vec<u64> = self.forwards.keys().copied().collect();
+        for id in ids {
+            self.fail_forward(id, "this node gave up its state");
+        }
+        for write in std::mem::take(&mut self.writes).into_values() {
+            let what = format!("this node gave up its state; {OUTCOME_UNKNOWN_ADVICE}");
+            self.answer(write.origin, Answer::Failed(failure(FailureCode::OutcomeUnknown, what)));
+        }
+        for read in std::mem::take(&mut self.reads).into_values() {
+            let what = "this node gave up its state; ask another".to_string();
+            self.answer(read.origin, Answer::Failed(failure(FailureCode::ShuttingDown, what)));
+        }
+        self.answers
+    }
+
+    fn answer_reads(&mut self) {
+        while let Some((index, id)) = self.confirmed.front().copied() {
+            if index > self.machine.applied() {
+                return;
+            }
+            self.confirmed.pop_front();
+            if let Some(read) = self.reads.remove(&id) {
+                let answer = self.read_answer(&read.request);
+                self.answer(read.origin, answer);
+            }
+        }
+    }
+
+    fn read_answer(&self, request: &Request) -> Answer {
+        let (index, leader) = (self.machine.applied(), self.raft.id());
+        let store = self.machine.store();
+        match request {
+            Request::Get { key } => Answer::Value { value: store.get(key), index, leader },
+            Request::Digest => {
+                Answer::Digest { digest: store.digest(), keys: store.len() as u64, index, leader }
+            }
+            Request::Write { .. } => unreachable!("writes are not read"),
+        }
+    }
+
+    fn answer_written(&mut self, origin: Origin, executed: Executed) {
+        let Executed { index, outcome } = executed;
+        self.answer(origin, Answer::Written { outcome, index, leader: self.raft.id() });
+    }
+
+    fn fail_not_leader(&mut self, origin: Origin) {
+        let failure = match self.leader_hint() {
+            Some(leader) => Failure {
+                code: FailureCode::NotLeader,
+                message: format!("node {} leads, at {}; ask there", leader.id, leader.address),
+                leader: Some(leader),
+            },
+            None => failure(
+                FailureCode::NoLeader,
+                format!("no leader is known in term {}; try again", self.raft.term()),
+            ),
+        };
+        self.answer(origin, Answer::Failed(failure));
+    }
+
+    fn leader_hint(&self) -> Option<LeaderHint> {
+        let id = self.raft.leader().filter(|id| *id != self.raft.id())?;
+        let address = self.config.addresses.get(&id)?.clone();
+        Some(LeaderHint { id, address })
+    }
+
+    fn answer(&mut self, origin: Origin, answer: Answer) {
+        match origin {
+            Origin::Client(ticket) => self.answers.push((ticket, answer)),
+            Origin::Peer { node, id } => {
+                self.messages.push((node, PeerMessage::ForwardReply { id, answer }));
+            }
+        }
+    }
+}
+
+const OUTCOME_UNKNOWN_ADVICE: &str =
+    "it may or may not take effect: read before trying again, or retry it in its session";
+
+/// Whether a request can make the state larger.
+fn grows(request: &Request) -> bool {
+    match request {
+        Request::Write { command } => !matches!(
+            Command::decode(command),
+            Ok(Command::Write { op: WriteOp::Delete { .. }, .. })
+        ),
+        Request::Get { .. } | Request::Digest => false,
+    }
+}
+
+fn failure(code: FailureCode, message: String) -> Failure {
+    Failure { code, message, leader: None }
+}
+
+fn overloaded(what: String) -> Failure {
+    failure(FailureCode::Overloaded, format!("{what}; nothing was done, try again later"))
+}

@@ -1,0 +1,233 @@
+//! What a client asks and what it is told, as payloads of frames.
+//!
+//! Every payload is a message type, an id chosen by the asker, and a body. Replies carry the id of their
+//! request. The bodies of requests and answers are the same when nodes pass them on to each other
+//! ([`super::peer`]), so they are written here once.
+
+use super::Kind;
+use crate::codec::{Malformed, Reader, put_blob, put_option, put_u8, put_u32, put_u64};
+use crate::kv::{Answer, Command, Failure, FailureCode, LeaderHint, Outcome, Request};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestFrame {
+    /// Chosen by the client, different from those of its unanswered requests on this connection.
+    pub id: u64,
+    pub body: RequestBody,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RequestBody {
+    Ask(Request),
+    /// What the answering node knows of itself; any node answers, at once.
+    Status,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplyFrame {
+    pub id: u64,
+    pub body: ReplyBody,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReplyBody {
+    Answer(Answer),
+    /// Names and values, in an order for people.
+    Status(Vec<(String, String)>),
+}
+
+/// A request that can't be read. The frame around it was whole, so the connection is still good: the
+/// answer is [`FailureCode::Malformed`] if the id could be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadRequest {
+    pub id: Option<u64>,
+    pub malformed: Malformed,
+}
+
+impl RequestFrame {
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match &self.body {
+            RequestBody::Ask(request) => {
+                put_u8(out, request_kind(request) as u8);
+                put_u64(out, self.id);
+                put_request_body(out, request);
+            }
+            RequestBody::Status => {
+                put_u8(out, Kind::Status as u8);
+                put_u64(out, self.id);
+            }
+        }
+    }
+
+    pub fn decode(payload: &[u8]) -> Result<Self, BadRequest> {
+        Self::read(payload).map_err(|malformed| BadRequest { id: request_id(payload), malformed })
+    }
+
+    fn read(payload: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(payload);
+        let kind = Kind::read(&mut reader)?;
+        let id = reader.u64("request id")?;
+        let body = match kind {
+            Kind::Status => RequestBody::Status,
+            kind => RequestBody::Ask(read_request(kind, &mut reader)?),
+        };
+        reader.finish("request: bytes after its end")?;
+        Ok(RequestFrame { id, body })
+    }
+}
+
+/// The request id in the first bytes of a payload, for requests that are skipped or can't be read.
+pub fn request_id(head: &[u8]) -> Option<u64> {
+    let mut reader = Reader::new(head);
+    reader.u8("message type").ok()?;
+    reader.u64("request id").ok()
+}
+
+impl ReplyFrame {
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match &self.body {
+            ReplyBody::Answer(answer) => {
+                put_u8(out, answer_kind(answer) as u8);
+                put_u64(out, self.id);
+                put_answer_body(out, answer);
+            }
+            ReplyBody::Status(fields) => {
+                put_u8(out, Kind::StatusReply as u8);
+                put_u64(out, self.id);
+                put_u32(out, u32::try_from(fields.len()).expect("a status has few fields"));
+                for (name, value) in fields {
+                    put_blob(out, name.as_bytes());
+                    put_blob(out, value.as_bytes());
+                }
+            }
+        }
+    }
+
+    pub fn decode(payload: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(payload);
+        let kind = Kind::read(&mut reader)?;
+        let id = reader.u64("request id")?;
+        let body = match kind {
+            Kind::StatusReply => ReplyBody::Status(read_status(&mut reader)?),
+            kind => ReplyBody::Answer(read_answer(kind, &mut reader)?),
+        };
+        reader.finish("reply: bytes after its end")?;
+        Ok(ReplyFrame { id, body })
+    }
+}
+
+fn read_status(reader: &mut Reader<'_>) -> Result<Vec<(String, String)>, Malformed> {
+    let count = reader.u32("number of status fields")?;
+    let mut fields = Vec::new();
+    for _ in 0..count {
+        let name = reader.text("name of a status field")?.to_owned();
+        let value = reader.text("value of a status field")?.to_owned();
+        fields.push((name, value));
+    }
+    Ok(fields)
+}
+
+pub(super) fn request_kind(request: &Request) -> Kind {
+    match request {
+        Request::Get { .. } => Kind::Get,
+        Request::Write { .. } => Kind::Write,
+        Request::Digest => Kind::Digest,
+    }
+}
+
+pub(super) fn put_request_body(out: &mut Vec<u8>, request: &Request) {
+    match request {
+        Request::Get { key } => put_blob(out, key),
+        Request::Write { command } => out.extend_from_slice(command),
+        Request::Digest => {}
+    }
+}
+
+/// A command is checked here, where bytes come in: nobody behind this point meets a malformed one.
+pub(super) fn read_request(kind: Kind, reader: &mut Reader<'_>) -> Result<Request, Malformed> {
+    match kind {
+        Kind::Get => Ok(Request::Get { key: reader.blob("key")?.into() }),
+        Kind::Write => {
+            let command = reader.take(reader.rest().len(), "command")?;
+            Command::decode(command)?;
+            Ok(Request::Write { command: command.into() })
+        }
+        Kind::Digest => Ok(Request::Digest),
+        _ => Err(Malformed("message type: not a request")),
+    }
+}
+
+pub(super) fn answer_kind(answer: &Answer) -> Kind {
+    match answer {
+        Answer::Value { .. } => Kind::Value,
+        Answer::Written { .. } => Kind::Written,
+        Answer::Digest { .. } => Kind::StateDigest,
+        Answer::Failed(_) => Kind::Failed,
+    }
+}
+
+pub(super) fn put_answer_body(out: &mut Vec<u8>, answer: &Answer) {
+    match answer {
+        Answer::Value { value, index, leader } => {
+            put_u64(out, *index);
+            put_u64(out, *leader);
+            put_option(out, value.as_deref(), put_blob);
+        }
+        Answer::Written { outcome, index, leader } => {
+            put_u64(out, *index);
+            put_u64(out, *leader);
+            outcome.encode(out);
+        }
+        Answer::Digest { digest, keys, index, leader } => {
+            put_u64(out, *index);
+            put_u64(out, *leader);
+            put_u64(out, *digest);
+            put_u64(out, *keys);
+        }
+        Answer::Failed(failure) => {
+            put_u8(out, failure.code as u8);
+            put_blob(out, failure.message.as_bytes());
+            put_option(out, failure.leader.as_ref(), |out, leader| {
+                put_u64(out, leader.id);
+                put_blob(out, leader.address.as_bytes());
+            });
+        }
+    }
+}
+
+pub(super) fn read_answer(kind: Kind, reader: &mut Reader<'_>) -> Result<Answer, Malformed> {
+    if kind == Kind::Failed {
+        return Ok(Answer::Failed(read_failure(reader)?));
+    }
+    if !matches!(kind, Kind::Value | Kind::Written | Kind::StateDigest) {
+        return Err(Malformed("message type: not an answer"));
+    }
+    let index = reader.u64("log index")?;
+    let leader = reader.u64("leader")?;
+    Ok(match kind {
+        Kind::Value => {
+            let value = reader.option("value", |r| r.blob("value"))?.map(Into::into);
+            Answer::Value { value, index, leader }
+        }
+        Kind::Written => Answer::Written { outcome: Outcome::decode(reader)?, index, leader },
+        _ => Answer::Digest {
+            digest: reader.u64("digest")?,
+            keys: reader.u64("number of keys")?,
+            index,
+            leader,
+        },
+    })
+}
+
+fn read_failure(reader: &mut Reader<'_>) -> Result<Failure, Malformed> {
+    let code = FailureCode::from_u8(reader.u8("failure code")?);
+    Ok(Failure {
+        code: code.ok_or(Malformed("failure code"))?,
+        message: reader.text("failure message")?.to_owned(),
+        leader: reader.option("leader", |r| {
+            Ok(LeaderHint {
+                id: r.u64("leader's number")?,
+                address: r.text("leader's address")?.to_owned(),
+            })
+        })?,
+    })
+}

@@ -1,0 +1,460 @@
+//! Raft: pure consensus. No sockets, files, clock, threads or global randomness; nothing else of this
+//! crate. Section numbers are those of "In Search of an Understandable Consensus Algorithm (Extended
+//! Version)" (Ongaro and Ousterhout, 2014), "thesis" is "Consensus: Bridging Theory and Practice"
+//! (Ongaro, 2014).
+//!
+//! # The protocol in short
+//!
+//! Time is cut into terms, each with at most one leader. A node that has not heard from a leader for an
+//! election timeout asks the others whether they would vote for it (pre-vote), and if a majority would,
+//! begins a new term and asks for their votes. A voter gives one vote a term, to a candidate whose log is
+//! at least as complete as its own, and not while it hears from a leader. Clients' commands go to the
+//! leader, which appends them to its log and sends them to the others; an entry is committed once a
+//! majority has it on disk, and then every node applies it in order. A leader that has not heard from a
+//! majority for an election timeout steps down.
+//!
+//! # How it is driven
+//!
+//! Inputs change memory only: [`Raft::tick`], [`Raft::step`], [`Raft::propose`], [`Raft::read`]. Then, once
+//! per turn of the loop:
+//!
+//! 1. [`Raft::take_ready`] says what is to be done, in [`Ready`];
+//! 2. `early` messages may leave; they speak of nothing that must be on disk first (thesis 10.2.1);
+//! 3. hard state and entries are written and synced;
+//! 4. [`Raft::persisted`]: this node's own disk now counts as one more replica, and its vote for itself as
+//!    one more vote;
+//! 5. [`Ready::messages`] leave; [`Raft::commit_index`] says how far to apply, [`Raft::take_reads`] which
+//!    reads may be answered.
+//!
+//! # What is deliberately missing
+//!
+//! - Membership changes (section 6): the voters are those of the configuration.
+//! - Leadership transfer (thesis 3.10).
+//! - Lease reads (thesis 6.4.1): they trust clocks.
+
+mod election;
+mod log;
+mod message;
+mod progress;
+pub mod quorum;
+mod read;
+mod replication;
+mod role;
+mod snapshot;
+
+pub use log::{Log, Position};
+pub use message::{AppendOutcome, Entry, HardState, Index, Message, NodeId, Payload, Round, Term};
+pub use read::{ConfirmedRead, ReadId};
+pub use replication::ProposeError;
+pub use snapshot::{SnapshotChunk, SnapshotRead};
+
+use replication::Append;
+use role::Role;
+use std::collections::BTreeSet;
+use std::fmt;
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub id: NodeId,
+    /// All members, this node included.
+    pub voters: BTreeSet<NodeId>,
+    /// Between two heartbeats of a leader.
+    pub heartbeat_ticks: u32,
+    /// The election timeout is drawn anew, each time, from this interval, both ends included.
+    pub election_ticks_min: u32,
+    pub election_ticks_max: u32,
+    /// Entries in one AppendEntries: payloads and [`Entry::OVERHEAD_BYTES`]. A larger entry goes alone.
+    pub append_bytes_max: usize,
+    /// AppendEntries with entries under way to one follower. When reached, the rest waits in the log.
+    pub inflight_messages_max: usize,
+    /// Bytes of entries under way to one follower, counted like `append_bytes_max`.
+    pub inflight_bytes_max: usize,
+    /// Bytes of entries proposed and not yet committed. When reached, proposals are refused.
+    pub uncommitted_bytes_max: usize,
+    /// All randomness of this node comes from here.
+    pub seed: u64,
+}
+
+impl Config {
+    /// The default limits and timing in ticks of 10 ms: heartbeat 50 ms, election 300 to 600 ms.
+    pub fn new(id: NodeId, voters: impl IntoIterator<Item = NodeId>, seed: u64) -> Self {
+        Config {
+            id,
+            voters: voters.into_iter().collect(),
+            heartbeat_ticks: 5,
+            election_ticks_min: 30,
+            election_ticks_max: 60,
+            append_bytes_max: 256 * 1024,
+            inflight_messages_max: 64,
+            inflight_bytes_max: 4 * 1024 * 1024,
+            uncommitted_bytes_max: 64 * 1024 * 1024,
+            seed,
+        }
+    }
+}
+
+/// What one turn of the loop has to do, in the order of the fields.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Ready {
+    /// May leave at once: a leader's AppendEntries.
+    pub early: Vec<(NodeId, Message)>,
+    /// To be written, if there is one.
+    pub hard_state: Option<HardState>,
+    /// To be written after it. An index that was written before replaces that entry and all after it.
+    pub entries: Vec<Entry>,
+    /// To be written as far as possible, and then answered with `snapshot_received` or `install_snapshot`.
+    pub snapshot_chunks: Vec<SnapshotChunk>,
+    /// To be read from disk and sent; early, as what is read was synced long ago.
+    pub snapshot_reads: Vec<SnapshotRead>,
+    /// To be sent once all of it is synced: votes, requests for votes, acknowledgements.
+    pub messages: Vec<(NodeId, Message)>,
+}
+
+/// What a node's disk remembers.
+#[derive(Debug, Default)]
+pub struct Restored {
+    pub hard_state: HardState,
+    /// Where the state begins: that of the newest snapshot, which the caller has loaded.
+    pub snapshot: Option<Position>,
+    /// Of the entry just before `entries`, at or before the snapshot's.
+    pub base: Position,
+    pub entries: Vec<Entry>,
+    /// Something that was acknowledged in this term or before is lost (0: nothing is). This node does not
+    /// vote until it is whole again.
+    pub lost_in_term: Term,
+}
+
+/// Two leaders of one term. Raft rules it out (section 5.2, "election safety"), so a node has lost what its
+/// disk should remember, or lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Contradiction {
+    pub term: Term,
+    /// Who is known to lead the term.
+    pub known: NodeId,
+    /// Who sent AppendEntries of that term.
+    pub claims: NodeId,
+}
+
+impl fmt::Display for Contradiction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Contradiction { term, known, claims } = self;
+        write!(f, "node {claims} claims to lead term {term}, which node {known} leads")
+    }
+}
+
+#[derive(Debug)]
+pub struct Raft {
+    config: Config,
+    hard_state: HardState,
+    hard_state_unwritten: bool,
+    log: Log,
+    commit_index: Index,
+    role: Role,
+    rng: fastrand::Rng,
+    election_elapsed_ticks: u32,
+    election_timeout_ticks: u32,
+    /// More than 0: the leader's process is known to have ended, and timeouts are short.
+    hurried_attempts: u32,
+    /// The newest snapshot on disk.
+    snapshot: Option<Position>,
+    /// More than 0: something is lost, see [`Restored::lost_in_term`].
+    lost_in_term: Term,
+    snapshot_chunks: Vec<SnapshotChunk>,
+    snapshot_reads: Vec<SnapshotRead>,
+    early_messages: Vec<(NodeId, Message)>,
+    messages: Vec<(NodeId, Message)>,
+    confirmed_reads: Vec<ConfirmedRead>,
+    aborted_reads: Vec<ReadId>,
+    /// What the outstanding `Ready` will have made durable: the term, and the end of the log.
+    persisting: Option<(HardState, Position)>,
+}
+
+impl Raft {
+    /// A node whose disk holds its whole log.
+    pub fn new(config: Config, hard_state: HardState, entries: Vec<Entry>) -> Self {
+        Raft::restore(config, Restored { hard_state, entries, ..Restored::default() })
+    }
+
+    /// A node as its disk remembers it. It starts as a follower that knows no leader.
+    pub fn restore(config: Config, restored: Restored) -> Self {
+        let Restored { mut hard_state, snapshot, base, entries, lost_in_term } = restored;
+        // A leader's snapshot may have reached the disk just before the term that it came with. Whoever
+        // votes has its term on disk first, so there was no vote in this one.
+        let hard_state_unwritten = base.term > hard_state.term;
+        if hard_state_unwritten {
+            hard_state = HardState { term: base.term, voted_for: None };
+        }
+        assert!(!config.voters.is_empty(), "a cluster has at least one voter");
+        assert!(config.heartbeat_ticks >= 1, "a heartbeat takes at least one tick");
+        assert!(
+            config.heartbeat_ticks < config.election_ticks_min
+                && config.election_ticks_min <= config.election_ticks_max,
+            "a leader is heard from before anybody's election timeout"
+        );
+        let log = Log::new(base, entries);
+        let commit_index = snapshot.map_or(base.index, |position| position.index);
+        assert!(commit_index <= log.last().index, "the log reaches the snapshot");
+        assert!(log.last().term <= hard_state.term, "the hard state is as new as the log");
+        let rng = fastrand::Rng::with_seed(config.seed);
+        let mut raft = Raft {
+            config,
+            hard_state,
+            hard_state_unwritten,
+            log,
+            commit_index,
+            role: Role::Follower { leader: None },
+            rng,
+            election_elapsed_ticks: 0,
+            election_timeout_ticks: 0,
+            hurried_attempts: 0,
+            snapshot,
+            lost_in_term,
+            snapshot_chunks: Vec::new(),
+            snapshot_reads: Vec::new(),
+            early_messages: Vec::new(),
+            messages: Vec::new(),
+            confirmed_reads: Vec::new(),
+            aborted_reads: Vec::new(),
+            persisting: None,
+        };
+        raft.leave_lost_terms();
+        raft.restart_election_timer();
+        raft
+    }
+
+    /// One tick of time has passed.
+    pub fn tick(&mut self) {
+        match self.role {
+            Role::Leader(_) => self.tick_leader(),
+            _ => self.tick_election(),
+        }
+    }
+
+    /// A message has arrived. An error changes nothing.
+    pub fn step(&mut self, from: NodeId, message: Message) -> Result<(), Contradiction> {
+        if !self.step_term(from, &message) {
+            return Ok(());
+        }
+        match message {
+            Message::RequestPreVote { term, last_log_index, last_log_term } => {
+                let last = Position { index: last_log_index, term: last_log_term };
+                self.handle_request_pre_vote(from, term, last);
+            }
+            Message::PreVoteReply { term, granted } => {
+                self.handle_pre_vote_reply(from, term, granted);
+            }
+            Message::RequestVote { last_log_index, last_log_term, .. } => {
+                let last = Position { index: last_log_index, term: last_log_term };
+                self.handle_request_vote(from, last);
+            }
+            Message::VoteReply { granted, .. } => self.handle_vote_reply(from, granted),
+            Message::AppendEntries {
+                prev_log_index,
+                prev_log_term,
+                leader_commit,
+                round,
+                entries,
+                ..
+            } => {
+                self.follow(from)?;
+                let prev = Position { index: prev_log_index, term: prev_log_term };
+                let append = Append { prev, leader_commit, round, entries };
+                self.handle_append_entries(from, append);
+            }
+            Message::AppendReply { round, outcome, .. } => {
+                self.handle_append_reply(from, round, outcome);
+            }
+            Message::InstallSnapshot {
+                term,
+                last_included_index,
+                last_included_term,
+                offset,
+                data,
+                done,
+            } => {
+                self.follow(from)?;
+                let position = Position { index: last_included_index, term: last_included_term };
+                let chunk = SnapshotChunk { from, term, position, offset, data, done };
+                self.handle_install_snapshot(chunk);
+            }
+            Message::SnapshotReply { last_included_index, last_included_term, offset, .. } => {
+                let position = Position { index: last_included_index, term: last_included_term };
+                self.handle_snapshot_reply(from, position, offset);
+            }
+        }
+        Ok(())
+    }
+
+    /// Section 5.1: newer terms are taken over, messages of older ones are rejected. Returns whether the
+    /// message is to be handled; then its term is this node's own, pre-votes apart.
+    fn step_term(&mut self, from: NodeId, message: &Message) -> bool {
+        let (term, own) = (message.term(), self.hard_state.term);
+        match message {
+            // A pre-vote speaks of a term that nobody has begun yet.
+            Message::RequestPreVote { .. } | Message::PreVoteReply { granted: true, .. } => true,
+            Message::RequestVote { .. } if term > own && self.hears_a_leader() => false,
+            _ if term > own => {
+                self.become_follower(term, None);
+                true
+            }
+            _ if term == own => true,
+            Message::AppendEntries { prev_log_index, .. } => {
+                self.reject_stale_append(from, *prev_log_index);
+                false
+            }
+            Message::InstallSnapshot { .. } => {
+                self.reject_stale_append(from, 0);
+                false
+            }
+            Message::RequestVote { .. } => {
+                self.send(from, Message::VoteReply { term: own, granted: false });
+                false
+            }
+            _ => false,
+        }
+    }
+
+    /// Section 5.2: AppendEntries of the current term come from its one leader.
+    fn follow(&mut self, leader: NodeId) -> Result<(), Contradiction> {
+        let term = self.hard_state.term;
+        match self.leader() {
+            Some(known) if known != leader => Err(Contradiction { term, known, claims: leader }),
+            _ => {
+                self.become_follower(term, Some(leader));
+                self.election_elapsed_ticks = 0;
+                Ok(())
+            }
+        }
+    }
+
+    fn send(&mut self, to: NodeId, message: Message) {
+        self.messages.push((to, message));
+    }
+
+    /// Whether `take_ready` would give something to do.
+    pub fn has_ready(&self) -> bool {
+        let owes_append = match &self.role {
+            Role::Leader(leadership) => {
+                let last_index = self.log.last().index;
+                leadership.progress.values().any(|progress| {
+                    progress.owes_message
+                        || progress.may_send_entries(last_index, &self.config)
+                        || progress.owes_chunk()
+                }) || leadership.reads_may_begin(self.commit_index)
+            }
+            _ => false,
+        };
+        owes_append
+            || self.hard_state_unwritten
+            || self.log.has_unwritten()
+            || !self.messages.is_empty()
+            || !self.snapshot_chunks.is_empty()
+            || !self.confirmed_reads.is_empty()
+            || !self.aborted_reads.is_empty()
+    }
+
+    /// Takes what this turn has to do. It must be done, and `persisted` called, before the next call.
+    pub fn take_ready(&mut self) -> Ready {
+        assert!(self.persisting.is_none(), "one Ready is outstanding at a time");
+        self.begin_read_round();
+        self.fill_appends();
+        let hard_state = std::mem::take(&mut self.hard_state_unwritten).then_some(self.hard_state);
+        self.persisting = Some((self.hard_state, self.log.last()));
+        Ready {
+            early: std::mem::take(&mut self.early_messages),
+            hard_state,
+            entries: self.log.take_unwritten(),
+            snapshot_chunks: std::mem::take(&mut self.snapshot_chunks),
+            snapshot_reads: std::mem::take(&mut self.snapshot_reads),
+            messages: std::mem::take(&mut self.messages),
+        }
+    }
+
+    /// All of the outstanding `Ready` is on disk.
+    pub fn persisted(&mut self) {
+        let (hard_state, last) = self.persisting.take().expect("a Ready is outstanding");
+        self.log.mark_durable(last);
+        if hard_state == self.hard_state && hard_state.voted_for == Some(self.config.id) {
+            self.count_vote(self.config.id, true);
+        }
+        self.advance_commit();
+        self.notice_whole();
+    }
+
+    pub fn take_reads(&mut self) -> Vec<ConfirmedRead> {
+        std::mem::take(&mut self.confirmed_reads)
+    }
+
+    /// Reads whose leader lost its office before they were confirmed: not done.
+    pub fn take_aborted_reads(&mut self) -> Vec<ReadId> {
+        std::mem::take(&mut self.aborted_reads)
+    }
+
+    pub fn id(&self) -> NodeId {
+        self.config.id
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn hard_state(&self) -> HardState {
+        self.hard_state
+    }
+
+    pub fn term(&self) -> Term {
+        self.hard_state.term
+    }
+
+    pub fn commit_index(&self) -> Index {
+        self.commit_index
+    }
+
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    pub fn is_leader(&self) -> bool {
+        matches!(self.role, Role::Leader(_))
+    }
+
+    pub fn role_name(&self) -> &'static str {
+        self.role.name()
+    }
+
+    /// Who leads the current term, as far as this node knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        match self.role {
+            Role::Follower { leader } => leader,
+            Role::Leader(_) => Some(self.config.id),
+            Role::PreCandidate { .. } | Role::Candidate { .. } => None,
+        }
+    }
+
+    /// How far each follower's log is known to match, at the leader.
+    pub fn match_indexes(&self) -> Vec<(NodeId, Index)> {
+        match &self.role {
+            Role::Leader(leadership) => {
+                leadership.progress.iter().map(|(id, peer)| (*id, peer.match_index)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Reads that are neither confirmed nor aborted.
+    pub fn reads_waiting(&self) -> usize {
+        match &self.role {
+            Role::Leader(leadership) => leadership.reads.len(),
+            _ => 0,
+        }
+    }
+
+    /// Whether it lost something that it had acknowledged, and has not got it back yet.
+    pub fn is_damaged(&self) -> bool {
+        self.lost_in_term > 0
+    }
+
+    fn may_vote(&self) -> bool {
+        self.config.voters.contains(&self.config.id) && !self.is_damaged()
+    }
+}

@@ -1,0 +1,259 @@
+//! AppendEntries, both ways, and the commit index (sections 5.3 and 5.4.2).
+//!
+//! A leader does not send when it is proposed to. Once per turn `fill_appends` looks at every follower and
+//! sends what is new, so that all proposals of a turn share one message per follower.
+
+use super::log::Position;
+use super::progress::{Pace, Progress};
+use super::quorum::majority_index;
+use super::role::{Leadership, Role};
+use super::{AppendOutcome, Entry, Index, Message, NodeId, Payload, Raft, Round, Term};
+
+/// Why a proposal was not taken. Nothing was appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProposeError {
+    NotLeader,
+    /// The entries that are not yet committed have reached `uncommitted_bytes_max`.
+    Overloaded,
+}
+
+/// The fields of one AppendEntries that a follower looks at.
+pub(super) struct Append {
+    pub prev: Position,
+    pub leader_commit: Index,
+    pub round: Round,
+    pub entries: Vec<Entry>,
+}
+
+impl Raft {
+    /// Section 5.3: "the leader appends the command to its log as a new entry". Committed if an entry of
+    /// this index *and term* is; leadership may be lost before.
+    pub fn propose(&mut self, payload: Payload) -> Result<Position, ProposeError> {
+        let position = Position { index: self.log.last().index + 1, term: self.hard_state.term };
+        let Role::Leader(leadership) = &mut self.role else { return Err(ProposeError::NotLeader) };
+        let entry = Entry { term: position.term, index: position.index, payload };
+        if leadership.uncommitted_bytes >= self.config.uncommitted_bytes_max {
+            return Err(ProposeError::Overloaded);
+        }
+        leadership.uncommitted_bytes += entry.cost_bytes();
+        self.log.append(entry);
+        Ok(position)
+    }
+
+    /// One tick of a leader: heartbeats, and whether it still has its quorum.
+    pub(super) fn tick_leader(&mut self) {
+        let Role::Leader(leadership) = &mut self.role else { return };
+        leadership.heartbeat_elapsed_ticks += 1;
+        if leadership.heartbeat_elapsed_ticks >= self.config.heartbeat_ticks {
+            leadership.heartbeat_elapsed_ticks = 0;
+            leadership.progress.values_mut().for_each(Progress::heartbeat);
+        }
+        leadership.quorum_elapsed_ticks += 1;
+        if leadership.quorum_elapsed_ticks >= self.config.election_ticks_min {
+            leadership.quorum_elapsed_ticks = 0;
+            self.check_quorum();
+        }
+    }
+
+    /// Thesis 6.2: "a leader in Raft steps down if an election timeout elapses without a successful round
+    /// of heartbeats to a majority of its cluster".
+    fn check_quorum(&mut self) {
+        let Role::Leader(leadership) = &mut self.role else { return };
+        let mut active = 1;
+        for progress in leadership.progress.values_mut() {
+            active += usize::from(std::mem::take(&mut progress.is_active));
+        }
+        if active < super::quorum::majority(self.config.voters.len()) {
+            self.become_follower(self.hard_state.term, None);
+        }
+    }
+
+    /// Everything that followers are owed at the end of a turn.
+    pub(super) fn fill_appends(&mut self) {
+        let Role::Leader(leadership) = &mut self.role else { return };
+        let peers: Vec<NodeId> = leadership.progress.keys().copied().collect();
+        for peer in peers {
+            while self.send_append(peer) {}
+            self.read_for(peer);
+        }
+    }
+
+    /// Sends one AppendEntries if one is owed. Returns whether there may be more to send.
+    fn send_append(&mut self, to: NodeId) -> bool {
+        let Role::Leader(Leadership { progress, reads, .. }) = &mut self.role else { return false };
+        let progress = progress.get_mut(&to).expect("the peer is a voter");
+        let before = self.log.before();
+        if progress.next_index <= before.index {
+            progress.needs_snapshot(self.snapshot.unwrap_or(before));
+        }
+        let has_entries = progress.may_send_entries(self.log.last().index, &self.config);
+        if !has_entries && !progress.owes_message {
+            return false;
+        }
+        progress.owes_message = false;
+        // Beside a snapshot, heartbeats ask about the first place that the log still knows.
+        let prev_log_index = match progress.pace {
+            Pace::Snapshot(_) => before.index,
+            _ => progress.next_index - 1,
+        };
+        let entries = if has_entries {
+            self.log.slice(progress.next_index, self.config.append_bytes_max)
+        } else {
+            Vec::new()
+        };
+        if let Some(last) = entries.last() {
+            progress.sent(last.index, entries.iter().map(Entry::cost_bytes).sum());
+        }
+        let message = Message::AppendEntries {
+            term: self.hard_state.term,
+            prev_log_index,
+            prev_log_term: self.log.term_at(prev_log_index).expect("next_index is in the log"),
+            leader_commit: self.commit_index,
+            round: reads.round(),
+            entries,
+        };
+        self.early_messages.push((to, message));
+        has_entries
+    }
+
+    /// A leader of an older term learns the newer one and steps down.
+    pub(super) fn reject_stale_append(&mut self, from: NodeId, prev_log_index: Index) {
+        let outcome = AppendOutcome::Rejected {
+            prev_log_index,
+            hint_index: 0,
+            hint_term: 0,
+            lost_entries: false,
+        };
+        self.send(from, Message::AppendReply { term: self.hard_state.term, round: 0, outcome });
+    }
+
+    /// Figure 2, "AppendEntries RPC, receiver implementation", steps 2 to 5.
+    pub(super) fn handle_append_entries(&mut self, from: NodeId, append: Append) {
+        let Append { prev, leader_commit, round, entries } = append;
+        let term = self.hard_state.term;
+        let outcome = match self.append(prev, entries) {
+            Ok(match_index) => {
+                // Step 5: only as far as this message vouches for the log.
+                self.commit_to(leader_commit.min(match_index));
+                AppendOutcome::Accepted { match_index }
+            }
+            Err(hint) => AppendOutcome::Rejected {
+                prev_log_index: prev.index,
+                hint_index: hint.index,
+                hint_term: hint.term,
+                lost_entries: self.is_damaged(),
+            },
+        };
+        self.send(from, Message::AppendReply { term, round, outcome });
+    }
+
+    /// Returns the last index that is known to match the leader's log, or where it may match instead.
+    fn append(&mut self, prev: Position, entries: Vec<Entry>) -> Result<Index, Position> {
+        // What is committed matches every later leader's log (section 5.4.3): a message that begins
+        // below is old, or overlaps; it says nothing new about that part and never shortens it.
+        let overlaps = prev.index < self.commit_index;
+        if !overlaps && self.log.term_at(prev.index) != Some(prev.term) {
+            return Err(self.log.last_possible_match(prev.index, prev.term));
+        }
+        let match_index = (prev.index + entries.len() as Index).max(self.commit_index);
+        for entry in entries {
+            if entry.index <= self.commit_index {
+                continue;
+            }
+            match self.log.term_at(entry.index) {
+                // Step 3: only a conflict truncates. A delayed message that ends earlier does not.
+                Some(term) if term == entry.term => continue,
+                Some(_) => self.log.truncate_from(entry.index),
+                None => {}
+            }
+            self.log.append(entry);
+        }
+        Ok(match_index)
+    }
+
+    pub(super) fn handle_append_reply(
+        &mut self,
+        from: NodeId,
+        round: Round,
+        outcome: AppendOutcome,
+    ) {
+        let Role::Leader(leadership) = &mut self.role else { return };
+        let Some(progress) = leadership.progress.get_mut(&from) else { return };
+        progress.is_active = true;
+        progress.round = progress.round.max(round);
+        match outcome {
+            AppendOutcome::Accepted { match_index } => {
+                // More than was ever sent would be a lie; believing it could commit what nobody has.
+                let match_index = match_index.min(self.log.last().index);
+                if progress.accepted(match_index) {
+                    self.advance_commit();
+                }
+            }
+            AppendOutcome::Rejected { prev_log_index, hint_index, hint_term, lost_entries } => {
+                let is_current = progress.rejection_is_current(prev_log_index);
+                let hint_index = hint_index.min(prev_log_index.saturating_sub(1));
+                let matching_index = if hint_index < self.log.before().index {
+                    hint_index
+                } else {
+                    self.log.last_possible_match(hint_index, hint_term).index
+                };
+                if lost_entries && !matches!(progress.pace, Pace::Snapshot(_)) {
+                    progress.lost_entries(matching_index + 1);
+                } else if is_current {
+                    progress.rejected(matching_index + 1);
+                }
+            }
+        }
+        self.confirm_read_round();
+    }
+
+    /// The connection to this peer is gone, or a message to it was dropped. It is sent only heartbeats
+    /// until it answers one, or is connected.
+    pub fn peer_unreachable(&mut self, peer: NodeId) {
+        if let Role::Leader(leadership) = &mut self.role
+            && let Some(progress) = leadership.progress.get_mut(&peer)
+        {
+            progress.lost_contact();
+        }
+    }
+
+    /// The connection to this peer is there: what it is owed need not wait for the next heartbeat.
+    pub fn peer_connected(&mut self, peer: NodeId) {
+        if let Role::Leader(leadership) = &mut self.role
+            && let Some(progress) = leadership.progress.get_mut(&peer)
+        {
+            progress.found_contact();
+        }
+    }
+
+    /// Section 5.4.2: "only log entries from the leader's current term are committed by counting
+    /// replicas"; older ones are committed with them. This node's own disk is one more replica.
+    pub(super) fn advance_commit(&mut self) {
+        let Role::Leader(leadership) = &self.role else { return };
+        let mut indexes: Vec<Index> =
+            leadership.progress.values().map(|progress| progress.match_index).collect();
+        indexes.push(self.log.durable_index());
+        let index = majority_index(indexes);
+        if index > self.commit_index && self.log.term_at(index) == Some(self.hard_state.term) {
+            self.commit_to(index);
+        }
+    }
+
+    fn commit_to(&mut self, index: Index) {
+        if index <= self.commit_index {
+            return;
+        }
+        assert!(index <= self.log.last().index, "what is committed is in the log");
+        if let Role::Leader(leadership) = &mut self.role {
+            let term: Term = self.hard_state.term;
+            let committed = self.log.iter_from(self.commit_index + 1);
+            let bytes: usize = committed
+                .take_while(|entry| entry.index <= index)
+                .filter(|entry| entry.term == term && entry.index > leadership.first_index)
+                .map(Entry::cost_bytes)
+                .sum();
+            leadership.uncommitted_bytes -= bytes;
+        }
+        self.commit_index = index;
+    }
+}

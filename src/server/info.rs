@@ -1,0 +1,129 @@
+//! What a node says of itself: `INFO` in Redis's form, and the same fields for the binary status request.
+
+use super::Server;
+use crate::wal::Disk;
+use std::time::Instant;
+
+/// Section titles with their fields, in an order for people.
+pub type Sections = Vec<(&'static str, Vec<(String, String)>)>;
+
+impl<D: Disk> Server<D> {
+    pub(super) fn sections(&self, now: Instant) -> Sections {
+        vec![
+            ("Server", self.server_section(now)),
+            ("Clients", self.clients_section()),
+            ("Raft", self.raft_section()),
+            ("Peers", self.peers_section()),
+            ("Persistence", self.persistence_section()),
+            ("Keyspace", self.keyspace_section()),
+        ]
+    }
+
+    fn server_section(&self, now: Instant) -> Vec<(String, String)> {
+        let identity = self.links.identity();
+        fields([
+            ("version", env!("CARGO_PKG_VERSION").to_string()),
+            ("process_id", std::process::id().to_string()),
+            ("tcp_port", self.links.net.local_addr().port().to_string()),
+            ("uptime_in_seconds", (now - self.started).as_secs().to_string()),
+            ("cluster", self.config.cluster.clone()),
+            ("cluster_id", format!("{:016x}", identity.cluster_id)),
+            ("incarnation", format!("{:016x}", identity.incarnation)),
+        ])
+    }
+
+    fn clients_section(&self) -> Vec<(String, String)> {
+        let peers = self.links.peers_connected();
+        fields([
+            ("connected_clients", (self.links.net.connections() - peers).to_string()),
+            ("maxclients", self.config.connections_max.to_string()),
+            ("requests_received", self.requests.to_string()),
+            ("requests_pending", self.replica.node().requests_pending().to_string()),
+        ])
+    }
+
+    fn raft_section(&self) -> Vec<(String, String)> {
+        let node = self.replica.node();
+        let raft = node.raft();
+        let leader = raft.leader();
+        let leader_name = leader.and_then(|id| self.config.members.get(&id));
+        fields([
+            ("raft_node", raft.id().to_string()),
+            ("raft_name", self.config.name.clone()),
+            ("raft_role", raft.role_name().to_string()),
+            ("raft_term", raft.term().to_string()),
+            ("raft_leader", leader.map_or("-1".to_string(), |id| id.to_string())),
+            ("raft_leader_name", leader_name.map_or(String::new(), |member| member.name.clone())),
+            ("raft_commit_index", raft.commit_index().to_string()),
+            ("raft_last_applied", node.machine().applied().to_string()),
+            ("raft_last_log_index", raft.log().last().index.to_string()),
+            ("raft_last_log_term", raft.log().last().term.to_string()),
+            ("raft_voters", raft.config().voters.len().to_string()),
+        ])
+    }
+
+    fn peers_section(&self) -> Vec<(String, String)> {
+        let matches = self.replica.node().raft().match_indexes();
+        let mut section = Vec::new();
+        for (id, name, state) in self.links.peer_states() {
+            section.push((format!("peer_{name}"), state));
+            if let Some((_, index)) = matches.iter().find(|(peer, _)| *peer == id) {
+                section.push((format!("match_index_{name}"), index.to_string()));
+            }
+        }
+        section
+    }
+
+    fn persistence_section(&self) -> Vec<(String, String)> {
+        let wal = self.replica.wal();
+        let raft = self.replica.node().raft();
+        let newest = wal.snapshots().last();
+        fields([
+            ("raft_log_bytes", wal.bytes_on_disk().to_string()),
+            ("raft_log_segments", wal.segments().to_string()),
+            ("raft_log_first_index", (raft.log().before().index + 1).to_string()),
+            ("raft_snapshots", wal.snapshots().len().to_string()),
+            ("raft_snapshot_index", newest.map_or(0, |file| file.position.index).to_string()),
+            ("raft_snapshot_bytes", newest.map_or(0, |file| file.payload_bytes).to_string()),
+            ("raft_damaged", u8::from(raft.is_damaged()).to_string()),
+            ("slowest_flush_milliseconds", self.slowest_flush.as_millis().to_string()),
+        ])
+    }
+
+    fn keyspace_section(&self) -> Vec<(String, String)> {
+        let machine = self.replica.node().machine();
+        fields([
+            ("digest", format!("{:016x}", machine.store().digest())),
+            ("digests_compared", self.replica.node().digests_compared().to_string()),
+            ("keys", machine.store().len().to_string()),
+            ("keyspace_bytes", machine.store().bytes().to_string()),
+            ("sessions", machine.sessions().len().to_string()),
+        ])
+    }
+}
+
+fn fields<const N: usize>(fields: [(&str, String); N]) -> Vec<(String, String)> {
+    fields.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
+}
+
+/// The text of `INFO`: all sections, or those that are named, in any case.
+pub fn text(sections: &Sections, wanted: &[String]) -> String {
+    let everything = ["all", "default", "everything"];
+    let is_wanted = |title: &str| {
+        wanted.is_empty()
+            || wanted
+                .iter()
+                .any(|name| name.eq_ignore_ascii_case(title) || everything.contains(&name.as_str()))
+    };
+    let mut text = String::new();
+    for (title, fields) in sections.iter().filter(|(title, _)| is_wanted(title)) {
+        if !text.is_empty() {
+            text.push_str("\r\n");
+        }
+        text.push_str(&format!("# {title}\r\n"));
+        for (name, value) in fields {
+            text.push_str(&format!("{name}:{value}\r\n"));
+        }
+    }
+    text
+}

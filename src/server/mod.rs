@@ -1,0 +1,314 @@
+//! The loop turn: the only place that joins network, clock and replica.
+//!
+//! A turn is: wait, take in what arrived (memory only), let time pass (at most one tick, and only after the
+//! backlog, so that a slow disk is not taken for a dead leader), flush (persist, then speak), write out.
+//! Nothing answers a request in the middle of a turn but the node's own status.
+
+mod files;
+mod info;
+mod links;
+mod refusals;
+mod talk;
+mod watch;
+
+use crate::config::Config;
+use crate::kv::{Answer, Failure, FailureCode, Limits};
+use crate::net::{self, ConnId, NetEvent};
+use crate::node::Ticket;
+use crate::protocol::client::{ReplyBody, ReplyFrame};
+use crate::protocol::{frame, text};
+use crate::replica::{Replica, ReplicaError};
+use crate::wal::{Disk, Identity, WalError};
+use links::Links;
+use log::info;
+use slab::Slab;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+use std::{fmt, io};
+use talk::{Owed, Talk};
+use watch::Watch;
+
+/// Bytes of answers that all clients of this node may wait for together; beyond it requests wait unread.
+/// It bounds what one turn copies, and what one node asks of the leader's connection to it.
+const AWAITED_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+pub struct Server<D: Disk> {
+    config: Config,
+    limits: Limits,
+    replica: Replica<D>,
+    links: Links,
+    talks: BTreeMap<ConnId, Talk>,
+    /// Requests the node has not answered, by ticket.
+    asked: Slab<Asked>,
+    /// About how long the answers to all of `asked` will be.
+    awaited_bytes: usize,
+    /// Connections that are not read from until they have taken their answers.
+    paused: BTreeSet<ConnId>,
+    /// Of those, the one that was read from last; the next one's turn is after it.
+    resumed_last: Option<ConnId>,
+    watch: Watch,
+    started: Instant,
+    next_tick: Instant,
+    requests: u64,
+    slowest_flush: Duration,
+}
+
+/// Who waits for an answer.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    conn: ConnId,
+    reply: ReplyTo,
+    is_write: bool,
+    /// About how long the answer will be.
+    answer_bytes: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum ReplyTo {
+    /// The id of a binary request.
+    Request(u64),
+    /// The place of a text command on its connection.
+    Slot(u64),
+}
+
+/// Why a server ended against its will.
+#[derive(Debug)]
+pub enum ServerError {
+    /// The limit of open files is too low for a node.
+    Files(String),
+    Listen(io::Error),
+    Poll(io::Error),
+    Wal(WalError),
+    Replica(ReplicaError),
+}
+
+impl<D: Disk> Server<D> {
+    pub fn new(
+        mut config: Config,
+        identity: Identity,
+        replica: Replica<D>,
+        now: Instant,
+    ) -> Result<Self, ServerError> {
+        config.connections_max =
+            files::connections_possible(&config).map_err(ServerError::Files)?;
+        let links = Links::new(&config, identity, now).map_err(ServerError::Listen)?;
+        info!(
+            "{} listens on {}; log up to {}, term {}",
+            config.name,
+            links.net.local_addr(),
+            replica.node().raft().log().last().index,
+            replica.node().raft().term()
+        );
+        Ok(Server {
+            limits: config.limits,
+            next_tick: now + config.tick(),
+            config,
+            replica,
+            links,
+            talks: BTreeMap::new(),
+            asked: Slab::new(),
+            awaited_bytes: 0,
+            paused: BTreeSet::new(),
+            resumed_last: None,
+            watch: Watch::default(),
+            started: now,
+            requests: 0,
+            slowest_flush: Duration::ZERO,
+        })
+    }
+
+    /// Runs until SIGTERM or SIGINT.
+    pub fn run(mut self) -> Result<(), ServerError> {
+        let mut events = Vec::new();
+        loop {
+            let now = Instant::now();
+            let deadline = if self.replica.has_work() { now } else { self.next_tick };
+            self.links.net.wait(deadline, now, &mut events).map_err(ServerError::Poll)?;
+            let now = Instant::now();
+            let mut signal = None;
+            for event in events.drain(..) {
+                match event {
+                    NetEvent::Signal(number) => signal = Some(number),
+                    event => self.handle(event, now),
+                }
+            }
+            if now >= self.next_tick {
+                self.replica.inputs().tick();
+                self.links.tick(now);
+                self.next_tick = (self.next_tick + self.config.tick()).max(now);
+            }
+            self.flush()?;
+            self.resume();
+            self.links.net.push();
+            if let Some(number) = signal {
+                return self.stop(number);
+            }
+        }
+    }
+
+    fn handle(&mut self, event: NetEvent, now: Instant) {
+        match event {
+            NetEvent::Readable(conn) => self.readable(conn, now),
+            NetEvent::Dialed { conn, peer } => {
+                self.links.say_hello(conn);
+                self.talks.insert(conn, Talk::AwaitingWelcome { peer, magic_seen: false });
+            }
+            NetEvent::DialFailed { peer, refused, reason } => {
+                if self.links.dial_failed(peer, refused, &reason) {
+                    self.replica.inputs().peer_process_ended(peer);
+                }
+            }
+            NetEvent::Closed { conn, by_other_side, reason, .. } => {
+                self.closed(conn, by_other_side, &reason, now);
+            }
+            NetEvent::Signal(_) => {}
+        }
+    }
+
+    /// A connection is gone, whoever closed it.
+    fn closed(&mut self, conn: ConnId, by_other_side: bool, reason: &str, now: Instant) {
+        self.talks.remove(&conn);
+        self.paused.remove(&conn);
+        if let Some(peer) = self.links.detach(conn, by_other_side, reason, now) {
+            self.replica.inputs().peer_unreachable(peer);
+        }
+    }
+
+    fn close(&mut self, conn: ConnId, reason: &str, now: Instant) {
+        self.links.net.close(conn);
+        self.closed(conn, false, reason, now);
+    }
+
+    /// Step 4 of the turn.
+    fn flush(&mut self) -> Result<(), ServerError> {
+        let begun = Instant::now();
+        let links = &mut self.links;
+        let outgoing = self
+            .replica
+            .flush(|messages| {
+                for (to, message) in messages {
+                    links.send(to, &message);
+                }
+                links.net.push();
+            })
+            .map_err(ServerError::Replica)?;
+        for (to, message) in outgoing.messages {
+            self.links.send(to, &message);
+        }
+        for (ticket, answer) in outgoing.answers {
+            self.deliver(ticket, answer);
+        }
+        let now = Instant::now();
+        for conn in self.links.take_overflowing() {
+            self.close(conn, "it does not read what it is sent", now);
+        }
+        self.slowest_flush = self.slowest_flush.max(now - begun);
+        self.watch.look(&self.config, self.replica.node(), &self.links, now);
+        self.watch.look_at_flush(now - begun, now);
+        Ok(())
+    }
+
+    /// An answer reaches its connection, if that still exists.
+    fn deliver(&mut self, ticket: Ticket, answer: Answer) {
+        let asked = self.asked.remove(usize::try_from(ticket).expect("tickets are slab keys"));
+        self.awaited_bytes -= asked.answer_bytes;
+        let Some(talk) = self.talks.get_mut(&asked.conn) else { return };
+        let Some(outbox) = self.links.net.outbox(asked.conn) else { return };
+        match (asked.reply, talk) {
+            (ReplyTo::Request(id), Talk::Client(client)) => {
+                client.unanswered -= 1;
+                client.awaited_bytes -= asked.answer_bytes;
+                let reply = ReplyFrame { id, body: ReplyBody::Answer(answer) };
+                frame::put_frame(outbox, |out| reply.encode(out));
+            }
+            (ReplyTo::Slot(slot), Talk::Text(texts)) => {
+                let mut reply = Vec::new();
+                text::answer_to_resp(&answer, &mut reply);
+                texts.awaited_bytes -= asked.answer_bytes;
+                texts.fill(slot, reply);
+                texts.write_ready(outbox);
+            }
+            (reply, talk) => unreachable!("{reply:?} does not fit {talk:?}"),
+        }
+        self.close_if_done(asked.conn);
+    }
+
+    /// The other side has said all it will say, and has all its answers.
+    fn close_if_done(&mut self, conn: ConnId) {
+        let Some(talk) = self.talks.get(&conn) else { return };
+        if talk.owes_answers() || self.paused.contains(&conn) {
+            return;
+        }
+        if talk.is_leaving() || self.links.net.half_closed(conn) {
+            self.talks.remove(&conn);
+            self.links.net.close_after_flush(conn);
+        }
+    }
+
+    /// Connections that were held back and have taken enough of their answers are read again. They take
+    /// turns: what all share may be used up by the first few.
+    fn resume(&mut self) {
+        let mut ready: Vec<ConnId> =
+            self.paused.iter().copied().filter(|conn| !self.must_wait(*conn)).collect();
+        let had_their_turn = ready.partition_point(|conn| Some(*conn) <= self.resumed_last);
+        ready.rotate_left(had_their_turn);
+        let now = Instant::now();
+        for conn in ready {
+            if self.awaited_bytes >= AWAITED_BYTES_MAX {
+                return;
+            }
+            self.resumed_last = Some(conn);
+            self.paused.remove(&conn);
+            self.links.net.pause_reading(conn, false);
+            self.readable(conn, now);
+        }
+    }
+
+    /// Whether a client that was held back still has more than half of what it may have.
+    fn must_wait(&self, conn: ConnId) -> bool {
+        let owed = self.talks.get(&conn).map(Talk::owed).unwrap_or_default();
+        self.is_full(conn, owed, 2)
+    }
+
+    /// Whether a client has a `1/divisor` or more of what it may have unread or unanswered.
+    fn is_full(&self, conn: ConnId, owed: Owed, divisor: usize) -> bool {
+        owed.answers >= self.config.client_pipeline_max.div_ceil(divisor)
+            || self.links.net.outbox_len(conn) + owed.bytes
+                >= self.config.client_outbox_bytes_max.div_ceil(divisor)
+            || self.awaited_bytes >= AWAITED_BYTES_MAX.div_ceil(divisor)
+    }
+
+    /// SIGTERM or SIGINT: what waits is answered with what is known, and the process ends.
+    fn stop(mut self, signal: i32) -> Result<(), ServerError> {
+        info!("{} stops: {}", self.config.name, net::signal_name(signal));
+        let tickets: Vec<(usize, bool)> =
+            self.asked.iter().map(|(ticket, asked)| (ticket, asked.is_write)).collect();
+        for (ticket, is_write) in tickets {
+            let (code, message) = if is_write {
+                let what =
+                    "the node stops before the write was committed; it may or may not take effect";
+                (FailureCode::OutcomeUnknown, what)
+            } else {
+                (FailureCode::ShuttingDown, "the node stops; nothing was done, ask another node")
+            };
+            let failure = Failure { code, message: message.to_string(), leader: None };
+            self.deliver(ticket as Ticket, Answer::Failed(failure));
+        }
+        self.links.net.push();
+        Ok(())
+    }
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServerError::Files(what) => write!(f, "{what}"),
+            ServerError::Listen(error) => write!(f, "{error}"),
+            ServerError::Poll(error) => write!(f, "waiting for events failed: {error}"),
+            ServerError::Wal(error) => write!(f, "{error}"),
+            ServerError::Replica(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for ServerError {}

@@ -1,0 +1,491 @@
+//! The conversation on one connection: bytes in, requests to the node, and what is owed in return.
+//!
+//! Everything here returns at "need more bytes" and starts again where it left off when more have come. What
+//! the other side sends wrong ends its connection, with a reason; it never ends more than that.
+
+use super::info;
+use super::{Asked, ReplyTo, Server};
+use crate::kv::{Answer, Failure, FailureCode, Request};
+use crate::net::ConnId;
+use crate::node::{Routing, Ticket};
+use crate::protocol::client::{self, ReplyBody, ReplyFrame, RequestBody, RequestFrame};
+use crate::protocol::frame::{self, FrameStep, Skip};
+use crate::protocol::hello::{HELLO_BYTES_MAX, Hello, HelloReply, Role};
+use crate::protocol::resp::{self, SkipCommand, TextLimits, TextStep};
+use crate::protocol::sniff::{Sniffed, sniff};
+use crate::protocol::text::{self, TextCommand};
+use crate::protocol::{client_frame_bytes_max, peer, peer_frame_bytes_max};
+use crate::raft::NodeId;
+use crate::wal::Disk;
+use log::{debug, error};
+use std::collections::VecDeque;
+use std::time::Instant;
+
+/// What has been agreed on so far.
+#[derive(Debug)]
+pub enum Talk {
+    /// Nobody knows yet what is spoken.
+    Undecided,
+    /// Binary, and the other side dialled: its hello comes first.
+    AwaitingHello,
+    /// Binary, and this node dialled and said hello.
+    AwaitingWelcome {
+        peer: NodeId,
+        magic_seen: bool,
+    },
+    Peer {
+        peer: NodeId,
+    },
+    Client(ClientTalk),
+    Text(TextTalk),
+}
+
+/// A binary client. Its requests are answered in any order, by id.
+#[derive(Debug, Default)]
+pub struct ClientTalk {
+    pub unanswered: usize,
+    /// About how long those answers will be.
+    pub awaited_bytes: usize,
+    /// The rest of a frame that is too long.
+    skip: Option<Skip>,
+}
+
+/// A text client. Its commands are answered in order: each has a slot, and the filled ones at the front
+/// are written.
+#[derive(Debug, Default)]
+pub struct TextTalk {
+    slots: VecDeque<Option<Vec<u8>>>,
+    /// The number of the slot at the front.
+    first_slot: u64,
+    /// About how long the answers will be whose slots are empty.
+    pub awaited_bytes: usize,
+    /// Bytes in filled slots behind an empty one.
+    held_bytes: usize,
+    skip: Option<SkipCommand>,
+    /// After QUIT or a protocol error nothing more is read.
+    leaving: bool,
+}
+
+/// Why reading ended for now.
+enum Pause {
+    /// Until more bytes come.
+    NeedMore,
+    /// Until the other side takes its answers.
+    MustWait,
+    /// The connection is to be closed at once.
+    Close(String),
+    /// ... after what is in the outbox.
+    CloseAfterFlush,
+}
+
+type Step = Result<(), Pause>;
+
+/// What an answer takes besides a value.
+const ANSWER_BYTES: usize = 64;
+
+/// What a connection waits for, beside the bytes in its outbox.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Owed {
+    pub answers: usize,
+    /// About.
+    pub bytes: usize,
+}
+
+impl Talk {
+    pub fn owed(&self) -> Owed {
+        match self {
+            Talk::Client(client) => client.owed(),
+            Talk::Text(text) => text.owed(),
+            _ => Owed::default(),
+        }
+    }
+
+    pub fn owes_answers(&self) -> bool {
+        self.owed().answers > 0
+    }
+
+    pub fn is_leaving(&self) -> bool {
+        matches!(self, Talk::Text(TextTalk { leaving: true, .. }))
+    }
+}
+
+impl ClientTalk {
+    fn owed(&self) -> Owed {
+        Owed { answers: self.unanswered, bytes: self.awaited_bytes }
+    }
+}
+
+impl TextTalk {
+    fn owed(&self) -> Owed {
+        Owed { answers: self.slots.len(), bytes: self.awaited_bytes + self.held_bytes }
+    }
+
+    fn next_slot(&mut self) -> u64 {
+        self.slots.push_back(None);
+        self.first_slot + self.slots.len() as u64 - 1
+    }
+
+    pub fn fill(&mut self, slot: u64, reply: Vec<u8>) {
+        let at = usize::try_from(slot - self.first_slot).expect("slots are few");
+        self.held_bytes += reply.len();
+        self.slots[at] = Some(reply);
+    }
+
+    /// Writes the replies that nothing earlier holds back.
+    pub fn write_ready(&mut self, outbox: &mut Vec<u8>) {
+        while let Some(Some(reply)) = self.slots.front() {
+            outbox.extend_from_slice(reply);
+            self.held_bytes -= reply.len();
+            self.slots.pop_front();
+            self.first_slot += 1;
+        }
+    }
+}
+
+impl<D: Disk> Server<D> {
+    /// Bytes have come, or the end of them.
+    pub(super) fn readable(&mut self, conn: ConnId, now: Instant) {
+        if self.links.net.inbox(conn).is_none() || self.paused.contains(&conn) {
+            return;
+        }
+        // Out of the map while it is at work, so that it and the server can both be borrowed.
+        let mut talk = self.talks.remove(&conn).unwrap_or(Talk::Undecided);
+        let pause = loop {
+            if let Err(pause) = self.step(conn, &mut talk, now) {
+                break pause;
+            }
+        };
+        self.talks.insert(conn, talk);
+        match pause {
+            Pause::NeedMore => self.close_if_done(conn),
+            Pause::MustWait => {
+                self.paused.insert(conn);
+                self.links.net.pause_reading(conn, true);
+            }
+            Pause::Close(reason) => {
+                debug!("{conn}: {reason}");
+                self.close(conn, &reason, now);
+            }
+            Pause::CloseAfterFlush => {
+                self.talks.remove(&conn);
+                self.links.net.close_after_flush(conn);
+            }
+        }
+    }
+
+    /// Takes in the next thing that was said.
+    fn step(&mut self, conn: ConnId, talk: &mut Talk, now: Instant) -> Step {
+        match talk {
+            Talk::Undecided => self.step_undecided(conn, talk, now),
+            Talk::AwaitingHello => self.step_hello(conn, talk, now),
+            Talk::AwaitingWelcome { peer, magic_seen: false } => {
+                let peer = *peer;
+                self.take_magic(conn)?;
+                *talk = Talk::AwaitingWelcome { peer, magic_seen: true };
+                Ok(())
+            }
+            Talk::AwaitingWelcome { peer, magic_seen: true } => {
+                let peer = *peer;
+                self.step_welcome(conn, peer, talk, now)
+            }
+            Talk::Peer { peer } => self.step_peer(conn, *peer),
+            Talk::Client(client) => self.step_client(conn, client, now),
+            Talk::Text(text) => self.step_text(conn, text, now),
+        }
+    }
+
+    fn step_undecided(&mut self, conn: ConnId, talk: &mut Talk, now: Instant) -> Step {
+        match sniff(self.inbox(conn)) {
+            Sniffed::NeedMore => return Err(Pause::NeedMore),
+            Sniffed::Text if self.links.is_crowded() => {
+                let refused = self.links.too_many();
+                self.links.note_refused(conn, None, &refused, now);
+                // In Redis's words, which its libraries know.
+                if let Some(outbox) = self.links.net.outbox(conn) {
+                    resp::put_error(outbox, "ERR max number of clients reached");
+                }
+                return Err(Pause::CloseAfterFlush);
+            }
+            Sniffed::Refused(reason) => return Err(Pause::Close(reason.to_string())),
+            Sniffed::Text => {
+                self.links.net.mark_spoken(conn);
+                *talk = Talk::Text(TextTalk::default());
+            }
+            Sniffed::Binary => {
+                self.links.net.consume(conn, frame::MAGIC.len());
+                *talk = Talk::AwaitingHello;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_magic(&mut self, conn: ConnId) -> Step {
+        match sniff(self.inbox(conn)) {
+            Sniffed::NeedMore => Err(Pause::NeedMore),
+            Sniffed::Binary => {
+                self.links.net.consume(conn, frame::MAGIC.len());
+                Ok(())
+            }
+            Sniffed::Text => Err(Pause::Close("the dialled port speaks another protocol".into())),
+            Sniffed::Refused(reason) => Err(Pause::Close(reason.to_string())),
+        }
+    }
+
+    fn inbox(&self, conn: ConnId) -> &[u8] {
+        self.links.net.inbox(conn).unwrap_or_default()
+    }
+
+    /// One whole frame, decoded and consumed.
+    fn take_frame<T, E: ToString>(
+        &mut self,
+        conn: ConnId,
+        bytes_max: usize,
+        decode: impl FnOnce(&[u8]) -> Result<T, E>,
+    ) -> Result<T, Pause> {
+        let (decoded, consumed) = match frame::next_frame(self.inbox(conn), bytes_max) {
+            Ok(FrameStep::NeedMore { .. }) => return Err(Pause::NeedMore),
+            Ok(FrameStep::Frame { payload, consumed }) => (decode(payload), consumed),
+            Ok(FrameStep::Oversized { payload_bytes, .. }) => {
+                let reason = format!("a frame of {payload_bytes} bytes, the limit is {bytes_max}");
+                return Err(Pause::Close(reason));
+            }
+            Err(error) => return Err(Pause::Close(error.to_string())),
+        };
+        self.links.net.consume(conn, consumed);
+        decoded.map_err(|error| Pause::Close(error.to_string()))
+    }
+
+    fn step_hello(&mut self, conn: ConnId, talk: &mut Talk, now: Instant) -> Step {
+        let hello = self.take_frame(conn, HELLO_BYTES_MAX, Hello::decode)?;
+        if let Err(refused) = self.links.answer_hello(conn, &hello) {
+            let claimed = match hello.role {
+                Role::Peer { node, .. } => Some(node),
+                Role::Client { .. } => None,
+            };
+            self.links.note_refused(conn, claimed, &refused, now);
+            return Err(Pause::CloseAfterFlush);
+        }
+        self.links.net.mark_spoken(conn);
+        match hello.role {
+            Role::Client { name } => {
+                debug!("{conn}: client {name}");
+                *talk = Talk::Client(ClientTalk::default());
+            }
+            Role::Peer { node, incarnation, .. } => {
+                *talk = Talk::Peer { peer: node };
+                self.peer_is_there(conn, node, incarnation, now);
+            }
+        }
+        Ok(())
+    }
+
+    fn step_welcome(&mut self, conn: ConnId, peer: NodeId, talk: &mut Talk, now: Instant) -> Step {
+        let welcome = match self.take_frame(conn, HELLO_BYTES_MAX, HelloReply::decode)? {
+            HelloReply::Welcome(welcome) => welcome,
+            HelloReply::Refused(refused) => {
+                self.links.note_refusal(peer, &format!("it refuses this node: {refused}"));
+                return Err(Pause::Close(refused.to_string()));
+            }
+        };
+        if let Err(refused) = self.links.judge_welcome(peer, &welcome) {
+            self.links.note_refusal(peer, &format!("its welcome is refused: {refused}"));
+            return Err(Pause::Close(refused.to_string()));
+        }
+        self.links.net.mark_spoken(conn);
+        *talk = Talk::Peer { peer };
+        self.peer_is_there(conn, peer, welcome.incarnation, now);
+        Ok(())
+    }
+
+    fn peer_is_there(&mut self, conn: ConnId, peer: NodeId, incarnation: u64, now: Instant) {
+        if let Some(replaced) = self.links.attach(conn, peer, incarnation, now) {
+            self.close(replaced, "replaced by a newer connection", now);
+            self.replica.inputs().peer_unreachable(peer);
+        }
+        self.replica.inputs().peer_connected(peer);
+    }
+
+    fn step_peer(&mut self, conn: ConnId, from: NodeId) -> Step {
+        let bytes_max = peer_frame_bytes_max(&self.limits);
+        let message = self.take_frame(conn, bytes_max, peer::decode)?;
+        self.links.heard(from);
+        self.replica.inputs().peer_message(from, message).map_err(|contradiction| {
+            error!("{contradiction}; one of them has lost what its disk should remember");
+            Pause::Close(contradiction.to_string())
+        })
+    }
+
+    fn step_client(&mut self, conn: ConnId, talk: &mut ClientTalk, now: Instant) -> Step {
+        if let Some(skip) = &mut talk.skip {
+            let available = self.links.net.inbox(conn).map_or(0, <[u8]>::len);
+            self.links.net.consume(conn, skip.advance(available));
+            if !skip.is_done() {
+                return Err(Pause::NeedMore);
+            }
+            talk.skip = None;
+        }
+        if self.is_full(conn, talk.owed(), 1) {
+            return Err(Pause::MustWait);
+        }
+        let bytes_max = client_frame_bytes_max(&self.limits);
+        let (request, consumed) = match frame::next_frame(self.inbox(conn), bytes_max) {
+            Ok(FrameStep::NeedMore { .. }) => return Err(Pause::NeedMore),
+            Ok(FrameStep::Frame { payload, consumed }) => (RequestFrame::decode(payload), consumed),
+            Ok(FrameStep::Oversized { head, payload_bytes, skip }) => {
+                let id = client::request_id(head);
+                talk.skip = Some(skip);
+                let failure = self.limits.frame_too_large(payload_bytes);
+                return match id {
+                    Some(id) => self.reply(conn, id, ReplyBody::Answer(Answer::Failed(failure))),
+                    None => Err(Pause::Close(failure.message)),
+                };
+            }
+            Err(error) => return Err(Pause::Close(error.to_string())),
+        };
+        self.links.net.consume(conn, consumed);
+        self.requests += 1;
+        match request {
+            Ok(RequestFrame { id, body: RequestBody::Ask(request) }) => {
+                talk.unanswered += 1;
+                talk.awaited_bytes +=
+                    self.ask(conn, ReplyTo::Request(id), request, Routing::Redirect);
+                Ok(())
+            }
+            Ok(RequestFrame { id, body: RequestBody::Status }) => {
+                let fields = self.sections(now).into_iter().flat_map(|(_, fields)| fields);
+                self.reply(conn, id, ReplyBody::Status(fields.collect()))
+            }
+            Err(bad) => match bad.id {
+                Some(id) => {
+                    let (code, message) = (FailureCode::Malformed, bad.malformed.to_string());
+                    let failure = Failure { code, message, leader: None };
+                    self.reply(conn, id, ReplyBody::Answer(Answer::Failed(failure)))
+                }
+                None => Err(Pause::Close(bad.malformed.to_string())),
+            },
+        }
+    }
+
+    /// An answer that needs no waiting.
+    fn reply(&mut self, conn: ConnId, id: u64, body: ReplyBody) -> Step {
+        if let Some(outbox) = self.links.net.outbox(conn) {
+            frame::put_frame(outbox, |out| ReplyFrame { id, body }.encode(out));
+        }
+        Ok(())
+    }
+
+    /// Returns about how long the answer will be.
+    fn ask(&mut self, conn: ConnId, reply: ReplyTo, request: Request, routing: Routing) -> usize {
+        let answer_bytes = self.answer_bytes(&request);
+        self.awaited_bytes += answer_bytes;
+        let asked = Asked { conn, reply, is_write: request.is_write(), answer_bytes };
+        let ticket = self.asked.insert(asked) as Ticket;
+        self.replica.inputs().request(ticket, request, routing);
+        answer_bytes
+    }
+
+    /// A thousand small requests for a large value are a thousand large answers, so a value counts before
+    /// it is copied: as it is now, at this node. That is no promise, but off only by what changes meanwhile.
+    fn answer_bytes(&self, request: &Request) -> usize {
+        let value = match request {
+            Request::Get { key } => self.replica.node().machine().store().get(key),
+            Request::Write { .. } | Request::Digest => None,
+        };
+        ANSWER_BYTES + value.map_or(0, |value| value.len())
+    }
+
+    fn step_text(&mut self, conn: ConnId, talk: &mut TextTalk, now: Instant) -> Step {
+        if talk.leaving {
+            return Err(Pause::NeedMore);
+        }
+        if let Some(skip) = &mut talk.skip {
+            let dropped = skip.advance(self.links.net.inbox(conn).unwrap_or_default());
+            let is_done = skip.is_done();
+            match dropped {
+                Ok(dropped) => self.links.net.consume(conn, dropped),
+                Err(resp::ProtocolError(error)) => return self.last_words(conn, talk, &error),
+            }
+            if !is_done {
+                return Err(Pause::NeedMore);
+            }
+            talk.skip = None;
+        }
+        if self.is_full(conn, talk.owed(), 1) {
+            return Err(Pause::MustWait);
+        }
+        let limits = TextLimits::new(&self.limits);
+        match resp::next_command(self.inbox(conn), &limits) {
+            TextStep::NeedMore { .. } => Err(Pause::NeedMore),
+            TextStep::Empty { consumed } => {
+                self.links.net.consume(conn, consumed);
+                Ok(())
+            }
+            TextStep::Oversized { error, consumed, skip } => {
+                self.links.net.consume(conn, consumed);
+                talk.skip = Some(skip);
+                self.say(conn, talk, |out| resp::put_error(out, &error))
+            }
+            TextStep::Error(resp::ProtocolError(error)) => self.last_words(conn, talk, &error),
+            TextStep::CrossProtocol => {
+                Err(Pause::Close("an HTTP request: this port takes no POST and no Host".into()))
+            }
+            TextStep::Command { args, consumed } => {
+                self.links.net.consume(conn, consumed);
+                self.requests += 1;
+                self.command(conn, talk, &args, now)
+            }
+        }
+    }
+
+    fn command(
+        &mut self,
+        conn: ConnId,
+        talk: &mut TextTalk,
+        args: &[Vec<u8>],
+        now: Instant,
+    ) -> Step {
+        match text::parse(args) {
+            TextCommand::Ask(request) => {
+                let slot = talk.next_slot();
+                talk.awaited_bytes +=
+                    self.ask(conn, ReplyTo::Slot(slot), request, Routing::Forward);
+                Ok(())
+            }
+            TextCommand::Ping(None) => self.say(conn, talk, |out| resp::put_simple(out, "PONG")),
+            TextCommand::Ping(Some(message)) | TextCommand::Echo(message) => {
+                self.say(conn, talk, |out| resp::put_bulk(out, &message))
+            }
+            TextCommand::Info { sections } => {
+                let text = info::text(&self.sections(now), &sections);
+                self.say(conn, talk, |out| resp::put_bulk(out, text.as_bytes()))
+            }
+            TextCommand::Help => {
+                self.say(conn, talk, |out| resp::put_bulk(out, text::help().as_bytes()))
+            }
+            TextCommand::CommandDocs => self.say(conn, talk, |out| resp::put_array(out, 0)),
+            TextCommand::Error(error) => self.say(conn, talk, |out| resp::put_error(out, &error)),
+            TextCommand::Quit => {
+                talk.leaving = true;
+                self.say(conn, talk, |out| resp::put_simple(out, "OK"))
+            }
+        }
+    }
+
+    /// An answer that is known at once, in its turn.
+    fn say(&mut self, conn: ConnId, talk: &mut TextTalk, write: impl FnOnce(&mut Vec<u8>)) -> Step {
+        let slot = talk.next_slot();
+        let mut reply = Vec::new();
+        write(&mut reply);
+        talk.fill(slot, reply);
+        if let Some(outbox) = self.links.net.outbox(conn) {
+            talk.write_ready(outbox);
+        }
+        Ok(())
+    }
+
+    /// The stream can't be understood any more: says so, and closes once all answers are out.
+    fn last_words(&mut self, conn: ConnId, talk: &mut TextTalk, error: &str) -> Step {
+        talk.leaving = true;
+        self.say(conn, talk, |out| resp::put_error(out, error))
+    }
+}

@@ -1,0 +1,208 @@
+//! What the log needs of a disk, and the real one.
+//!
+//! The trait is small, and says when a thing becomes durable, so that a simulated disk can forget, tear,
+//! reorder or refuse everything that the real one is allowed to:
+//!
+//! - written bytes are durable once [`Disk::sync_data`] of that file returned; until then any of their
+//!   sectors may survive a crash, in any combination;
+//! - names (made, renamed, removed) are durable once [`Disk::sync_dir`] returned; until then each may or
+//!   may not survive a crash, but a rename is never seen half done;
+//! - after an error of a write or a sync, nothing is known of what it should have made durable.
+
+use super::WalError;
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::{Errno, retry_on_intr};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+const LOCK_NAME: &str = "LOCK";
+
+/// One folder of files.
+pub trait Disk {
+    /// A file open for writing.
+    type File;
+
+    /// Names of all files in the folder, in any order.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// The whole content of a file.
+    fn read(&self, name: &str) -> io::Result<Vec<u8>>;
+
+    /// `bytes` bytes of a file from `offset` on; fewer if the file ends before that.
+    fn read_at(&self, name: &str, offset: u64, bytes: usize) -> io::Result<Vec<u8>>;
+
+    /// A new file of `bytes` zero bytes with room for all of them set aside; an error if the name is
+    /// taken. A file made with 0 bytes grows by what is written at its end.
+    fn create(&mut self, name: &str, bytes: u64) -> io::Result<Self::File>;
+
+    /// An existing file, lengthened with zero bytes to at least `bytes`.
+    fn open(&mut self, name: &str, bytes: u64) -> io::Result<Self::File>;
+
+    /// Writes all of `bytes`, `offset` bytes from the start of the file. Whatever happens on the way, each
+    /// sector of 512 bytes holds what it held before or what was written, never a mixture.
+    fn write_at(&mut self, file: &mut Self::File, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    fn sync_data(&mut self, file: &mut Self::File) -> io::Result<()>;
+
+    /// Replaces `to` if it exists.
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()>;
+
+    fn remove(&mut self, name: &str) -> io::Result<()>;
+
+    fn sync_dir(&mut self) -> io::Result<()>;
+
+    /// How a message calls a file, or with an empty name the folder.
+    fn path(&self, name: &str) -> PathBuf;
+}
+
+/// A folder of the file system, locked against other processes for as long as this lives.
+pub struct FileDisk {
+    folder: PathBuf,
+    handle: File,
+    _lock: File,
+}
+
+impl FileDisk {
+    /// Opens the data folder, making it and its parents if need be.
+    ///
+    /// # Errors
+    ///
+    /// [`WalError::InUse`] if another process holds the folder, [`WalError::Io`] otherwise.
+    pub fn open(dir: &Path) -> Result<FileDisk, WalError> {
+        let fail = |operation, path: &Path| {
+            let path = path.to_path_buf();
+            move |e| WalError::io(operation, path, e)
+        };
+        create_folder(dir)?;
+        let handle = File::open(dir).map_err(fail("open", dir))?;
+        let lock_path = dir.join(LOCK_NAME);
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&lock_path)
+            .map_err(fail("open", &lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(FileDisk { folder: dir.to_path_buf(), handle, _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(WalError::InUse { folder: dir.to_path_buf() }),
+            Err(TryLockError::Error(e)) => Err(fail("lock", &lock_path)(e)),
+        }
+    }
+}
+
+/// Makes the data folder and its parents, with names that survive a crash. The lock file comes after
+/// that, so a folder that has one is already safe.
+fn create_folder(dir: &Path) -> Result<(), WalError> {
+    if dir.join(LOCK_NAME).exists() {
+        return Ok(());
+    }
+    let parent = match dir.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let existed = dir.is_dir();
+    if !existed {
+        if !parent.is_dir() {
+            create_folder(parent)?;
+        }
+        fs::create_dir(dir).map_err(|e| WalError::io("create", dir.to_path_buf(), e))?;
+    }
+    match File::open(parent).and_then(|folder| folder.sync_all()) {
+        // Whoever prepared this folder under a parent closed to us has answered for its name.
+        Err(e) if existed && e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced.map_err(|e| WalError::io("sync", parent.to_path_buf(), e)),
+    }
+}
+
+impl Disk for FileDisk {
+    type File = File;
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        fs::read_dir(&self.folder)?
+            .map(|item| Ok(item?.file_name().to_string_lossy().into_owned()))
+            .collect()
+    }
+
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        fs::read(self.path(name))
+    }
+
+    fn read_at(&self, name: &str, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
+        let file = File::open(self.path(name))?;
+        let mut out = vec![0; bytes];
+        let mut filled = 0;
+        while filled < bytes {
+            match file.read_at(&mut out[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        out.truncate(filled);
+        Ok(out)
+    }
+
+    fn create(&mut self, name: &str, bytes: u64) -> io::Result<File> {
+        let file = OpenOptions::new().write(true).create_new(true).open(self.path(name))?;
+        allocate(&file, 0, bytes)?;
+        Ok(file)
+    }
+
+    fn open(&mut self, name: &str, bytes: u64) -> io::Result<File> {
+        let file = OpenOptions::new().write(true).open(self.path(name))?;
+        let length = file.metadata()?.len();
+        allocate(&file, length, bytes)?;
+        Ok(file)
+    }
+
+    fn write_at(&mut self, file: &mut File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        file.write_all_at(bytes, offset)
+    }
+
+    fn sync_data(&mut self, file: &mut File) -> io::Result<()> {
+        file.sync_data()
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path(from), self.path(to))
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path(name))
+    }
+
+    fn sync_dir(&mut self) -> io::Result<()> {
+        self.handle.sync_all()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        if name.is_empty() { self.folder.clone() } else { self.folder.join(name) }
+    }
+}
+
+/// Lengthens a file from `length` to `bytes`, with room set aside: a later write can neither change the
+/// file's size, which would cost a sync more, nor find the disk full.
+fn allocate(file: &File, length: u64, bytes: u64) -> io::Result<()> {
+    if length >= bytes {
+        return Ok(());
+    }
+    let room = bytes - length;
+    match retry_on_intr(|| fallocate(file, FallocateFlags::empty(), length, room)) {
+        Err(Errno::OPNOTSUPP) => write_zeros(file, length, bytes),
+        result => Ok(result?),
+    }
+}
+
+/// For file systems without fallocate.
+fn write_zeros(file: &File, mut from: u64, to: u64) -> io::Result<()> {
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    while from < to {
+        let part = (to - from).min(ZEROS.len() as u64);
+        file.write_all_at(&ZEROS[..part as usize], from)?;
+        from += part;
+    }
+    Ok(())
+}

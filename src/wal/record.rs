@@ -1,0 +1,172 @@
+//! Batches and the records in them, as bytes. The layouts are in the head of the parent module.
+
+use super::MAX_BATCH_BYTES;
+use crate::codec::{Malformed, Reader, put_bool, put_u8, put_u32, put_u64};
+use crate::raft::{Entry, HardState, Payload, Position};
+
+pub const BATCH_HEADER_BYTES: usize = 45;
+pub const BATCH_MAGIC: &[u8; 4] = b"btch";
+/// The part of the header that its own CRC covers.
+const COVERED_BYTES: usize = BATCH_HEADER_BYTES - 4;
+
+const ENTRY: u8 = 1;
+const BASE: u8 = 2;
+
+const NOOP: u8 = 0;
+const COMMAND: u8 = 1;
+
+/// CRC32C that starts from the salt of a segment instead of from 0.
+fn salted_crc(salt: u32, bytes: &[u8]) -> u32 {
+    crc32c::crc32c_append(salt, bytes)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchHeader {
+    pub payload_bytes: u32,
+    pub sequence: u64,
+    pub previous_crc: u32,
+    /// After this batch.
+    pub hard_state: HardState,
+    pub payload_crc: u32,
+    /// The CRC of the fields above; the next batch repeats it.
+    pub crc: u32,
+}
+
+impl BatchHeader {
+    /// Fills the header in at the front of a finished batch, and returns its CRC.
+    pub fn seal(
+        batch: &mut [u8],
+        sequence: u64,
+        previous_crc: u32,
+        hard_state: HardState,
+        salt: u32,
+    ) -> u32 {
+        let (room, payload) = batch.split_at_mut(BATCH_HEADER_BYTES);
+        let mut header = Vec::with_capacity(BATCH_HEADER_BYTES);
+        header.extend_from_slice(BATCH_MAGIC);
+        put_u32(&mut header, u32::try_from(payload.len()).expect("a batch is below its limit"));
+        put_u64(&mut header, sequence);
+        put_u32(&mut header, previous_crc);
+        put_hard_state(&mut header, hard_state);
+        put_u32(&mut header, salted_crc(salt, payload));
+        let crc = salted_crc(salt, &header);
+        put_u32(&mut header, crc);
+        room.copy_from_slice(&header);
+        crc
+    }
+
+    /// The header at the front of `bytes`, if there is one that [`BatchHeader::seal`] can have made.
+    pub fn decode(bytes: &[u8], salt: u32) -> Option<BatchHeader> {
+        let bytes = bytes.get(..BATCH_HEADER_BYTES)?;
+        let mut reader = Reader::new(bytes);
+        if reader.take(BATCH_MAGIC.len(), "magic").ok()? != BATCH_MAGIC {
+            return None;
+        }
+        let header = BatchHeader {
+            payload_bytes: reader.u32("payload length").ok()?,
+            sequence: reader.u64("sequence number").ok()?,
+            previous_crc: reader.u32("previous CRC").ok()?,
+            hard_state: read_hard_state(&mut reader).ok()?,
+            payload_crc: reader.u32("payload CRC").ok()?,
+            crc: reader.u32("header CRC").ok()?,
+        };
+        let is_ours = header.payload_bytes as usize <= MAX_BATCH_BYTES
+            && salted_crc(salt, &bytes[..COVERED_BYTES]) == header.crc;
+        is_ours.then_some(header)
+    }
+
+    pub fn frame_bytes(&self) -> usize {
+        BATCH_HEADER_BYTES + self.payload_bytes as usize
+    }
+
+    /// Whether these are the bytes that the batch was sealed with.
+    pub fn covers(&self, payload: &[u8], salt: u32) -> bool {
+        salted_crc(salt, payload) == self.payload_crc
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    Entry(Entry),
+    /// The log before is void; the next entry follows this position.
+    Base(Position),
+}
+
+pub fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
+    put_record(out, ENTRY, |out| {
+        put_u64(out, entry.term);
+        put_u64(out, entry.index);
+        match &entry.payload {
+            Payload::Noop => put_u8(out, NOOP),
+            Payload::Command(command) => {
+                put_u8(out, COMMAND);
+                out.extend_from_slice(command);
+            }
+        }
+    });
+}
+
+pub fn put_base(out: &mut Vec<u8>, base: Position) {
+    put_record(out, BASE, |out| put_position(out, base));
+}
+
+fn put_record(out: &mut Vec<u8>, kind: u8, put_body: impl FnOnce(&mut Vec<u8>)) {
+    put_u8(out, kind);
+    let length_at = out.len();
+    put_u32(out, 0);
+    let body_at = out.len();
+    put_body(out);
+    let length = u32::try_from(out.len() - body_at).expect("a command is shorter than 4 GiB");
+    out[length_at..body_at].copy_from_slice(&length.to_be_bytes());
+}
+
+/// Takes the next record off a payload.
+pub fn read_record(reader: &mut Reader<'_>) -> Result<Record, Malformed> {
+    let kind = reader.u8("record type")?;
+    let mut body = Reader::new(reader.blob("record length")?);
+    match kind {
+        ENTRY => read_entry(body).map(Record::Entry),
+        BASE => {
+            let base = read_position(&mut body)?;
+            body.finish("base's length")?;
+            Ok(Record::Base(base))
+        }
+        _ => Err(Malformed("record: its type is unknown")),
+    }
+}
+
+fn read_entry(mut body: Reader<'_>) -> Result<Entry, Malformed> {
+    let term = body.u64("entry's term")?;
+    let index = body.u64("entry's index")?;
+    let payload = match body.u8("entry's kind")? {
+        NOOP => {
+            body.finish("no-op's length")?;
+            Payload::Noop
+        }
+        COMMAND => Payload::Command(body.rest().into()),
+        _ => return Err(Malformed("entry: its kind is unknown")),
+    };
+    Ok(Entry { term, index, payload })
+}
+
+pub fn put_position(out: &mut Vec<u8>, position: Position) {
+    put_u64(out, position.index);
+    put_u64(out, position.term);
+}
+
+pub fn read_position(reader: &mut Reader<'_>) -> Result<Position, Malformed> {
+    Ok(Position { index: reader.u64("position's index")?, term: reader.u64("position's term")? })
+}
+
+pub fn put_hard_state(out: &mut Vec<u8>, hard_state: HardState) {
+    put_u64(out, hard_state.term);
+    put_bool(out, hard_state.voted_for.is_some());
+    put_u64(out, hard_state.voted_for.unwrap_or(0));
+}
+
+pub fn read_hard_state(reader: &mut Reader<'_>) -> Result<HardState, Malformed> {
+    let term = reader.u64("hard state's term")?;
+    let voted = reader.bool("hard state's vote")?;
+    let vote = reader.u64("hard state's vote")?;
+    Ok(HardState { term, voted_for: voted.then_some(vote) })
+}

@@ -1,0 +1,405 @@
+//! The program `cltraft` as its users meet it: command lines, and the real binary against a mock server.
+
+mod mock;
+
+use mock::{Mock, Seen, Step, Store, failed, written};
+use raftkv::cltraft::args::{Args, Command as Parsed, Input, parse};
+use raftkv::cltraft::lang::Lang;
+use raftkv::kv::{FailureCode, Outcome, Refusal};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+// The command line.
+
+fn parsed(words: &[&str], env: &[(&str, &str)]) -> Result<Args, String> {
+    let env =
+        |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_string());
+    parse(words.iter().map(Into::into), &env)
+}
+
+fn command(words: &[&str]) -> Parsed {
+    parsed(words, &[]).unwrap_or_else(|error| panic!("{words:?}: {error}")).command
+}
+
+fn servers(words: &[&str], env: &[(&str, &str)]) -> Vec<String> {
+    parsed(words, env).unwrap().servers
+}
+
+#[test]
+fn without_words_it_verifies_every_two_seconds() {
+    let args = parsed(&[], &[]).unwrap();
+    let interval = Duration::from_secs(2);
+    let job = Parsed::Verify { interval, count: None, prefix: String::new() };
+    assert_eq!((args.command, args.lang), (job, Lang::English));
+    let words = ["--interval", "500ms", "--count=3", "--prefix", "x.", "--lang", "es"];
+    let args = parsed(&words, &[("LANG", "en_GB.UTF-8")]).unwrap();
+    let interval = Duration::from_millis(500);
+    let job = Parsed::Verify { interval, count: Some(3), prefix: "x.".to_owned() };
+    assert_eq!((args.command, args.lang), (job, Lang::Spanish));
+}
+
+#[test]
+fn commands_and_their_words() {
+    let key = || b"k".to_vec();
+    assert_eq!(command(&["get", "k"]), Parsed::Get { key: key() });
+    assert_eq!(command(&["del", "k"]), Parsed::Delete { key: key() });
+    let literal = |text: &str| Input::Literal(text.as_bytes().to_vec());
+    assert_eq!(command(&["put", "k", "a b"]), Parsed::Put { key: key(), value: literal("a b") });
+    assert_eq!(command(&["put", "k", ""]), Parsed::Put { key: key(), value: literal("") });
+    assert_eq!(command(&["put", "k", "-"]), Parsed::Put { key: key(), value: Input::Stdin });
+    assert_eq!(command(&["put", "k", "-5"]), Parsed::Put { key: key(), value: literal("-5") });
+    assert_eq!(
+        command(&["put", "--", "k", "--help"]),
+        Parsed::Put { key: key(), value: literal("--help") }
+    );
+    let cas = |expected: Option<&[u8]>| Parsed::CompareAndSet {
+        key: key(),
+        expected: expected.map(<[u8]>::to_vec),
+        value: b"new".to_vec(),
+    };
+    assert_eq!(command(&["cas", "k", "old", "new"]), cas(Some(b"old")));
+    assert_eq!(command(&["cas", "--absent", "k", "new"]), cas(None));
+    assert_eq!(command(&["cas", "k", "new", "--absent"]), cas(None));
+    assert_eq!(command(&["incr", "k"]), Parsed::Increment { key: key(), delta: 1 });
+    assert_eq!(command(&["incr", "k", "-12"]), Parsed::Increment { key: key(), delta: -12 });
+    assert_eq!(command(&["put", "--help"]), Parsed::Help(Some("put")));
+    assert_eq!(command(&["help", "cas"]), Parsed::Help(Some("cas")));
+    assert_eq!(command(&["-h"]), Parsed::Help(None));
+    assert_eq!(command(&["-V"]), Parsed::Version);
+}
+
+#[test]
+fn mistakes_get_a_hint() {
+    for (words, hint) in [
+        (&["set", "a", "1"][..], "did you mean 'put'"),
+        (&["--server", "x"], "did you mean --servers?"),
+        (&["put", "a"], "write cltraft put KEY VALUE"),
+        (&["put", "a", "b", "c"], "needs quotes"),
+        (&["get"], "write cltraft get KEY"),
+        (&["cas", "a", "b"], "--absent"),
+        (&["incr", "a", "many"], "64-bit number"),
+        (&["incr", "a", "9223372036854775808"], "64-bit number"),
+        (&["get", "a", "--interval", "1s"], "--interval does not belong to 'get'"),
+        (&["get", "a", "--absent"], "--absent does not belong"),
+        (&["--timeout", "1s"], "needs a command"),
+        (&["--absent"], "belongs to 'cas'"),
+        (&["--interval", "5"], "5s or 5ms"),
+        (&["--count", "0"], "above 0"),
+        (&["--count"], "--count needs a value"),
+        (&["--lang", "fr"], "en and es"),
+        (&["--servers", "a:b", "status"], "port"),
+        (&["--servers", ",", "status"], "names no server"),
+        (&["help", "me"], "knows no 'me'"),
+        (&["-x"], "no option -x"),
+    ] {
+        let error = parsed(words, &[]).expect_err(hint);
+        assert!(error.contains(hint), "{words:?}: {error}");
+    }
+}
+
+#[test]
+fn servers_come_from_the_option_then_the_environment() {
+    let cluster = ("MISUBDOMINIODNS", "raft-service.default.svc.cluster.local");
+    let list = ("RAFTKV_SERVERS", "b:1,c");
+    assert_eq!(servers(&["--servers", "a, [::1]:7000,a:6000"], &[list]), ["a:6000", "[::1]:7000"]);
+    assert_eq!(servers(&[], &[list, cluster]), ["b:1", "c:6000"]);
+    let name = |number| format!("raft-{number}.raft-service.default.svc.cluster.local:6000");
+    assert_eq!(servers(&[], &[cluster]), [name(0), name(1), name(2)]);
+    let five = servers(&[], &[cluster, ("RAFTKV_REPLICAS", "5"), ("RAFTKV_PREFIX", "kv")]);
+    assert_eq!(five.len(), 5);
+    assert_eq!(five[4], "kv-4.raft-service.default.svc.cluster.local:6000");
+    assert_eq!(servers(&[], &[]), ["127.0.0.1:6000", "127.0.0.1:6001", "127.0.0.1:6002"]);
+    // As Kubernetes' service links do: a variable that is there and empty is not there.
+    assert_eq!(servers(&[], &[("RAFTKV_SERVERS", "")]).len(), 3);
+    for wrong in ["0", "100", "many"] {
+        assert!(parsed(&[], &[cluster, ("RAFTKV_REPLICAS", wrong)]).is_err(), "{wrong}");
+    }
+}
+
+// The binary.
+
+fn cltraft(server: &str, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cltraft"));
+    command.env_clear().args(["--servers", server]).args(words);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn run(server: &str, words: &[&str]) -> Output {
+    cltraft(server, words).output().expect("the binary runs")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn status(output: &Output) -> i32 {
+    output.status.code().unwrap_or_else(|| panic!("killed: {output:?}"))
+}
+
+type Shared = Arc<Mutex<Store>>;
+
+fn store() -> (Mock, Shared) {
+    let store = Shared::default();
+    let mock = Mock::start({
+        let store = Arc::clone(&store);
+        move |_, body| store.lock().unwrap().handle(body)
+    });
+    (mock, store)
+}
+
+fn set(store: &Shared, key: &str, value: &str) {
+    store.lock().unwrap().map.insert(key.into(), value.into());
+}
+
+const SPANISH: &str = "\
+Operación de escritura: clave = a, valor = 1
+Operación 2 sometida a 2
+Operación de lectura: clave = a
+Valor correcto leído: a = 1
+Operación de escritura: clave = b, valor = 2
+Operación 3 sometida a 2
+Operación de lectura: clave = b
+Valor correcto leído: b = 2
+";
+
+#[test]
+fn the_main_job_speaks_the_words_of_the_practical() {
+    let (mock, _) = store();
+    let mut command = cltraft(&mock.address(), &["--count", "2", "--interval", "0"]);
+    let output = command.env("LANG", "es_ES.UTF-8").output().unwrap();
+    assert_eq!((status(&output), stdout(&output)), (0, SPANISH.to_owned()));
+    let expected = format!(
+        "El líder es 2 ({})\nEscrituras: 2, lecturas: 2, valores incorrectos: 0\n",
+        mock.address()
+    );
+    assert_eq!(stderr(&output), expected);
+}
+
+#[test]
+fn a_restart_goes_on_with_what_is_there() {
+    let (mock, store) = store();
+    let words = ["--count", "1", "--interval", "0", "--prefix", "p."];
+    for (key, value) in [("p.a", "27"), ("p.b", "2"), ("p.c", "somebody's"), ("z", "999")] {
+        set(&store, key, value);
+    }
+    let output = run(&mock.address(), &words);
+    assert_eq!(status(&output), 0, "{output:?}");
+    assert!(stdout(&output).starts_with("Write operation: key = p.b, value = 28\n"), "{output:?}");
+    assert!(stderr(&output).contains("The store holds 3 of the keys already"), "{output:?}");
+}
+
+#[test]
+fn a_wrong_value_ends_the_main_job() {
+    let mut store = Store::default();
+    let mock = Mock::start(move |seen, body| match seen {
+        // A store that forgets the second write.
+        Seen::Write(_, 2) => written(Outcome::Put),
+        _ => store.handle(body),
+    });
+    let output = run(&mock.address(), &["--count", "5", "--interval", "0"]);
+    assert_eq!(status(&output), 1);
+    let last = stdout(&output).lines().last().unwrap().to_owned();
+    assert_eq!(last, "ERROR: wrong value: b should be 2, read (nothing)");
+    assert!(stderr(&output).ends_with("Writes: 2, reads: 2, wrong values: 1\n"), "{output:?}");
+}
+
+/// A store that answers the write number `lost` by closing the connection and forgets the session; the
+/// write itself is done or not.
+fn forgetful(lost: u64, done: bool) -> Mock {
+    let mut store = Store::default();
+    let mut attempts = 0;
+    Mock::start(move |seen, body| {
+        if matches!(seen, Seen::Write(1, sequence) if *sequence == lost) {
+            attempts += 1;
+            if attempts == 1 {
+                if done {
+                    store.handle(body);
+                }
+                return Step::Close;
+            }
+            return written(Outcome::Refused(Refusal::UnknownSession));
+        }
+        store.handle(body)
+    })
+}
+
+#[test]
+fn an_unknown_outcome_is_resolved_by_the_next_read() {
+    for done in [true, false] {
+        let mock = forgetful(27, done);
+        let output = run(&mock.address(), &["--count", "27", "--interval", "0"]);
+        assert_eq!(status(&output), 0, "{output:?}");
+        assert!(stderr(&output).contains("unknown whether a = 27 was written"), "{output:?}");
+        let last =
+            if done { "Correct value read: a = 27\n" } else { "Correct value read: a = 1\n" };
+        assert!(stdout(&output).ends_with(last), "{output:?}");
+    }
+}
+
+#[test]
+fn after_a_change_of_leader_everything_is_read_again() {
+    let mut store = Store::default();
+    let mut died = false;
+    let mock = Mock::start(move |seen, body| match seen {
+        Seen::Write(_, 3) if !died => {
+            died = true;
+            store.map.remove(&b"a"[..]);
+            failed(FailureCode::NoLeader, None)
+        }
+        _ => store.handle(body),
+    });
+    let output = run(&mock.address(), &["--count", "5", "--interval", "0"]);
+    assert_eq!(status(&output), 1, "{output:?}");
+    assert!(stdout(&output).ends_with("ERROR: wrong value: a should be 1, read (nothing)\n"));
+}
+
+fn terminate(child: &Child) {
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+}
+
+/// Waits for a line on the child's standard error that contains `text`.
+fn await_line(stream: impl Read, text: &str) -> BufReader<impl Read> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    while !line.contains(text) {
+        line.clear();
+        assert_ne!(reader.read_line(&mut line).unwrap(), 0, "ended before '{text}'");
+    }
+    reader
+}
+
+#[test]
+fn sigterm_ends_an_idle_client_at_once() {
+    let (mock, _) = store();
+    let mut child = cltraft(&mock.address(), &["--interval", "1h"]).spawn().unwrap();
+    let _out = await_line(child.stdout.take().unwrap(), "Correct value read: a = 1");
+    terminate(&child);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(status(&output), 0);
+    assert!(stderr(&output).ends_with("Writes: 1, reads: 1, wrong values: 0\n"), "{output:?}");
+}
+
+#[test]
+fn sigterm_ends_a_client_that_looks_for_a_leader() {
+    let mock = Mock::start(|_, _| failed(FailureCode::NoLeader, None));
+    let mut child = cltraft(&mock.address(), &[]).spawn().unwrap();
+    let mut err = await_line(child.stderr.take().unwrap(), "No leader can be reached");
+    terminate(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let mut rest = String::new();
+    err.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "Writes: 0, reads: 0, wrong values: 0\n", "said once");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_ends_it_quietly() {
+    let (mock, _) = store();
+    let mut child = cltraft(&mock.address(), &["--interval", "0"]).spawn().unwrap();
+    drop(await_line(child.stdout.take().unwrap(), "Write operation: key = a, value = 1"));
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(status(&output), 0);
+    assert_eq!(stderr(&output), format!("The leader is 2 ({})\n", mock.address()));
+}
+
+#[test]
+fn one_request_at_a_time() {
+    let (mock, _) = store();
+    let at = mock.address();
+    let table: [(&[&str], i32, &str); 12] = [
+        (&["get", "k"], 1, ""),
+        (&["put", "k", "v"], 0, ""),
+        (&["get", "k"], 0, "v\n"),
+        (&["cas", "k", "v", "w"], 0, ""),
+        (&["cas", "k", "v", "x"], 1, ""),
+        (&["cas", "--absent", "k", "x"], 1, ""),
+        (&["get", "k"], 0, "w\n"),
+        (&["del", "k"], 0, ""),
+        (&["del", "k"], 1, ""),
+        (&["incr", "n"], 0, "1\n"),
+        (&["incr", "n", "-3"], 0, "-2\n"),
+        (&["digest"], 0, "0000000000000abc index=16 keys=3\n"),
+    ];
+    for (words, exit, text) in table {
+        let output = run(&at, words);
+        assert_eq!((status(&output), stdout(&output).as_str()), (exit, text), "{words:?}");
+        assert_eq!(stderr(&output).is_empty(), exit == 0, "{words:?}: {output:?}");
+    }
+}
+
+#[test]
+fn a_value_from_standard_input_arrives_as_it_is() {
+    let (mock, store) = store();
+    let mut command = cltraft(&mock.address(), &["put", "k", "-"]);
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"two\nlines\0\xff").unwrap();
+    assert_eq!(status(&child.wait_with_output().unwrap()), 0);
+    assert_eq!(store.lock().unwrap().map[&b"k"[..]], b"two\nlines\0\xff");
+}
+
+#[test]
+fn exit_statuses_tell_not_done_from_unknown() {
+    let words = |command: &[&'static str]| [&["--timeout", "500ms"], command].concat();
+    let lost = Mock::start(|_, _| failed(FailureCode::NoLeader, None));
+    let output = run(&lost.address(), &words(&["put", "k", "v"]));
+    assert_eq!(status(&output), 3);
+    let expected = format!(
+        "not done: no leader answered within 500ms ({at}: no leader known)\n",
+        at = lost.address()
+    );
+    assert_eq!(stderr(&output), expected);
+    let deaf = Mock::start(|seen, _| match seen {
+        Seen::OpenSession => mock::opened(5),
+        _ => Step::Close,
+    });
+    let output = run(&deaf.address(), &words(&["put", "k", "v"]));
+    assert_eq!(status(&output), 4);
+    assert!(stderr(&output).contains("outcome unknown: "), "{output:?}");
+    let output = run(&deaf.address(), &["frobnicate"]);
+    assert_eq!(status(&output), 2);
+    assert!(stderr(&output).contains("Try 'cltraft --help'"), "{output:?}");
+}
+
+#[test]
+fn status_shows_every_server_and_warns() {
+    let fields = |pairs: &[(&str, &str)]| {
+        pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect::<Vec<_>>()
+    };
+    let answer = fields(&[
+        ("raft_name", "raft-0"),
+        ("raft_role", "candidate"),
+        ("raft_leader", "-1"),
+        ("peer_raft-1", "connecting"),
+        ("peer_raft-2", "connecting"),
+    ]);
+    let node = Mock::start(move |_, _| Step::Status(answer.clone()));
+    // Port 1 on the loopback: nobody listens there.
+    let list = format!("{},127.0.0.1:1", node.address());
+    let output = run(&list, &["status"]);
+    assert_eq!(status(&output), 1, "{output:?}");
+    let lines: Vec<_> = stdout(&output).lines().map(str::to_owned).collect();
+    assert_eq!(lines.len(), 3);
+    assert!(lines[1].starts_with("raft-0  ") && lines[1].ends_with("raft-2 connecting"));
+    assert!(lines[2].ends_with("unreachable: connection refused"));
+    let expected = "warning: no majority: 1 of 3 answered, 2 are needed\n\
+                    warning: no leader is known\n";
+    assert_eq!(stderr(&output), expected);
+    assert_eq!(status(&run("127.0.0.1:1", &["status"])), 3);
+}
+
+#[test]
+fn help_and_version_go_to_standard_output() {
+    let output = run("unused:1", &["--help"]);
+    assert!(status(&output) == 0 && stdout(&output).contains("Exit status:"));
+    let output = run("unused:1", &["incr", "--help"]);
+    assert!(stdout(&output).starts_with("Usage: cltraft incr KEY [DELTA]\n"));
+    let output = run("unused:1", &["--version"]);
+    assert_eq!(stdout(&output), concat!("cltraft ", env!("CARGO_PKG_VERSION"), "\n"));
+}

@@ -1,0 +1,150 @@
+//! Where a fuzzer begins: for each target a few inputs that go deep, with a name.
+
+use crate::documented::{documented, payload_of};
+use crate::mem_disk::MemDisk;
+use crate::model;
+use raftkv::kv::{Command, RequestId, WriteOp};
+use raftkv::protocol::Kind;
+use raftkv::protocol::frame::{HEADER_BYTES, MAGIC};
+
+pub type Seed = (String, Vec<u8>);
+
+/// Streams in one piece of up to 256 bytes after the other, and byte by byte.
+const FAST: [u8; 3] = [255, 255, 255];
+const SLOW: [u8; 3] = [0, 0, 0];
+
+fn seed(name: impl Into<String>, parts: &[&[u8]]) -> Seed {
+    (name.into(), parts.concat())
+}
+
+/// The payloads of the documented messages of these types.
+fn payloads(first: Kind, last: Kind) -> Vec<Seed> {
+    documented()
+        .iter()
+        .map(|(name, bytes)| seed(*name, &[payload_of(bytes)]))
+        .filter(|(_, payload)| (first as u8..=last as u8).contains(&payload[0]))
+        .collect()
+}
+
+pub fn hello() -> Vec<Seed> {
+    let reason = [b"x", "\u{e9}".repeat(300).as_bytes()].concat();
+    let mut seeds = payloads(Kind::Hello, Kind::Refused);
+    let refused = [Kind::Refused as u8, 1, 0, 0, 2, 0x59];
+    assert_eq!(reason.len(), 0x259);
+    seeds.push(seed("reason-to-be-cut", &[&refused, &reason]));
+    seeds
+}
+
+pub fn client_messages() -> Vec<Seed> {
+    payloads(Kind::Get, Kind::Failed)
+}
+
+pub fn peer_messages() -> Vec<Seed> {
+    payloads(Kind::RequestPreVote, *Kind::ALL.last().expect("there are message types"))
+}
+
+pub fn frames() -> Vec<Seed> {
+    let examples = documented();
+    let frames = examples.iter().map(|(_, bytes)| bytes).filter(|bytes| !bytes.starts_with(&MAGIC));
+    let frames: Vec<u8> = frames.flatten().copied().collect();
+    let frame = |length: u32, bytes: usize| {
+        [&length.to_be_bytes()[..], &[0; HEADER_BYTES - 4], &vec![b'x'; bytes]].concat()
+    };
+    let (within, above) = (frame(256, 256), frame(257, 257));
+    let (known, seal): ([u8; 1], [u8; 1]) = ([0], [1]);
+    vec![
+        seed("conversation", &[&known, &FAST, &MAGIC, &frames]),
+        seed("slow-frame", &[&known, &SLOW, &examples[0].1]),
+        seed("at-the-limit", &[&seal, &FAST, &MAGIC, &within, &within]),
+        seed("above-the-limit", &[&seal, &[6, 40, 99], &MAGIC, &above, &within]),
+        seed("much-above-the-limit", &[&seal, &FAST, &frame(64 << 20, 100)]),
+        seed("above-what-is-skipped", &[&seal, &FAST, &frame((64 << 20) + 1, 100)]),
+        seed("empty-frame", &[&seal, &FAST, &frame(0, 8)]),
+        seed("tls", &[&known, &FAST, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"]),
+    ]
+}
+
+pub fn text_commands() -> Vec<Seed> {
+    let array = |args: &[&[u8]]| {
+        let mut out = Vec::new();
+        raftkv::protocol::resp::put_array(&mut out, args.len());
+        args.iter().for_each(|arg| raftkv::protocol::resp::put_bulk(&mut out, arg));
+        out
+    };
+    let long = [b'v'; 101];
+    let arrays = [
+        array(&[b"SET", b"a", b"1"]),
+        array(&[b"cas", b"a", b"1", b"2"]),
+        array(&[b"IncrBy", b"a", b"-9223372036854775808"]),
+        array(&[b"DECRBY", b"a", b"-9223372036854775808"]),
+        b"*0\r\n*-1\r\n".to_vec(),
+        array(&[b"unknown", b"\r\n", b"\xff\xfe"]),
+    ]
+    .concat();
+    let too_long =
+        [array(&[b"SET", b"a", &long]), array(&[&b"x"[..]; 9]), array(&[b"PING"])].concat();
+    let lines = b"SET a \"two \\x41\\n words\"\r\nGET 'a\\'b'\nDEL a\nDIGEST\nINFO raft server\n\
+        PING x\nECHO y\nHELP\nCOMMAND DOCS\nINCR a\nDECR a\nQUIT\n";
+    let browser = b"GET / HTTP/1.1\r\nHost: localhost:6000\r\n\r\n";
+    vec![
+        seed("arrays", &[&FAST, &arrays]),
+        seed("arrays-slowly", &[&SLOW, &arrays]),
+        seed("too-long", &[&[9, 70, 3], &too_long]),
+        seed("lines", &[&FAST, lines]),
+        seed("lines-slowly", &[&SLOW, lines]),
+        seed("browser", &[&FAST, browser]),
+        seed("unbalanced", &[&FAST, b"SET a \"b\nSET a 'b'c\n"]),
+    ]
+}
+
+pub fn commands() -> Vec<Seed> {
+    let write = |request, op| Command::Write { request, op }.to_bytes();
+    let request = |sequence| Some(RequestId { session: 1, sequence });
+    let (key, value) = (&b"key"[..], &b"9223372036854775806"[..]);
+    let whole = [
+        Command::OpenSession.to_bytes(),
+        write(request(1), WriteOp::Put { key, value }),
+        write(request(2), WriteOp::Increment { key, delta: 1 }),
+        write(request(2), WriteOp::Increment { key, delta: 1 }),
+        write(request(1), WriteOp::Delete { key }),
+        write(None, WriteOp::CompareAndSet { key, expected: None, value: b"x" }),
+        write(None, WriteOp::CompareAndSet { key, expected: Some(value), value: b"x" }),
+        write(None, WriteOp::Delete { key }),
+    ];
+    let whole: Vec<u8> =
+        whole.iter().flat_map(|bytes| [&[1, bytes.len() as u8], &bytes[..]].concat()).collect();
+    // Increments of one key up to the end of the range and over it.
+    let increment = [8, 1, 0x40, 0, 0, 0, 0, 0, 0, 0];
+    vec![
+        seed("as-they-are", &[&whole]),
+        seed("put-together", &[&[10, 3, 0, 0, 2, 1, 4, 4, 1, 6, 1, 1, 0, 1, b'7', 8, 1], &[0; 8]]),
+        seed("overflow", &[&increment, &increment, &increment]),
+    ]
+}
+
+pub fn wal_recovery() -> Vec<Seed> {
+    let disk = MemDisk::default();
+    model::write(&disk, 1600, &model::small_log());
+    let first = disk.files().into_values().next().expect("a log has a segment");
+    // A batch: flags, a vote if they begin a term, the length of each command. Together in one segment, or each
+    // of them in one or two.
+    let batches =
+        [0x33, 1, 100, 30, 16, 0x10, 50, 0x71, 7, 0, 40, 50, 0x14, 60, 0x20, 3, 4, 0x02, 0x10, 9];
+    let one_segment = [&[255, 7], &batches[..]].concat();
+    let segments = [&[30, 7], &batches[..]].concat();
+    let injured =
+        |name, injuries: [[u8; 6]; 3], log: &[u8]| seed(name, &[&[0], &injuries.concat(), log]);
+    let none = [0; 6];
+    vec![
+        seed("segment", &[&[1], &first]),
+        injured("sound", [none; 3], &segments),
+        injured("flipped-bit", [[1, 0, 2, 40, 5, 0], none, none], &one_segment),
+        injured("flipped-bits", [[1, 0, 2, 40, 5, 0], [1, 1, 2, 3, 1, 0], none], &segments),
+        injured("lost-sector", [[2, 0, 2, 0, 2, 0], none, none], &one_segment),
+        injured("lost-end", [[2, 4, 2, 0, 3, 255], none, none], &segments),
+        injured("cut-off", [[3, 4, 2, 60, 0, 0], [4, 4, 2, 0, 0, 0], none], &segments),
+        injured("lost-file", [[5, 1, 0, 0, 0, 0], none, none], &segments),
+        injured("misplaced-sector", [[6, 0, 2, 0, 0, 2], none, none], &one_segment),
+        injured("copied-files", [[7, 0, 0, 0, 2, 0], [7, 0, 0, 0, 0, 0], none], &segments),
+    ]
+}

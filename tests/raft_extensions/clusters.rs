@@ -1,0 +1,81 @@
+//! Idle, single and larger clusters.
+
+use crate::common::cluster::Cluster;
+use crate::common::core::*;
+use crate::*;
+use raftkv::raft::Config;
+use std::collections::BTreeSet;
+
+/// With the default timing and nothing to do, a cluster of three exchanges 20 heartbeats a second
+/// and follower, and nothing else.
+#[test]
+fn an_idle_cluster_exchanges_heartbeats_only() {
+    let mut cluster = Cluster::with(3, |config| *config = Config::new(config.id, 1..=3, config.id));
+    let leader = cluster.elect();
+    cluster.run(50);
+    let (term, last) = (cluster.raft(leader).term(), cluster.raft(leader).log().last());
+    let seconds = 60;
+    let messages = cluster.run(seconds * 100);
+    assert_eq!(messages, seconds as usize * 20 * 2 * 2, "with their replies");
+    assert_eq!((cluster.raft(leader).term(), cluster.raft(leader).log().last()), (term, last));
+    assert!(cluster.raft(leader).is_leader());
+}
+
+/// One node elects itself, commits with its own disk, and tells nobody.
+#[test]
+fn a_single_node_is_a_cluster() {
+    let mut raft = alone();
+    propose(&mut raft, 8);
+    let ready = raft.take_ready();
+    assert_eq!((ready.early.len(), ready.messages.len(), ready.entries.len()), (0, 0, 1));
+    assert_eq!(raft.commit_index(), 1, "not before it is on disk");
+    raft.persisted();
+    assert_eq!(raft.commit_index(), 2);
+    for _ in 0..10 * ELECTION_TICKS_MAX {
+        raft.tick();
+    }
+    assert!(raft.is_leader() && !raft.has_ready());
+}
+
+/// A restarted single node is a follower until it has won its election again.
+#[test]
+fn a_restarted_single_node_is_not_a_leader_at_once() {
+    let mut raft = follower(1, 1, 1, &[1, 1]);
+    assert_eq!((raft.role_name(), raft.commit_index(), raft.read(1)), ("follower", 0, false));
+    time_out(&mut raft);
+    turn(&mut raft);
+    turn(&mut raft);
+    assert_eq!((raft.term(), raft.commit_index()), (2, 3));
+}
+
+/// Somebody who is no voter follows, and neither asks for votes nor wins them.
+#[test]
+fn a_node_that_is_no_voter_does_not_campaign() {
+    let config = Config { voters: BTreeSet::from([1, 2, 3]), ..config(9, 3) };
+    let mut raft = started(config, 1, &[]);
+    for _ in 0..5 * ELECTION_TICKS_MAX {
+        raft.tick();
+    }
+    assert_eq!((raft.role_name(), raft.has_ready()), ("follower", false));
+    let mut voter = follower(2, 3, 1, &[]);
+    step(&mut voter, 9, request_pre_vote(2, (9, 9)));
+    assert_eq!(only_reply(&mut voter), pre_vote(1, false));
+    step(&mut voter, 9, request_vote(2, (9, 9)));
+    assert_eq!(only_reply(&mut voter), vote(2, false));
+}
+
+/// Five nodes go on without any two of them, and stop without three.
+#[test]
+fn five_nodes_survive_two() {
+    let mut cluster = Cluster::new(5);
+    for crashes in 0..=2 {
+        let leader = cluster.elect();
+        let position = cluster.propose(leader, "a").expect("a leader");
+        cluster.turn(leader);
+        cluster.settle();
+        assert_eq!(cluster.raft(leader).commit_index(), position.index, "{crashes} crashed");
+        cluster.crash(leader, 0);
+    }
+    cluster.run(20 * ELECTION_TICKS_MAX);
+    assert_eq!(cluster.leader(), None, "two of five");
+}

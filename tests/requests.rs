@@ -1,0 +1,231 @@
+//! What becomes of a request at one node: it is answered once, and "not done" is said only if it is certain.
+
+mod common;
+
+use common::core::{accepted, append, config, pre_vote, vote};
+use raftkv::kv::{Answer, Command, FailureCode, Limits, Machine, Outcome, Request, WriteOp};
+use raftkv::node::{Config, Node, Outgoing, PeerMessage, Routing, Ticket};
+use raftkv::raft::{Config as RaftConfig, Entry, Message, NodeId, Payload, Restored};
+
+const FORWARD_TIMEOUT_TICKS: u64 = 5;
+
+/// Node 1 of three, in term 0 and with an empty log.
+fn node() -> Node {
+    node_with_seed(1)
+}
+
+/// Each process of a node has another seed.
+fn node_with_seed(seed: u64) -> Node {
+    let config = Config {
+        raft: RaftConfig { seed, ..config(1, 3) },
+        addresses: (1..=3).map(|id| (id, format!("node-{id}:6000"))).collect(),
+        limits: Limits::default(),
+        forward_timeout_ticks: FORWARD_TIMEOUT_TICKS,
+        snapshot_log_bytes: 1 << 20,
+        snapshot_piece_bytes: 1 << 10,
+    };
+    Node::new(config, Restored::default(), Machine::default())
+}
+
+/// One turn of the loop; what left early comes first.
+fn turn(node: &mut Node) -> Outgoing {
+    let (ready, early) = node.take_ready();
+    let Outgoing { messages, answers } = node.persisted(ready).expect("entries can be applied");
+    Outgoing { messages: [early, messages].concat(), answers }
+}
+
+fn hear(node: &mut Node, from: NodeId, message: Message) {
+    node.peer_message(from, PeerMessage::Raft(message)).expect("one leader a term");
+}
+
+/// Leads term 1; the no-op is committed.
+fn leader() -> Node {
+    let mut node = node();
+    while !node.raft().has_ready() {
+        node.tick();
+    }
+    turn(&mut node);
+    hear(&mut node, 2, pre_vote(1, true));
+    turn(&mut node);
+    hear(&mut node, 2, vote(1, true));
+    turn(&mut node);
+    hear(&mut node, 2, accepted(1, 1));
+    turn(&mut node);
+    assert_eq!((node.raft().role_name(), node.raft().commit_index()), ("leader", 1));
+    node
+}
+
+/// Follows node 2 in term 1, and is connected to it.
+fn follower() -> Node {
+    following(node())
+}
+
+fn following(mut node: Node) -> Node {
+    node.peer_connected(2);
+    hear(&mut node, 2, append(1, (0, 0), 0, Vec::new()));
+    turn(&mut node);
+    node
+}
+
+fn put(value: &[u8]) -> Request {
+    let op = WriteOp::Put { key: b"k", value };
+    Request::Write { command: Command::Write { request: None, op }.to_bytes().into() }
+}
+
+fn get() -> Request {
+    Request::Get { key: b"k"[..].into() }
+}
+
+fn ask(node: &mut Node, ticket: Ticket, request: Request) {
+    node.request(ticket, request, Routing::Forward);
+}
+
+/// The codes of failures, by ticket.
+fn failures(outgoing: &Outgoing) -> Vec<(Ticket, FailureCode)> {
+    let code = |(ticket, answer): &(Ticket, Answer)| match answer {
+        Answer::Failed(failure) => (*ticket, failure.code),
+        other => panic!("{ticket} is answered {other:?}"),
+    };
+    outgoing.answers.iter().map(code).collect()
+}
+
+fn forwarded(outgoing: &Outgoing) -> Vec<(NodeId, u64)> {
+    let id = |(to, message): &(NodeId, PeerMessage)| match message {
+        PeerMessage::Forward { id, .. } => Some((*to, *id)),
+        _ => None,
+    };
+    outgoing.messages.iter().filter_map(id).collect()
+}
+
+#[test]
+fn a_write_is_answered_once_it_is_committed() {
+    let mut node = leader();
+    ask(&mut node, 7, put(b"a"));
+    assert_eq!(turn(&mut node).answers, []);
+    hear(&mut node, 3, accepted(1, 2));
+    let answer = Answer::Written { outcome: Outcome::Put, index: 2, leader: 1 };
+    assert_eq!(turn(&mut node).answers, [(7, answer)]);
+    assert_eq!(node.requests_pending(), 0);
+}
+
+#[test]
+fn a_write_is_unknown_as_soon_as_leadership_is_lost() {
+    let mut node = leader();
+    ask(&mut node, 7, put(b"a"));
+    turn(&mut node);
+    hear(&mut node, 3, append(2, (0, 0), 0, Vec::new()));
+    assert_eq!(failures(&turn(&mut node)), [(7, FailureCode::OutcomeUnknown)]);
+    assert_eq!(node.requests_pending(), 0);
+}
+
+/// A leader that was paused for a while hears of its successor by one message, which replaces its entries
+/// and tells that the new ones are committed.
+#[test]
+fn a_write_whose_place_in_the_log_another_entry_takes_is_unknown() {
+    for payload in [Payload::Noop, Payload::Command(Command::OpenSession.to_bytes().into())] {
+        let mut node = leader();
+        ask(&mut node, 7, put(b"a"));
+        turn(&mut node);
+        let entry = Entry { term: 2, index: 2, payload };
+        hear(&mut node, 3, append(2, (1, 1), 2, vec![entry]));
+        assert_eq!(failures(&turn(&mut node)), [(7, FailureCode::OutcomeUnknown)]);
+        assert_eq!((node.machine().applied(), node.requests_pending()), (2, 0));
+    }
+}
+
+/// What the new leader says is committed may well be the write itself.
+#[test]
+fn a_write_that_a_new_leader_commits_is_answered() {
+    let mut node = leader();
+    ask(&mut node, 7, put(b"a"));
+    turn(&mut node);
+    let entry = Entry { term: 2, index: 3, payload: Payload::Noop };
+    hear(&mut node, 3, append(2, (2, 1), 2, vec![entry]));
+    let answer = Answer::Written { outcome: Outcome::Put, index: 2, leader: 1 };
+    assert_eq!(turn(&mut node).answers, [(7, answer)]);
+}
+
+#[test]
+fn a_read_is_not_done_once_leadership_is_lost() {
+    let mut node = leader();
+    ask(&mut node, 7, get());
+    turn(&mut node);
+    hear(&mut node, 3, append(2, (0, 0), 0, Vec::new()));
+    assert_eq!(failures(&turn(&mut node)), [(7, FailureCode::NotLeader)]);
+    assert_eq!(node.requests_pending(), 0);
+}
+
+/// Once handed over, a write may be carried out whatever happens; a read that is not answered was not.
+#[test]
+fn a_forwarded_write_without_an_answer_is_unknown_and_a_read_not_done() {
+    let by_time = |node: &mut Node| (0..FORWARD_TIMEOUT_TICKS).for_each(|_| node.tick());
+    let by_connection = |node: &mut Node| node.peer_unreachable(2);
+    for end in [&by_time as &dyn Fn(&mut Node), &by_connection] {
+        let mut node = follower();
+        ask(&mut node, 7, put(b"a"));
+        ask(&mut node, 8, get());
+        let ids = forwarded(&turn(&mut node));
+        assert!(matches!(ids[..], [(2, first), (2, second)] if first != second), "{ids:?}");
+        end(&mut node);
+        let outgoing = turn(&mut node);
+        let expected = [(7, FailureCode::OutcomeUnknown), (8, FailureCode::NoLeader)];
+        assert_eq!(failures(&outgoing), expected);
+        assert_eq!((forwarded(&outgoing), node.requests_pending()), (Vec::new(), 0));
+    }
+}
+
+/// A write that no leader got is certainly not done.
+#[test]
+fn what_cannot_be_forwarded_is_not_done() {
+    let mut node = follower();
+    node.peer_unreachable(2);
+    ask(&mut node, 7, put(b"a"));
+    let outgoing = turn(&mut node);
+    assert_eq!(failures(&outgoing), [(7, FailureCode::NoLeader)]);
+    assert_eq!(forwarded(&outgoing), []);
+}
+
+#[test]
+fn only_the_asked_leader_answers_and_once() {
+    let mut node = follower();
+    ask(&mut node, 7, put(b"a"));
+    let (_, id) = forwarded(&turn(&mut node))[0];
+    let answer = Answer::Written { outcome: Outcome::Put, index: 2, leader: 2 };
+    let reply = PeerMessage::ForwardReply { id, answer: answer.clone() };
+    node.peer_message(3, reply.clone()).unwrap();
+    assert_eq!(turn(&mut node).answers, []);
+    node.peer_message(2, reply.clone()).unwrap();
+    assert_eq!(turn(&mut node).answers, [(7, answer)]);
+    node.peer_message(2, reply).unwrap();
+    assert_eq!(turn(&mut node).answers, []);
+}
+
+/// The leader answers to the node, and not to the process that asked.
+#[test]
+fn an_answer_to_an_earlier_process_is_not_taken_for_one_to_this() {
+    let [(earlier_id, _), (id, mut node)] = [1, 2].map(|seed| {
+        let mut node = following(node_with_seed(seed));
+        ask(&mut node, 7, put(b"a"));
+        (forwarded(&turn(&mut node))[0].1, node)
+    });
+    let answer = |index| Answer::Written { outcome: Outcome::Put, index, leader: 2 };
+    for (id, index) in [(earlier_id, 2), (id, 3)] {
+        let reply = PeerMessage::ForwardReply { id, answer: answer(index) };
+        node.peer_message(2, reply).unwrap();
+    }
+    assert_eq!(turn(&mut node).answers, [(7, answer(3))]);
+}
+
+/// One hop, and nothing goes in circles.
+#[test]
+fn a_forwarded_request_is_not_forwarded_again() {
+    let mut node = follower();
+    node.peer_message(3, PeerMessage::Forward { id: 9, request: put(b"a") }).unwrap();
+    let outgoing = turn(&mut node);
+    assert_eq!(forwarded(&outgoing), []);
+    let is_refused = |message: &(NodeId, PeerMessage)| {
+        matches!(message, (3, PeerMessage::ForwardReply { id: 9, answer: Answer::Failed(failure) })
+            if failure.code == FailureCode::NotLeader)
+    };
+    assert!(outgoing.messages.iter().any(is_refused), "{outgoing:?}");
+}

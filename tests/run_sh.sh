@@ -1,0 +1,445 @@
+#!/usr/bin/env bash
+# Tests run.sh. The kind path meets stand-ins for docker, kind, kubectl and cargo that record how they are
+# called and keep a little state; the local path runs real processes from the folder RAFTKV_BIN.
+#
+#   cargo test --test run_sh                       (builds the binaries and runs this)
+#   RAFTKV_BIN=target/debug bash tests/run_sh.sh
+#
+# Everything happens in a copy of the scripts in a temporary folder.
+
+set -euo pipefail
+set -m # background jobs get a process group of their own, so that Ctrl-C can be sent to one of them
+
+REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+BINARIES=${RAFTKV_BIN:+$(cd "$RAFTKV_BIN" && pwd)}
+for variable in $(compgen -e RAFTKV_) MISUBDOMINIODNS MINOMBREPOD CARGO_TARGET_DIR; do
+    unset "$variable"
+done
+
+TMP=$(mktemp -d)
+HOUSE=$TMP/house   # the copy that is tested
+CALLS=$TMP/calls   # one line per call of a stand-in
+STATE=$TMP/state   # what the stand-ins remember
+OUT=$TMP/out       # output of the command under test
+PASSED=0
+FAILED=0
+SKIPPED=0
+WAIT_SECONDS=60 # for a condition that comes soon on an idle machine, and late on a busy one
+
+leave() {
+    trap - EXIT
+    [[ -z $BINARIES ]] || RAFTKV_DATA=$TMP/data "$HOUSE/run.sh" down >/dev/null 2>&1 || true
+    rm -rf "$TMP"
+}
+trap leave EXIT
+
+# check WHAT COMMAND...: one test.
+check() {
+    local what=$1
+    shift
+    if "$@"; then
+        PASSED=$((PASSED + 1))
+        printf 'ok    %s\n' "$what"
+    else
+        FAILED=$((FAILED + 1))
+        printf 'FAIL  %s: %s\n' "$what" "$*"
+        sed 's/^/      | /' "$OUT"
+    fi
+}
+
+skip() {
+    SKIPPED=$((SKIPPED + 1))
+    printf 'skip  %s\n' "$1"
+}
+
+await() {
+    local deadline=$((SECONDS + WAIT_SECONDS))
+    until "$@"; do
+        ((SECONDS < deadline)) || return 1
+        sleep 0.05
+    done
+}
+
+# run STATUS ARGUMENT...: runs run.sh and tells whether it ended with that status.
+run() {
+    local expected=$1 status=0
+    shift
+    "$HOUSE/run.sh" "$@" >"$OUT" 2>&1 </dev/null || status=$?
+    [[ $status == "$expected" ]] || { printf '(exit status %s)\n' "$status" >>"$OUT" && return 1; }
+}
+
+says() { grep -qF -- "$1" "$OUT"; }
+says_nothing_of() { ! says "$1"; }
+first_line_is() { [[ $(head -n 1 "$OUT") == "$1" ]]; }
+
+# ---------------------------------------------------------------------------------- stand-ins
+
+make_house() {
+    mkdir -p "$HOUSE" "$STATE" "$TMP/bin" "$TMP/core"
+    cp -r "$REPO/run.sh" "$REPO/scripts" "$REPO/docker" "$REPO/kubernetes" "$HOUSE"
+    # A PATH without docker, kind and kubectl, whatever this machine has.
+    local tool
+    for tool in bash env sh sed awk grep head tail cut cat cp mkdir rm rmdir install ldd dirname xargs \
+        timeout touch sleep setsid ss du; do
+        ln -sf "$(command -v "$tool")" "$TMP/core/$tool"
+    done
+}
+
+# stand_in NAME: records its arguments, and its standard input where a manifest comes that way.
+stand_in() {
+    {
+        printf '#!/usr/bin/env bash\nSTATE=%q\nCALLS=%q\n' "$STATE" "$CALLS"
+        # shellcheck disable=SC2016 # the stand-in expands it
+        printf 'printf "%%s\\n" "%s $*" >>"$CALLS"\n' "$1"
+        cat
+    } >"$TMP/bin/$1"
+    chmod +x "$TMP/bin/$1"
+}
+
+make_stand_ins() {
+    stand_in docker <<'BODY'
+case "$*" in
+    info) [[ ! -e $STATE/docker-down ]] ;;
+    *publish=5001*) [[ ! -e $STATE/registry ]] || cat "$STATE/registry" ;;
+    *NetworkSettings*) [[ -e $STATE/connected ]] && echo '{}' || echo null ;;
+    *.Config.Image*) echo registry:3 ;;
+    *.State.Status*) exit 1 ;;
+    *'network connect kind'*) touch "$STATE/connected" ;;
+    *registry:3) echo raftkv-registry >"$STATE/registry" ;;
+    'exec --interactive'*) cat >>"$STATE/hosts.toml" ;;
+    pull* | 'image inspect'*) [[ ! -e $STATE/no-images ]] ;;
+    *label=app=raftkv-registry*) [[ ! -e $STATE/registry ]] || echo 4711 ;;
+    'rm --force 4711') rm "$STATE/registry" ;;
+    *) ;;
+esac
+BODY
+    stand_in kind <<'BODY'
+case "$*" in
+    'get clusters') echo somebody-elses; [[ ! -e $STATE/cluster ]] || echo raftkv ;;
+    'get nodes'*) printf 'raftkv-%s\n' control-plane worker worker2 worker3 worker4 ;;
+    'create cluster'*) cat >"$STATE/kind.yaml"; touch "$STATE/cluster" ;;
+    'delete cluster'*) rm "$STATE/cluster" ;;
+esac
+BODY
+    stand_in kubectl <<'BODY'
+case "$*" in
+    *'apply -f -') cat >"$STATE/applied.yaml" ;;
+    *'apply -k '*) touch "$STATE/deployed" ;;
+    *'get statefulset raft') [[ -e $STATE/deployed ]] ;;
+    *'rollout status'*) [[ ! -e $STATE/never-ready ]] ;;
+    *'logs --follow client') echo 'Operación de escritura: clave = a, valor = 1' ;;
+esac
+BODY
+    stand_in rustc <<'BODY'
+case "$*" in
+    -vV) echo 'host: x86_64-unknown-linux-gnu' ;;
+    *target-libdir*musl) [[ -e $STATE/musl ]] && echo "$STATE" || echo /nowhere ;;
+esac
+BODY
+    stand_in cargo <<'BODY'
+printf 'RUSTFLAGS%s\n' "${RUSTFLAGS-}" >>"$CALLS"
+while [[ $# -gt 0 ]]; do
+    [[ $1 != --target ]] || target=$2
+    [[ $1 != --manifest-path ]] || folder=${2%/*}
+    shift
+done
+mkdir -p "$folder/target/$target/release"
+for binary in srvraft cltraft; do echo '#!/bin/sh' >"$folder/target/$target/release/$binary"; done
+BODY
+}
+
+forget() {
+    rm -rf "$STATE"
+    mkdir -p "$STATE"
+    : >"$CALLS"
+}
+
+# with_tools COMMAND...: in a world where docker, kind, kubectl and cargo are the stand-ins.
+with_tools() { PATH=$TMP/bin:$TMP/core "$@"; }
+
+# called PATTERN...: calls that match these extended patterns were made, in this order.
+called() {
+    local pattern line=0 found
+    for pattern in "$@"; do
+        found=$(tail -n "+$((line + 1))" "$CALLS" | grep -nE -m 1 -- "$pattern" | cut -d: -f1) || return 1
+        line=$((line + found))
+    done
+}
+
+never_called() { ! grep -qE -- "$1" "$CALLS"; }
+
+# Every kubectl call must name the context first: somebody's current one is not ours to touch.
+every_kubectl_names_the_context() {
+    grep -q '^kubectl' "$CALLS" && ! grep '^kubectl' "$CALLS" | grep -qv '^kubectl --context kind-raftkv '
+}
+
+# ------------------------------------------------------------------------------------- tests
+
+test_choice() {
+    forget
+    check "without arguments, kind where everything is there" with_tools run 0
+    check "... and the first line says so" \
+        first_line_is "run.sh: mode kind, because docker, kind and kubectl are all usable"
+    touch "$STATE/docker-down"
+    check "a daemon that does not answer means local (which finds a stand-in cargo here)" with_tools run 1
+    check "... and the first line says so" \
+        first_line_is "run.sh: mode local, because the docker daemon does not answer"
+    mv "$TMP/bin/kind" "$TMP/bin/not-kind"
+    forget
+    check "no kind means local" with_tools run 1
+    check "... and the first line says so" first_line_is "run.sh: mode local, because kind is not installed"
+    check "kind by name needs kind" with_tools run 1 kind
+    check "... and says how to get it" says "https://kind.sigs.k8s.io"
+    mv "$TMP/bin/not-kind" "$TMP/bin/kind"
+}
+
+test_kind_from_nothing() {
+    forget
+    check "kind from nothing" with_tools run 0 kind
+    check "makes everything in order" called \
+        '^docker run .*--name raftkv-registry .*--publish 127.0.0.1:5001:5000 registry:3$' \
+        '^kind create cluster --name raftkv --config -$' \
+        '^docker exec raftkv-control-plane mkdir -p /etc/containerd/certs.d/localhost:5001$' \
+        '^docker exec raftkv-worker4 mkdir -p /etc/containerd/certs.d/localhost:5001$' \
+        '^docker network connect kind raftkv-registry$' \
+        '^kubectl --context kind-raftkv apply -f -$' \
+        '^cargo build --release --target x86_64-unknown-linux-gnu ' \
+        '^docker build .*--tag localhost:5001/servidor:latest .*/docker/server$' \
+        '^docker build .*BASE=alpine --tag localhost:5001/cliente:latest .*/docker/client$' \
+        '^docker push localhost:5001/servidor:latest$' \
+        '^docker push localhost:5001/cliente:latest$' \
+        '^kubectl --context kind-raftkv apply -k .*/kubernetes$' \
+        '^kubectl --context kind-raftkv --namespace default rollout status statefulset/raft ' \
+        '^kubectl --context kind-raftkv --namespace default wait --for condition=Ready pod/client ' \
+        '^kubectl --context kind-raftkv --namespace default logs --follow client$'
+    check "links statically" called '^RUSTFLAGS.*\+crt-static'
+    check "always with the context" every_kubectl_names_the_context
+    check "removes no cluster where there was none of ours" never_called '^kind delete'
+    check "restarts nothing in a new cluster" never_called 'rollout restart'
+    check "the cluster has four workers" test "$(grep -c '^- role: worker' "$STATE/kind.yaml")" = 4
+    check "... which know the registry" grep -q '^\[host."http://raftkv-registry:5000"\]$' "$STATE/hosts.toml"
+    check "... and announce it" grep -q 'host: "localhost:5001"' "$STATE/applied.yaml"
+    check "the client's log is shown" says "Operación de escritura: clave = a, valor = 1"
+}
+
+test_kind_again() {
+    : >"$CALLS"
+    check "kind a second time" with_tools run 0 kind
+    check "removes our cluster, and makes it anew" called \
+        '^kind delete cluster --name raftkv$' '^kind create cluster --name raftkv'
+    check "touches nobody else's" never_called 'somebody-elses'
+    check "always with the context" every_kubectl_names_the_context
+    : >"$CALLS"
+    check "kind up keeps a cluster that is there" with_tools run 0 kind up
+    check "... and says so" says "exists"
+    check "... and makes none" never_called '^kind create'
+}
+
+test_kind_stages() {
+    : >"$CALLS"
+    check "kind build by itself" with_tools run 0 kind build
+    check "... pushes nothing" never_called '^docker push'
+    touch "$STATE/musl"
+    check "kind build prefers musl" with_tools run 0 kind build
+    check "... for the target" called '^cargo build --release --target x86_64-unknown-linux-musl '
+    touch "$STATE/no-images"
+    check "kind build without a base image" with_tools run 0 kind build
+    check "... falls back to scratch" called '^docker build .*BASE=scratch --tag localhost:5001/cliente:latest'
+    check "... and says so" says "cannot be pulled"
+    : >"$CALLS"
+    check "kind push by itself" with_tools run 0 kind push
+    check "... builds nothing" never_called '^(cargo|docker build)'
+    check "kind deploy again" with_tools run 0 kind deploy
+    check "... replaces the client and the pods, stuck ones too" called 'delete pod client' 'apply -k' \
+        'rollout restart statefulset/raft' 'delete pod --selector app=rep .*status.phase=Pending'
+    touch "$STATE/never-ready"
+    check "pods that never get ready are a failure" with_tools run 1 kind deploy
+    check "... which shows them, and what to do" called 'get pods' 'get events'
+    rm "$STATE/never-ready"
+    check "kind down" with_tools run 0 kind down
+    check "... removes the cluster and our registry" called '^kind delete cluster --name raftkv$' \
+        '^docker rm --force 4711$'
+    check "kind deploy without a cluster" with_tools run 1 kind deploy
+    check "... says what to do" says "./run.sh kind up"
+    check "a stage that does not exist" with_tools run 2 kind fly
+    check "... names those that do" says "up, build, push, deploy, logs, down"
+}
+
+test_foreign_registry() {
+    forget
+    printf 'kind-registry\n' >"$STATE/registry"
+    check "a registry that is there already serves us" with_tools run 0 kind up
+    check "... under its own name" grep -q 'http://kind-registry:5000' "$STATE/hosts.toml"
+    check "... and none of ours is started" never_called '^docker run'
+}
+
+test_usage() {
+    check "help" run 0 help
+    check "an unknown command" run 2 stauts
+    check "... suggests the closest" says "./run.sh status"
+    check "a node that does not exist" run 1 kill raft-9
+    check "... names those that do" says "raft-0 raft-1 raft-2"
+    check "kill without a node" run 2 kill
+    check "status of nothing" with_core run 1 status
+    check "kill with nothing running" with_core run 1 kill raft-2
+    check "... says how to start" says "./run.sh starts one"
+    check "down of nothing is no error" with_core run 0 down
+    check "down of one node is refused" run 2 down raft-2
+    check "clean of one node is refused" run 2 clean raft-2
+    check "local without cargo" with_core run 1 local
+    check "... says how to get it" says "https://rustup.rs"
+    check "docker without docker" with_core run 1 docker
+    check "... says how to get it" says "https://docs.docker.com/engine/install/"
+}
+
+# with_core COMMAND...: in a world without docker, kind, kubectl and cargo.
+with_core() { PATH=$TMP/core "$@"; }
+
+free_base_port() {
+    local base port
+    while true; do
+        base=$((20000 + RANDOM % 10000))
+        for port in $base $((base + 1)) $((base + 2)); do
+            ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || continue 2
+        done
+        printf '%s\n' "$base"
+        return
+    done
+}
+
+# Starts ./run.sh local in the background; its output goes to $TMP/local.
+# The file is emptied here, not by the job: what an earlier cluster said must not be taken for news.
+start_local() {
+    : >"$TMP/local"
+    LANG=es_ES.UTF-8 "$HOUSE/run.sh" local >>"$TMP/local" 2>&1 </dev/null &
+    LOCAL=$!
+}
+
+client_verifies() { grep -q 'Valor correcto leído' "$TMP/local"; }
+local_ended() { ! kill -0 "$LOCAL" 2>/dev/null; }
+pid_of() { cut -d' ' -f1 "$RAFTKV_DATA/run/$1.pid"; }
+gone() { [[ -z $(tr -d '\0' 2>/dev/null <"/proc/$1/cmdline") ]]; } # a zombie has no command line
+
+all_gone() {
+    local pid
+    for pid in "$@"; do gone "$pid" || return 1; done
+}
+
+ended_with() {
+    local status=0
+    await local_ended || return 1
+    wait "$LOCAL" || status=$?
+    [[ $status == "$1" ]]
+}
+
+with_data() { RAFTKV_DATA=$1 "${@:2}"; }
+
+without_port() { (unset RAFTKV_PORT && "$@"); }
+
+cluster_pids() { pid_of raft-0 && pid_of raft-1 && pid_of raft-2 && pid_of client; }
+
+test_local_life() {
+    local pids old
+    start_local
+    check "local: the client verifies a value" await client_verifies
+    mapfile -t pids < <(cluster_pids)
+    check "local: status" run 0 status
+    check "... shows processes" says "${pids[2]}"
+    check "local: logs" run 0 logs raft-0
+    check "a second cluster on the same data" run 1 local
+    check "... says what to do" says "./run.sh down stops it"
+    check "clean while it runs" run 1 clean
+    check "a second cluster on the same ports" with_data "$TMP/other" run 1 local
+    check "... says which port and who has it" says "port $RAFTKV_PORT, which raft-0 needs, is in use by"
+
+    old=$(pid_of raft-2)
+    check "kill raft-2" run 0 kill raft-2
+    check "... kills exactly that" gone "$old"
+    check "kill raft-2 again" run 1 kill raft-2
+    check "... says what to do" says "./run.sh start raft-2"
+    check "start raft-2, without being told the port" without_port run 0 start raft-2
+    check "... on its own port" says "127.0.0.1:$((RAFTKV_PORT + 2))"
+    check "start raft-2 again" run 1 start raft-2
+    check "stop raft-1" run 0 stop raft-1
+    check "start of all that are down" run 0 start
+    check "... is of raft-1" says "raft-1 is up"
+    check "... and of no other" says_nothing_of "raft-0 is up"
+
+    mapfile -t pids < <(cluster_pids)
+    kill -INT -- "-$LOCAL" # what a terminal does on Ctrl-C
+    check "Ctrl-C ends it" ended_with 130
+    check "... and every process, also those started from elsewhere" all_gone "${pids[@]}"
+    check "... and leaves the data" test -d "$RAFTKV_DATA/raft-0"
+}
+
+test_local_ends() {
+    local pids
+    start_local
+    check "local: on the old data" await client_verifies
+    mapfile -t pids < <(cluster_pids)
+    check "down from another terminal" run 0 down
+    check "... ends the first one too, in good order" ended_with 0
+    check "... and every process" all_gone "${pids[@]}"
+
+    start_local
+    check "local: once more" await client_verifies
+    mapfile -t pids < <(cluster_pids)
+    kill -TERM "$LOCAL"
+    check "SIGTERM ends it" ended_with 143
+    check "... and every process" all_gone "${pids[@]}"
+    check "clean" run 0 clean
+    check "... says what it removes" says "removing $RAFTKV_DATA/raft-0"
+    check "... and has removed it" test ! -e "$RAFTKV_DATA/raft-0"
+}
+
+test_local_broken_node() {
+    mkdir -p "$RAFTKV_DATA"
+    printf 'not a folder\n' >"$RAFTKV_DATA/raft-1"
+    check "a node that ends at once" run 1 local
+    check "... is named, with its log" says "raft-1 ended at once"
+    check "... and the others are stopped" run 1 status
+    rm "$RAFTKV_DATA/raft-1"
+}
+
+# A pid file that survived a crash of the machine may name somebody else's process.
+test_foreign_pid() {
+    local bystander
+    sleep 600 &
+    bystander=$!
+    mkdir -p "$RAFTKV_DATA/run"
+    printf '%s 12345 an-earlier-boot\n' "$bystander" >"$RAFTKV_DATA/run/raft-0.pid"
+    check "a stale pid file is no running node" run 1 kill raft-0
+    check "down with a stale pid file" run 0 down
+    check "... does not touch the stranger" kill -0 "$bystander"
+    kill "$bystander"
+    wait "$bystander" 2>/dev/null || true
+}
+
+main() {
+    make_house
+    make_stand_ins
+    test_usage
+    if (exec 3<>/dev/tcp/127.0.0.1/5001) 2>/dev/null; then
+        skip "kind, because something listens on port 5001 of this machine"
+    else
+        test_choice
+        test_kind_from_nothing
+        test_kind_again
+        test_kind_stages
+        test_foreign_registry
+    fi
+    if [[ -z $BINARIES ]]; then
+        skip "local, because RAFTKV_BIN names no folder with srvraft and cltraft"
+    else
+        export RAFTKV_BIN=$BINARIES RAFTKV_DATA=$TMP/data RAFTKV_PORT
+        RAFTKV_PORT=$(free_base_port)
+        test_local_life
+        test_local_ends
+        test_local_broken_node
+        test_foreign_pid
+    fi
+    printf '%s passed, %s failed, %s skipped\n' "$PASSED" "$FAILED" "$SKIPPED"
+    [[ $FAILED -eq 0 ]]
+}
+
+main

@@ -1,0 +1,260 @@
+//! Which faults there are, how often each happened, and how many a run is to see.
+//!
+//! A run draws for each kind whether it happens and how often ("swarm testing"): a run with all of them at
+//! once hides what needs a quiet moment in between, and most bugs need only a few kinds together.
+
+use super::world::{MS, Micros, SECOND};
+use std::fmt;
+
+macro_rules! faults {
+    ($($name:ident: $words:literal,)*) => {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Fault { $($name,)* }
+
+        impl Fault {
+            pub const ALL: &[(Fault, &str)] = &[$((Fault::$name, $words),)*];
+        }
+    };
+}
+
+faults! {
+    MessageLost: "message lost",
+    MessageDelayed: "message delayed",
+    MessageReordered: "message overtaken by a later one",
+    MessageDuplicated: "message delivered twice",
+    SplitInTwo: "partition: two groups",
+    NodeIsolated: "partition: one node alone",
+    LinksOneWay: "partition: one way",
+    Bridge: "partition: groups joined by one node",
+    Healed: "partition healed",
+    ConnectionReset: "connection lost",
+    RequestLost: "client's request lost",
+    AnswerLost: "answer to a client lost",
+    ProcessKilled: "process killed between turns",
+    PowerCut: "power cut",
+    PowerCutOfAll: "power cut of all nodes",
+    CrashBeforeFlush: "crash before the flush",
+    CrashWhileSendingEarly: "crash when some early messages have left",
+    CrashBeforeWrite: "crash before or in a write",
+    CrashBeforeSync: "crash after the write, at the sync",
+    CrashAtFile: "crash while a file is made, named or removed",
+    CrashBeforeSending: "crash after the sync, before messages leave",
+    CrashWhileSending: "crash when some messages and answers have left",
+    CrashInRecovery: "crash in recovery",
+    Restarted: "restart",
+    Paused: "process paused",
+    DiskSlow: "slow disk",
+    WriteRefused: "write refused",
+    SyncRefused: "sync refused",
+    UnsyncedForgotten: "power cut: unsynced data gone",
+    UnsyncedTorn: "power cut: a part of unsynced data kept",
+    DiskFull: "disk full",
+    TurnHeld: "disk full: a turn waits for room",
+    SnapshotGivenUp: "disk full: a snapshot is given up",
+    EndedByFullDisk: "disk full: a process ends or cannot start",
+    BitFlipped: "bit flipped in a file",
+    SegmentLost: "file of the log lost",
+    SnapshotLost: "snapshot lost",
+    SnapshotMisplaced: "snapshot under another one's name",
+    FoundDamaged: "seen: a start finds that something is lost",
+    FoundHarmless: "seen: a start finds that nothing is lost",
+    FellBack: "seen: an older snapshot takes the place of the newest",
+    WholeAgain: "seen: all that was lost is back",
+    SnapshotTaken: "seen: own snapshot taken",
+    SnapshotInstalled: "seen: a leader's snapshot installed",
+    TransferResumed: "seen: a transfer goes on over a new connection",
+    TransferRestarted: "seen: a transfer begins again",
+    TransferReplaced: "seen: another snapshot or leader takes over a transfer",
+    LogDropped: "seen: old files of the log dropped",
+    ClockFast: "clock runs ahead",
+    ClockStopped: "clock stands still",
+    ClockDrift: "clocks drift",
+}
+
+/// How often each fault happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counts([u64; Fault::ALL.len()]);
+
+impl Default for Counts {
+    fn default() -> Self {
+        Counts([0; Fault::ALL.len()])
+    }
+}
+
+impl Counts {
+    pub fn add(&mut self, fault: Fault) {
+        self.0[fault as usize] += 1;
+    }
+
+    pub fn merge(&mut self, other: &Counts) {
+        self.0.iter_mut().zip(other.0).for_each(|(sum, count)| *sum += count);
+    }
+
+    /// The kinds that never happened.
+    pub fn missing(&self) -> Vec<&'static str> {
+        let missing = Fault::ALL.iter().filter(|(fault, _)| self.0[*fault as usize] == 0);
+        missing.map(|(_, words)| *words).collect()
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (fault, words) in Fault::ALL {
+            writeln!(f, "{:>10}  {words}", self.0[*fault as usize])?;
+        }
+        Ok(())
+    }
+}
+
+/// What strikes from time to time, anywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strike {
+    Partition,
+    Heal,
+    Reset,
+    Kill,
+    PowerCut,
+    PowerCutOfAll,
+    CrashInTurn,
+    CrashAtDisk,
+    DiskRefuses,
+    Pause,
+    SlowDisk,
+    ClockFast,
+    ClockStops,
+    DiskFull,
+}
+
+const STRIKES: [(Strike, Micros); 13] = [
+    (Strike::Partition, 500 * MS),
+    (Strike::Reset, 400 * MS),
+    (Strike::Kill, 900 * MS),
+    (Strike::PowerCut, 900 * MS),
+    (Strike::PowerCutOfAll, 3 * SECOND),
+    (Strike::CrashInTurn, 600 * MS),
+    (Strike::CrashAtDisk, 400 * MS),
+    (Strike::DiskRefuses, 800 * MS),
+    (Strike::Pause, 500 * MS),
+    (Strike::SlowDisk, 700 * MS),
+    (Strike::ClockFast, 700 * MS),
+    (Strike::ClockStops, 700 * MS),
+    (Strike::DiskFull, 900 * MS),
+];
+
+/// What one run is like. Probabilities are of one message, request or restart.
+#[derive(Debug, Clone)]
+pub struct Swarm {
+    pub nodes: u64,
+    /// How long faults happen, before the cluster is healed and judged.
+    pub duration: Micros,
+    pub heartbeat_ticks: u32,
+    pub election_ticks: u32,
+    pub append_bytes_max: usize,
+    pub inflight_messages_max: usize,
+    /// One way between two machines, at least and at most.
+    pub latency: (Micros, Micros),
+    /// Messages keep their order and are bound to their connection, as on TCP.
+    pub ordered: bool,
+    pub loss: f64,
+    pub delay: f64,
+    pub delay_max: Micros,
+    pub duplication: f64,
+    /// How long until an unanswered connection is given up.
+    pub silence_max: Micros,
+    /// Of a file of the log.
+    pub segment_bytes: u64,
+    /// Of log between two snapshots.
+    pub snapshot_log_bytes: usize,
+    pub snapshot_piece_bytes: usize,
+    /// One write or sync.
+    pub disk_latency: (Micros, Micros),
+    pub down_max: Micros,
+    pub recovery_crash: f64,
+    /// A file is struck before a start.
+    pub rot: f64,
+    /// Clocks run at 1 plus or minus this.
+    pub drift: f64,
+    /// What strikes, and its mean interval.
+    pub strikes: Vec<(Strike, Micros)>,
+    pub clients: usize,
+    pub keys: u64,
+    pub think: Micros,
+    pub value_bytes_max: usize,
+    pub request_loss: f64,
+    /// Out of 10: how many clients use a session.
+    pub sessions: u32,
+}
+
+/// How much of everything: a third of the runs have each kind or not, the others are calm or hell.
+struct Mood {
+    rng: fastrand::Rng,
+    share: f64,
+    intensity: f64,
+}
+
+impl Mood {
+    fn draw(rng: &mut fastrand::Rng) -> Mood {
+        let (share, intensity) = match rng.u32(0..12) {
+            0 => (0.0, 0.0),
+            1 => (1.0, 3.0),
+            2 | 3 => (0.9, 1.5),
+            4 | 5 => (0.15, 1.0),
+            _ => (0.4, 0.3 + 1.5 * rng.f64()),
+        };
+        Mood { rng: rng.fork(), share, intensity }
+    }
+
+    fn has(&mut self) -> bool {
+        self.rng.f64() < self.share
+    }
+
+    fn probability(&mut self, typical: f64) -> f64 {
+        let drawn = typical * 2.0 * self.rng.f64() * self.intensity;
+        if self.has() { drawn.min(0.5) } else { 0.0 }
+    }
+}
+
+impl Swarm {
+    pub fn draw(rng: &mut fastrand::Rng) -> Swarm {
+        let mut mood = Mood::draw(rng);
+        let base = [200, 500, 2 * MS, 8 * MS][rng.usize(0..4)];
+        let election_ticks = rng.u32(10..=20);
+        let strikes = STRIKES
+            .iter()
+            .filter_map(|(strike, every)| {
+                let every = *every as f64 * (0.5 + rng.f64()) / mood.intensity;
+                mood.has().then_some((*strike, every as Micros))
+            })
+            .collect();
+        Swarm {
+            nodes: [1, 2, 3, 3, 3, 3, 3, 4, 4, 5, 5, 5, 5, 5][rng.usize(0..14)],
+            duration: rng.u64(SECOND..=8 * SECOND),
+            heartbeat_ticks: rng.u32(2..=4),
+            election_ticks,
+            append_bytes_max: rng.usize(1..=8) * 150,
+            inflight_messages_max: rng.usize(1..=5),
+            latency: (base / 2, base * rng.u64(1..=4)),
+            ordered: rng.u32(0..3) == 0,
+            loss: mood.probability(0.05),
+            delay: mood.probability(0.08),
+            delay_max: rng.u64(10..=500) * MS,
+            duplication: mood.probability(0.05),
+            silence_max: rng.u64(200 * MS..=2 * SECOND),
+            segment_bytes: [1024, 2048, 4096, 65536][rng.usize(0..4)],
+            snapshot_log_bytes: [100, 200, 400, 1000, 4000][rng.usize(0..5)],
+            snapshot_piece_bytes: [20, 100, 400, 4096][rng.usize(0..4)],
+            disk_latency: [(20, 100), (100, 400), (500, 3 * MS)][rng.usize(0..3)],
+            down_max: rng.u64(20..=1500) * MS,
+            recovery_crash: mood.probability(0.3),
+            rot: mood.probability(0.3),
+            drift: mood.probability(0.15),
+            strikes,
+            clients: rng.usize(2..=8),
+            keys: [1, 2, 3, 4, 5, 6, 25][rng.usize(0..7)],
+            think: rng.u64(MS..=40 * MS),
+            value_bytes_max: [0, 0, 40, 400][rng.usize(0..4)],
+            request_loss: mood.probability(0.02),
+            sessions: rng.u32(0..=10),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Where the faults strike.
+
+use super::disk::{Failure, Operation};
+use super::faults::{Fault, Strike};
+use super::world::{CrashPoint, Ending, Event, MS, Micros, World};
+use raftkv::raft::NodeId;
+
+const CRASH_POINTS: [CrashPoint; 4] = [
+    CrashPoint::BeforeFlush,
+    CrashPoint::WhileSendingEarly,
+    CrashPoint::BeforeSending,
+    CrashPoint::WhileSending,
+];
+
+impl World {
+    /// The first strike of each kind that this run has.
+    pub fn let_loose(&mut self) {
+        for (strike, every) in self.swarm.strikes.clone() {
+            self.next_strike(strike, every);
+        }
+    }
+
+    fn next_strike(&mut self, strike: Strike, every: Micros) {
+        let at = self.now + self.nemesis.u64(0..=2 * every);
+        self.schedule(at, Event::Strike(strike, every));
+    }
+
+    pub fn strike(&mut self, strike: Strike, every: Micros) {
+        if self.is_healed {
+            return;
+        }
+        self.trace.event(self.now, &[3, strike as u64], || format!("strikes: {strike:?}"));
+        let ids: Vec<NodeId> = self.ids().collect();
+        let any = ids[self.nemesis.usize(0..ids.len())];
+        let leader = ids.iter().copied().find(|id| self.leads(*id));
+        // What happens to leaders is the most instructive.
+        let id = leader.filter(|_| self.nemesis.u32(0..5) < 2).unwrap_or(any);
+        match strike {
+            Strike::Heal => return self.heal_partition(),
+            Strike::Partition if ids.len() == 1 => {}
+            Strike::Partition => self.partition(&ids, id),
+            Strike::Reset => {
+                let other = ids[self.nemesis.usize(0..ids.len())];
+                let pair = self.transfer_under_way().unwrap_or((id, other));
+                self.reset(pair.0, pair.1);
+            }
+            Strike::Kill | Strike::PowerCut if !self.is_up(id) => {}
+            Strike::Kill => {
+                self.faults.add(Fault::ProcessKilled);
+                self.end_process(id, Ending::Process, None);
+            }
+            Strike::PowerCut => {
+                self.faults.add(Fault::PowerCut);
+                self.end_process(id, Ending::Machine, None);
+            }
+            Strike::PowerCutOfAll => {
+                self.faults.add(Fault::PowerCutOfAll);
+                for id in ids {
+                    self.end_process(id, Ending::Machine, None);
+                }
+            }
+            Strike::CrashInTurn => {
+                let point = CRASH_POINTS[self.nemesis.usize(0..CRASH_POINTS.len())];
+                self.plan_crash(id, point);
+            }
+            Strike::CrashAtDisk => {
+                let left = self.nemesis.u32(0..8);
+                self.host(id).disk.arm(Failure::Crash, left);
+            }
+            Strike::DiskRefuses => {
+                let failure = if self.nemesis.bool() { Failure::Write } else { Failure::Sync };
+                let left = self.nemesis.u32(0..4);
+                self.host(id).disk.arm(failure, left);
+            }
+            Strike::Pause => {
+                let until = self.now + self.nemesis.u64(20 * MS..=700 * MS);
+                self.pause(id, until);
+            }
+            Strike::SlowDisk => {
+                self.faults.add(Fault::DiskSlow);
+                let until = self.now + self.nemesis.u64(50 * MS..=700 * MS);
+                let latency = self.nemesis.u64(5 * MS..=300 * MS);
+                self.host(id).slow = (until, latency);
+            }
+            Strike::ClockFast => {
+                self.faults.add(Fault::ClockFast);
+                let until = self.now + self.nemesis.u64(10 * MS..=300 * MS);
+                self.host(id).fast_until = until;
+            }
+            Strike::DiskFull => {
+                let until = self.now + self.nemesis.u64(20 * MS..=1000 * MS);
+                self.fill_disk(id, until);
+            }
+            Strike::ClockStops => {
+                self.faults.add(Fault::ClockStopped);
+                let until = self.now + self.nemesis.u64(50 * MS..=800 * MS);
+                self.stop_clock(id, until);
+            }
+        }
+        self.next_strike(strike, every);
+    }
+
+    fn fill_disk(&mut self, id: NodeId, until: Micros) {
+        self.faults.add(Fault::DiskFull);
+        let host = self.host(id);
+        host.full_until = until;
+        host.disk.set_full(true);
+        self.schedule(until, Event::SpaceAgain(id));
+    }
+
+    pub fn space_again(&mut self, id: NodeId) {
+        let now = self.now;
+        let host = self.host(id);
+        if now >= host.full_until {
+            host.disk.set_full(false);
+        }
+    }
+
+    fn leads(&self, id: NodeId) -> bool {
+        self.process_ref(id).is_some_and(|process| process.replica.node().raft().is_leader())
+    }
+
+    fn heal_partition(&mut self) {
+        if self.network.is_partitioned() {
+            self.faults.add(Fault::Healed);
+            self.network.unblock_all();
+        }
+    }
+
+    /// One shape at a time, until it heals or another takes its place.
+    fn partition(&mut self, ids: &[NodeId], id: NodeId) {
+        if self.nemesis.bool() {
+            self.network.unblock_all();
+        }
+        let mut shuffled = ids.to_vec();
+        self.nemesis.shuffle(&mut shuffled);
+        let half = ids.len() / 2;
+        match self.nemesis.u32(0..5) {
+            0 => {
+                self.faults.add(Fault::SplitInTwo);
+                let (left, right) = shuffled.split_at(half);
+                self.block(left, right, true);
+            }
+            1 => {
+                self.faults.add(Fault::NodeIsolated);
+                self.block(&[id], ids, true);
+            }
+            2 => {
+                self.faults.add(Fault::LinksOneWay);
+                let (left, right) = shuffled.split_at(self.nemesis.usize(1..ids.len()));
+                self.block(left, right, false);
+            }
+            3 => {
+                self.faults.add(Fault::LinksOneWay);
+                self.block(&[id], ids, false);
+            }
+            _ => {
+                self.faults.add(Fault::Bridge);
+                let (left, right) = shuffled[1..].split_at(half);
+                self.block(left, right, true);
+            }
+        }
+        let heals = self.now + self.nemesis.u64(50 * MS..=1500 * MS);
+        self.schedule(heals, Event::Strike(Strike::Heal, 0));
+    }
+
+    fn block(&mut self, left: &[NodeId], right: &[NodeId], both_ways: bool) {
+        self.trace.tell(self.now, || format!("no way from {left:?} to {right:?}, {both_ways}"));
+        for &from in left {
+            for &to in right.iter().filter(|to| **to != from) {
+                self.network.block(from, to);
+                if both_ways {
+                    self.network.block(to, from);
+                }
+            }
+        }
+    }
+
+    /// A fault of the disk has ended the process: of which kind was it?
+    pub fn count_disk_fault(&mut self, failure: Failure, operation: Operation) {
+        self.faults.add(match (failure, operation) {
+            (Failure::Write, _) => Fault::WriteRefused,
+            (Failure::Sync, _) => Fault::SyncRefused,
+            (Failure::Crash, Operation::Write) => Fault::CrashBeforeWrite,
+            (Failure::Crash, Operation::Sync) => Fault::CrashBeforeSync,
+            (Failure::Crash, _) => Fault::CrashAtFile,
+        });
+    }
+}

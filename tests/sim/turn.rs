@@ -1,0 +1,425 @@
+//! What a process does, from its start to its end. A turn is that of the real server: take in what arrived,
+//! let at most one tick pass, flush, send.
+
+use super::disk::{Failure, SimDisk};
+use super::faults::Fault;
+use super::image::Image;
+use super::progress::Before;
+use super::world::{CrashPoint, Ending, Event, Health, Input, MS, Process, State, TICK, World};
+use raftkv::kv::Limits;
+use raftkv::node::{self, Outgoing, PeerMessage};
+use raftkv::protocol::peer;
+use raftkv::raft::{self, Message, NodeId};
+use raftkv::replica::{Replica, ReplicaError};
+use raftkv::wal::{Disk, Identity, Recovered, Wal, WalConfig, WalError};
+
+const CLUSTER_ID: u64 = 7;
+const UNCOMMITTED_BYTES_MAX: usize = 4000;
+const FORWARD_TIMEOUT_TICKS: u64 = 40;
+/// A clock that runs ahead ticks so often.
+const FAST_TICK: u64 = MS;
+/// One flush out of so many is followed by a recovery of the durable bytes; with votes in it, of fewer, and
+/// too if it changed more than the end of the log.
+const FLUSHES_PER_RECOVERY: u32 = 256;
+const CHANGES_PER_RECOVERY: u32 = 4;
+
+impl World {
+    // Start.
+
+    pub fn start(&mut self, id: NodeId) {
+        if !matches!(self.host(id).state, State::Down { .. }) || self.stays_out(id) {
+            return;
+        }
+        self.trace.event(self.now, &[5, id], || format!("{id} starts"));
+        self.strike_files(id);
+        if self.nemesis.f64() < self.swarm.recovery_crash {
+            let left = self.nemesis.u32(0..10);
+            self.host(id).disk.arm(Failure::Crash, left);
+        }
+        match self.open(id) {
+            Ok(replica) => self.started(id, replica),
+            Err(error) => {
+                self.trace.tell(self.now, || format!("{id} cannot start: {error}"));
+                let ending = if self.is_end_by_full_disk(id, &error) {
+                    Ending::Process
+                } else {
+                    let fired = self.host(id).disk.fired();
+                    assert!(fired.is_some(), "node {id} cannot start: {error}");
+                    self.faults.add(Fault::CrashInRecovery);
+                    self.any_ending()
+                };
+                self.end_disk(id, ending);
+                self.start_again(id, ending);
+            }
+        }
+    }
+
+    fn stays_out(&self, id: NodeId) -> bool {
+        self.is_healed && !self.core.contains(&id)
+    }
+
+    fn open(&mut self, id: NodeId) -> Result<Replica<SimDisk>, WalError> {
+        let seed = self.rng.u64(..);
+        let config = self.node_config(id, seed);
+        let wal = self.wal_config();
+        let mut disk = self.host(id).disk.clone();
+        Identity::load_or_create(&mut disk, CLUSTER_ID, id, &name(id), seed)?;
+        let (replica, opened) = Replica::open(config, disk, wal)?;
+        self.trace.tell(self.now, || format!("{id} has {opened:?}"));
+        Ok(replica)
+    }
+
+    fn wal_config(&mut self) -> WalConfig {
+        WalConfig { segment_bytes: self.swarm.segment_bytes, salt_seed: self.rng.u64(..) }
+    }
+
+    fn node_config(&self, id: NodeId, seed: u64) -> node::Config {
+        let swarm = &self.swarm;
+        let raft = raft::Config {
+            heartbeat_ticks: swarm.heartbeat_ticks,
+            election_ticks_min: swarm.election_ticks,
+            election_ticks_max: 2 * swarm.election_ticks,
+            append_bytes_max: swarm.append_bytes_max,
+            inflight_messages_max: swarm.inflight_messages_max,
+            inflight_bytes_max: 3 * swarm.append_bytes_max,
+            uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX,
+            ..raft::Config::new(id, self.ids(), seed)
+        };
+        let address = |id| (id, format!("{}:6000", name(id)));
+        node::Config {
+            raft,
+            addresses: self.ids().map(address).collect(),
+            limits: Limits::default(),
+            forward_timeout_ticks: FORWARD_TIMEOUT_TICKS,
+            snapshot_log_bytes: swarm.snapshot_log_bytes,
+            snapshot_piece_bytes: swarm.snapshot_piece_bytes,
+        }
+    }
+
+    fn started(&mut self, id: NodeId, replica: Replica<SimDisk>) {
+        if self.process_of(id) > 0 {
+            self.faults.add(Fault::Restarted);
+        }
+        let is_struck = self.host(id).health == Health::Struck;
+        if self.judge.started(id, &replica, is_struck) {
+            self.faults.add(Fault::FellBack);
+        }
+        let is_damaged = replica.node().raft().is_damaged();
+        if is_struck {
+            self.faults.add(if is_damaged { Fault::FoundDamaged } else { Fault::FoundHarmless });
+        }
+        self.host(id).health = if is_damaged { Health::Damaged } else { Health::Whole };
+        let now = self.now;
+        let host = self.host(id);
+        host.processes += 1;
+        let process = Process {
+            number: host.processes,
+            replica,
+            inbox: Vec::new(),
+            next_tick: now + host.tick,
+            turn_at: None,
+            busy_until: now,
+            paused_until: now,
+            crash_point: None,
+        };
+        host.state = State::Up(Box::new(process));
+        self.wake(id, now);
+        self.dial_all(id);
+    }
+
+    // A turn.
+
+    pub fn turn(&mut self, id: NodeId, number: u64) {
+        let now = self.now;
+        let Some(process) = self.process(id) else { return };
+        if process.number != number || process.turn_at != Some(now) {
+            return;
+        }
+        process.turn_at = None;
+        let free_at = process.busy_until.max(process.paused_until);
+        if free_at > now {
+            return self.wake(id, free_at);
+        }
+        self.take_in(id);
+        self.tick(id);
+        self.flush(id);
+    }
+
+    fn take_in(&mut self, id: NodeId) {
+        let process = self.process(id).expect("it is its turn");
+        for input in std::mem::take(&mut process.inbox) {
+            self.trace.event(self.now, &[7, id], || format!("{id} takes in {}", words(&input)));
+            let conn_now = match &input {
+                Input::Peer { from, .. } => self.network.conn(id, *from),
+                _ => None,
+            };
+            let node = self.process(id).expect("it is its turn").replica.inputs();
+            match input {
+                Input::Peer { bound_to: Some(conn), .. } if conn_now != Some(conn) => {}
+                Input::Peer { from, bytes, .. } => {
+                    let message = peer::decode(&bytes).expect("what a node encodes can be read");
+                    if let Err(contradiction) = node.peer_message(from, message) {
+                        panic!("election safety: node {id} finds that {contradiction}");
+                    }
+                }
+                Input::Connected(peer) => node.peer_connected(peer),
+                Input::Unreachable(peer) => node.peer_unreachable(peer),
+                Input::Ended(peer) => node.peer_process_ended(peer),
+                Input::Request { ticket, request, routing } => {
+                    node.request(ticket, request, routing)
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self, id: NodeId) {
+        let now = self.now;
+        let host = self.host(id);
+        let period = if now < host.fast_until { FAST_TICK } else { host.tick };
+        let process = self.process(id).expect("it is its turn");
+        if now >= process.next_tick {
+            process.next_tick = (process.next_tick + period).max(now);
+            process.replica.inputs().tick();
+            self.trace.mix(id);
+        }
+    }
+
+    fn look(&mut self, id: NodeId) {
+        if let State::Up(process) = &self.hosts[id as usize - 1].state {
+            self.judge.look(id, process.replica.node());
+        }
+    }
+
+    fn flush(&mut self, id: NodeId) {
+        self.look(id);
+        if self.crashes_at(id, CrashPoint::BeforeFlush, |process| process.replica.has_work()) {
+            self.faults.add(Fault::CrashBeforeFlush);
+            let ending = self.any_ending();
+            return self.end_process(id, ending, None);
+        }
+        let disk = self.host(id).disk.clone();
+        let operations = disk.operations();
+        let process = self.process(id).expect("it is its turn");
+        let before = Before::of(&process.replica, &disk);
+        let may_crash = process.crash_point == Some(CrashPoint::WhileSendingEarly);
+        let mut early = Vec::new();
+        let result = process.replica.flush(|messages| {
+            early = messages;
+            if may_crash && !early.is_empty() {
+                disk.arm(Failure::Crash, 0);
+            }
+        });
+        let crashes = may_crash && !early.is_empty();
+        if crashes {
+            early.truncate(self.nemesis.usize(0..=early.len()));
+        }
+        for (to, message) in early {
+            self.judge.check_early(id, &message, &disk);
+            self.send(id, to, &message);
+        }
+        self.trace.mix(disk.hash());
+        let wrote = disk.operations() > operations;
+        match result {
+            _ if crashes => self.crash_while_sending_early(id, wrote),
+            Ok(outgoing) => self.flushed(id, outgoing, wrote, &before),
+            Err(error) => self.disk_failed(id, &error),
+        }
+    }
+
+    /// Nothing was written, or the disk was to see to it that not all was.
+    fn crash_while_sending_early(&mut self, id: NodeId, wrote: bool) {
+        self.faults.add(Fault::CrashWhileSendingEarly);
+        let ending = self.any_ending();
+        if wrote {
+            self.end_process_in_flush(id, ending);
+        } else {
+            self.end_process(id, ending, None);
+        }
+    }
+
+    fn crashes_at(
+        &mut self,
+        id: NodeId,
+        point: CrashPoint,
+        is_time: impl Fn(&Process) -> bool,
+    ) -> bool {
+        let Some(process) = self.process(id) else { return false };
+        let is_planned = process.crash_point == Some(point) && is_time(process);
+        if is_planned {
+            process.crash_point = None;
+        }
+        is_planned
+    }
+
+    fn flushed(&mut self, id: NodeId, mut outgoing: Outgoing, wrote: bool, before: &Before) {
+        let State::Up(process) = &self.hosts[id as usize - 1].state else {
+            unreachable!("its turn")
+        };
+        self.judge.flushed(id, &process.replica);
+        for (to, message) in &outgoing.messages {
+            self.judge.check_sent(id, *to, message, &process.replica);
+        }
+        let has_changed = self.note_progress(id, before);
+        if wrote {
+            self.recover_now_and_then(id, &outgoing, has_changed);
+        }
+        let has_something = !outgoing.messages.is_empty() || !outgoing.answers.is_empty();
+        if self.crashes_at(id, CrashPoint::BeforeSending, |_| wrote && has_something) {
+            self.faults.add(Fault::CrashBeforeSending);
+            let ending = self.any_ending();
+            return self.end_process(id, ending, None);
+        }
+        let sends_several = outgoing.messages.len() + outgoing.answers.len() > 1;
+        if self.crashes_at(id, CrashPoint::WhileSending, |_| sends_several) {
+            self.faults.add(Fault::CrashWhileSending);
+            outgoing.messages.truncate(self.nemesis.usize(0..=outgoing.messages.len()));
+            outgoing.answers.truncate(self.nemesis.usize(0..=outgoing.answers.len()));
+            self.leave(id, outgoing);
+            let ending = self.any_ending();
+            return self.end_process(id, ending, None);
+        }
+        self.end_turn(id, outgoing, wrote);
+    }
+
+    /// What the flush held back leaves when the disk is done, and so long the process does nothing else.
+    fn end_turn(&mut self, id: NodeId, outgoing: Outgoing, wrote: bool) {
+        let now = self.now;
+        let mut takes = 0;
+        if wrote {
+            let (least, most) = self.swarm.disk_latency;
+            takes = self.rng.u64(least..=most);
+            let (slow_until, slowness) = self.host(id).slow;
+            takes += if now < slow_until { slowness } else { 0 };
+        }
+        let process = self.process(id).expect("it is its turn");
+        process.busy_until = now + takes;
+        let has_work = process.replica.has_work() || !process.inbox.is_empty();
+        let next = if has_work { now } else { process.next_tick };
+        let next = next.max(process.busy_until);
+        let number = process.number;
+        self.wake(id, next);
+        if takes == 0 {
+            self.leave(id, outgoing);
+        } else if outgoing != Outgoing::default() {
+            self.schedule(now + takes, Event::Leave { node: id, process: number, outgoing });
+        }
+    }
+
+    pub fn leave(&mut self, id: NodeId, outgoing: Outgoing) {
+        for (to, message) in &outgoing.messages {
+            self.send(id, *to, message);
+        }
+        for (ticket, answer) in outgoing.answers {
+            self.answer_client(ticket, answer);
+        }
+    }
+
+    fn recover_now_and_then(&mut self, id: NodeId, outgoing: &Outgoing, has_changed: bool) {
+        let is_vote = |message: &PeerMessage| {
+            matches!(
+                message,
+                PeerMessage::Raft(
+                    Message::VoteReply { granted: true, .. } | Message::RequestVote { .. }
+                )
+            )
+        };
+        let has_vote = outgoing.messages.iter().any(|(_, message)| is_vote(message));
+        let is_special = has_vote || has_changed;
+        let per = if is_special { CHANGES_PER_RECOVERY } else { FLUSHES_PER_RECOVERY };
+        if self.rng.u32(0..per) > 0 {
+            return;
+        }
+        let image = self.host(id).disk.durable_image();
+        let config = self.wal_config();
+        let recovered = recover(id, image, config).expect("what is synced can be read");
+        let (found, promised) = (self.judge.image_of(&recovered), self.judge.durable(id));
+        assert_eq!(&found, promised, "node {id}: not on its disk, after a sync");
+    }
+
+    // The end of a process.
+
+    fn disk_failed(&mut self, id: NodeId, error: &ReplicaError) {
+        if let ReplicaError::Wal(error) = error
+            && self.is_end_by_full_disk(id, error)
+        {
+            return self.end_process_in_flush(id, Ending::Process);
+        }
+        let (failure, operation) = self.host(id).disk.fired().unwrap_or_else(|| {
+            panic!("node {id} ends without a fault of its disk: {error}");
+        });
+        self.count_disk_fault(failure, operation);
+        let ending = self.any_ending();
+        self.end_process_in_flush(id, ending);
+    }
+
+    /// Only where nothing else can be done, for want of room even for what must not be lost.
+    fn is_end_by_full_disk(&mut self, id: NodeId, error: &WalError) -> bool {
+        let is_so = error.is_full() && self.host(id).disk.is_full();
+        if is_so {
+            self.faults.add(Fault::EndedByFullDisk);
+        }
+        is_so
+    }
+
+    fn any_ending(&mut self) -> Ending {
+        if self.nemesis.bool() { Ending::Process } else { Ending::Machine }
+    }
+
+    fn end_process_in_flush(&mut self, id: NodeId, ending: Ending) {
+        let process = self.process_ref(id).expect("it is its turn");
+        let under_way: Image = self.judge.under_way(id, &process.replica);
+        self.end_process(id, ending, Some(under_way));
+    }
+
+    /// `under_way`: the log as it would be if the flush had come to its end.
+    pub fn end_process(&mut self, id: NodeId, ending: Ending, under_way: Option<Image>) {
+        if !self.is_up(id) {
+            return;
+        }
+        self.trace.event(self.now, &[8, id], || format!("{id} ends: {ending:?}"));
+        self.judge.ended(id, under_way);
+        self.host(id).state = State::Down { powered: ending == Ending::Process };
+        self.drop_connections(id);
+        self.drop_clients(id);
+        self.end_disk(id, ending);
+        self.start_again(id, ending);
+    }
+
+    fn end_disk(&mut self, id: NodeId, ending: Ending) {
+        let host = self.host(id);
+        match ending {
+            Ending::Process => host.disk.process_ended(),
+            Ending::Machine => {
+                let cut = host.disk.power_cut();
+                match (cut.kept, cut.lost) {
+                    (0, 1..) => self.faults.add(Fault::UnsyncedForgotten),
+                    (1.., 1..) => self.faults.add(Fault::UnsyncedTorn),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn start_again(&mut self, id: NodeId, ending: Ending) {
+        self.host(id).state = State::Down { powered: ending == Ending::Process };
+        let down = self.nemesis.u64(MS..=self.swarm.down_max.max(TICK));
+        self.schedule(self.now + down, Event::Start(id));
+    }
+}
+
+fn name(id: NodeId) -> String {
+    format!("sim-{id}")
+}
+
+/// What a start would find on a disk.
+fn recover<D: Disk>(id: NodeId, mut disk: D, config: WalConfig) -> Result<Recovered, WalError> {
+    Identity::load_or_create(&mut disk, CLUSTER_ID, id, &name(id), 0)?;
+    Ok(Wal::open(disk, config)?.1)
+}
+
+fn words(input: &Input) -> String {
+    match input {
+        Input::Peer { from, bytes, .. } => format!("{:?} of {from}", peer::decode(bytes)),
+        other => format!("{other:?}"),
+    }
+}

@@ -1,0 +1,192 @@
+//! Real processes that are misused or set up wrongly: what holds all the same, and what the log says of it.
+
+#[allow(dead_code)] // Other tests use the rest.
+mod processes;
+
+use processes::{Cluster, await_condition, run};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+const QUICK: [&str; 4] = ["--heartbeat", "20ms", "--election", "150ms"];
+
+/// The most memory that a node ever had, in MiB.
+fn peak_mib(cluster: &Cluster, node: usize) -> u64 {
+    let pid = &cluster.info(node).expect("it answers")["process_id"];
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a Linux process");
+    let kib = line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
+    kib.expect("a number") / 1024
+}
+
+/// One line to a node, and the first line of its answer.
+fn ask(stream: &mut TcpStream, line: &str) -> String {
+    stream.write_all(format!("{line}\n").as_bytes()).expect("it is sent");
+    let mut answer = Vec::new();
+    let mut byte = [0];
+    while !answer.ends_with(b"\r\n") && stream.read(&mut byte).expect("it answers") == 1 {
+        answer.push(byte[0]);
+    }
+    String::from_utf8(answer).expect("text").trim_end().to_string()
+}
+
+/// A request of a few bytes may have an answer of a megabyte, and a client may send very many at once: what
+/// they cost is bounded at the leader, and at a node that has to ask the leader first.
+#[test]
+fn many_requests_for_a_large_value_cost_neither_memory_nor_leadership() {
+    const VALUE_BYTES: usize = 1_000_000;
+    const REQUESTS: usize = 200;
+    let cluster = Cluster::start(3, &[]);
+    let leader = cluster.await_leader();
+    let term = cluster.info(leader).expect("it answers")["raft_term"].clone();
+    cluster.client().put(b"large", &vec![b'v'; VALUE_BYTES]).expect("it is written");
+    for node in [leader, (leader + 1) % 3] {
+        let mut stream = cluster.connect(node);
+        let mut asking = stream.try_clone().expect("a second handle");
+        let asked = thread::spawn(move || {
+            asking.write_all("GET large\n".repeat(REQUESTS).as_bytes()).expect("it is sent");
+        });
+        let one = format!("${VALUE_BYTES}\r\n").len() + VALUE_BYTES + 2;
+        let mut left = REQUESTS * one;
+        let mut buffer = vec![0; 1 << 16];
+        while left > 0 {
+            let bytes = stream.read(&mut buffer).expect("the answers come");
+            assert!(bytes > 0, "{left} bytes are missing from node {node}");
+            left -= bytes;
+        }
+        asked.join().expect("it was sent");
+    }
+    for node in 0..3 {
+        assert!(peak_mib(&cluster, node) < 80, "node {node} took {} MiB", peak_mib(&cluster, node));
+        assert_eq!(cluster.info(node).expect("it answers")["raft_term"], term, "no election");
+    }
+}
+
+#[test]
+fn a_client_too_many_is_told_so_and_a_member_still_finds_its_place() {
+    let mut cluster = Cluster::start(3, &["--connections-max", "10"]);
+    let leader = cluster.await_leader();
+    let follower = (leader + 1) % 3;
+    // Two of the ten may be members. Who has spoken, stays.
+    let mut clients = Vec::new();
+    let refused = loop {
+        let mut client = cluster.connect(leader);
+        match ask(&mut client, "PING").as_str() {
+            "+PONG" => clients.push(client),
+            other => break other.to_string(),
+        }
+        assert!(clients.len() <= 10, "there is a limit");
+    };
+    assert_eq!(refused, "-ERR max number of clients reached");
+    assert!(clients.len() >= 8, "{} had a place", clients.len());
+    let mut another = cluster.client_of(leader, Duration::from_millis(100));
+    let error = another.get(b"a").expect_err("it is full").to_string();
+    assert!(error.contains("Busy"), "{error}");
+
+    cluster.kill(follower);
+    cluster.start_node(follower);
+    await_condition("the member to follow the leader again", || {
+        cluster.info(follower).is_some_and(|info| info["raft_leader"] == leader.to_string())
+    });
+    assert!(cluster.log(leader).contains("Busy: raft-"), "{}", cluster.log(leader));
+}
+
+/// The node's command line with other limits of open files.
+fn with_open_files(cluster: &Cluster, node: usize, ulimit: &str) -> Command {
+    let given = cluster.command(node);
+    let mut command = Command::new("bash");
+    command.args(["-c", &format!("ulimit {ulimit}; exec \"$0\" \"$@\"")]).arg(given.get_program());
+    command.args(given.get_args());
+    command
+}
+
+#[test]
+fn clients_do_not_take_the_files_that_the_log_needs() {
+    let flags = ["--segment-bytes", "4KiB", "--connections-max", "1000"];
+    let mut cluster = Cluster::stopped(1, &flags);
+    cluster.start_command(0, with_open_files(&cluster, 0, "-n 130"));
+    cluster.await_leader();
+    assert!(cluster.log(0).contains("connections are limited to 31, not to 1000"));
+    let mut writer = cluster.connect(0);
+    assert_eq!(ask(&mut writer, "PING"), "+PONG");
+    let _others: Vec<TcpStream> = (0..300).map(|_| cluster.connect(0)).collect();
+    for key in 0..100 {
+        assert_eq!(ask(&mut writer, &format!("SET k{key} {}", "v".repeat(1000))), "+OK");
+    }
+}
+
+#[test]
+fn the_limit_of_open_files_is_raised_as_far_as_it_is_needed() {
+    let mut cluster = Cluster::stopped(1, &["--connections-max", "200"]);
+    cluster.start_command(0, with_open_files(&cluster, 0, "-S -n 64"));
+    cluster.await_leader();
+    let clients: Vec<TcpStream> = (0..150)
+        .map(|_| {
+            let mut client = cluster.connect(0);
+            assert_eq!(ask(&mut client, "PING"), "+PONG");
+            client
+        })
+        .collect();
+    assert_eq!(clients.len(), 150);
+
+    let cluster = Cluster::stopped(1, &[]);
+    let (status, _, errors) = run(&mut with_open_files(&cluster, 0, "-n 64"));
+    assert_eq!(status, Some(1));
+    assert!(errors.contains("the limit of open files is 64"), "{errors}");
+}
+
+#[test]
+fn a_slip_in_a_list_of_members_does_not_fill_the_log_of_another() {
+    let mut cluster = Cluster::stopped(3, &["--log-level", "debug"]);
+    for node in [0, 1] {
+        cluster.start_node(node);
+    }
+    cluster.await_leader();
+    let peers = format!(
+        "raft-0={},raf-1={},raft-2={}",
+        cluster.address(0),
+        cluster.address(1),
+        cluster.address(2)
+    );
+    let mut command = cluster.command(2);
+    command.args(["--peers", &peers]);
+    cluster.start_command(2, command);
+    await_condition("the wrong one to try again and again", || {
+        cluster.log(1).matches("raft-2 is disconnected again").count() >= 3
+    });
+    let log = cluster.log(1);
+    assert_eq!(log.matches("raft-2 is connected").count(), 1, "{log}");
+    assert_eq!(log.matches("raft-2 is disconnected:").count(), 1, "{log}");
+    assert!(cluster.log(2).contains("number 1 is raf-1 to raft-2, not raft-1"));
+    let info = cluster.info(1).expect("it answers");
+    assert!(info["peer_raft-2"].contains("its own log may say why"), "{}", info["peer_raft-2"]);
+    cluster.kill(2);
+    cluster.start_node(2);
+    await_condition("the right one to be welcome", || {
+        cluster.log(1).matches("raft-2 is connected").count() == 2
+    });
+}
+
+#[test]
+fn a_node_without_a_leader_says_once_what_is_missing() {
+    let mut cluster = Cluster::stopped(3, &["--heartbeat", "10ms", "--election", "50ms"]);
+    cluster.start_node(0);
+    await_condition("a line for whoever is woken by it", || {
+        cluster.log(0).contains("raft-0 has had no leader for")
+    });
+    assert!(cluster.log(0).contains("2 of 3 members must reach each other: raft-1 waiting"));
+    cluster.start_node(1);
+    cluster.await_leader();
+    assert_eq!(cluster.log(0).matches("has had no leader").count(), 1, "{}", cluster.log(0));
+}
+
+#[test]
+fn the_log_names_the_signal_that_ended_a_node() {
+    let mut cluster = Cluster::start(1, &QUICK);
+    cluster.await_leader();
+    assert_eq!(cluster.terminate(0).code(), Some(0));
+    assert!(cluster.log(0).contains("raft-0 stops: SIGTERM"), "{}", cluster.log(0));
+}
