@@ -60,9 +60,13 @@ impl State {
         }
     }
 
-    /// Starting does this to a log that the newest snapshot contradicts.
+    /// Starting does this to a log that the newest snapshot contradicts, and to a term before that
+    /// snapshot's.
     fn started(&self) -> State {
         let mut state = self.clone();
+        if self.hard_state.term < self.snapshot().term {
+            state.hard_state = hard_state(self.snapshot().term, None);
+        }
         if self.term_at(self.snapshot().index) != Some(self.snapshot().term) {
             state.reset(self.snapshot());
         }
