@@ -81,7 +81,9 @@ fn snapshot_under_load(state_mib: u64) {
 fn overwrite_few_keys(duration: Duration) {
     let cluster = Cluster::start(3, &[]);
     cluster.await_leader();
-    println!("{FEW_KEYS} keys written over for {duration:?}; for each node MiB on disk / in memory");
+    println!(
+        "{FEW_KEYS} keys written over for {duration:?}; for each node MiB on disk / in memory"
+    );
     let peaks = Peaks::default();
     let load = Load::start(&cluster, FEW_KEYS, None);
     let begun = Instant::now();

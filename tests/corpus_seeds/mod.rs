@@ -162,11 +162,11 @@ pub fn snapshot_loading() -> Vec<Seed> {
     put(&mut out_of_order, b"a", b"again");
     let none: [u8; 5] = [4, 0, 0, 0, 0];
     // One that has executed nothing: id 3, sequence 0, used at 3.
-    let session: &[u8] =
-        &[29, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0];
-    let claimed = |name, pieces: &[u8; 3], rest: &[&[u8]]| {
-        seed(name, &[&[1], pieces, &[1], &rest.concat()])
-    };
+    let session: &[u8] = &[
+        29, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0,
+    ];
+    let claimed =
+        |name, pieces: &[u8; 3], rest: &[&[u8]]| seed(name, &[&[1], pieces, &[1], &rest.concat()]);
     // Entries, the two snapshots, whether the log is compacted; then commands.
     let commands: [&[u8]; 7] = [
         &[18, 3, 5, 1],
@@ -177,9 +177,8 @@ pub fn snapshot_loading() -> Vec<Seed> {
         &[4, 2, 60],
         &[b'v'; 60],
     ];
-    let injured = |name, injuries: [[u8; 4]; 2]| {
-        seed(name, &[&[0], &injuries.concat(), &commands.concat()])
-    };
+    let injured =
+        |name, injuries: [[u8; 4]; 2]| seed(name, &[&[0], &injuries.concat(), &commands.concat()]);
     let sound = [0; 4];
     vec![
         claimed("empty", &FAST, &[&none]),

@@ -99,7 +99,9 @@ fn load_injured(input: &mut Input<'_>) {
     let disk = MemDisk::holding(&files);
     match model::open(&disk, SEGMENT_BYTES) {
         Ok((wal, recovered)) => check_recovered(&past, wal, recovered, files == sound),
-        Err(WalError::Corrupt { .. } | WalError::Foreign { .. } | WalError::UnknownVersion { .. }) => {
+        Err(
+            WalError::Corrupt { .. } | WalError::Foreign { .. } | WalError::UnknownVersion { .. },
+        ) => {
             assert_ne!(files, sound, "a sound folder is refused");
             assert_eq!(disk.files(), files, "a refused folder was changed");
         }
@@ -189,7 +191,9 @@ impl Injury {
         let at = usize::from(self.at) % bytes.len().max(1);
         match self.kind % 8 {
             0 => {}
-            1 => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << (self.kind / 8 % 8)),
+            1 => {
+                bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << (self.kind / 8 % 8))
+            }
             2 => bytes.truncate(at),
             3 => bytes.resize(bytes.len() + at + 1, 0),
             4 => bytes.iter_mut().skip(at).take(512).for_each(|byte| *byte = 0),
