@@ -181,4 +181,10 @@ fn with_a_majority_damaged_nobody_is_elected_and_the_nodes_say_why() {
         assert!(cluster.log(node).contains("does not vote"));
     }
     assert!(cluster.nc(2, "GET k1\n").starts_with("-CLUSTERDOWN"));
+    await_condition("all to say what may be wrong", || {
+        let says = |node, what: &str| cluster.log(node).contains(what);
+        says(0, "this node has lost data and does not vote")
+            && says(1, "if a majority has, only a sound copy of a data folder helps")
+            && says(2, "some of them may have lost data, and do not vote")
+    });
 }
