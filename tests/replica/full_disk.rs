@@ -1,24 +1,17 @@
-//! A replica whose disk has no room: what is refused has not been done, reads and deletes go on, and everything
-//! goes on by itself when there is room again.
+//! A disk without room: what is refused has not been done, reads and deletes go on, and everything goes on by
+//! itself when there is room again.
 
-mod common;
-mod mem_disk;
-
-use common::core::{append, config, entry};
-use mem_disk::MemDisk;
-use raftkv::kv::{Answer, Command, FailureCode, Limits, Outcome, Request, WriteOp};
-use raftkv::node::{self, Outgoing, PeerMessage, Routing, Ticket};
-use raftkv::raft::{Entry, Message, NodeId};
-use raftkv::replica::Replica;
-use raftkv::wal::{Disk, Wal, WalConfig};
+use crate::common::core::{append, entry};
+use crate::mem_disk::MemDisk;
+use crate::*;
+use raftkv::kv::{FailureCode, Outcome};
+use raftkv::node::{PeerMessage, Ticket};
+use raftkv::raft::{Entry, NodeId};
+use raftkv::wal::Disk;
 use std::cell::Cell;
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
-
-const SEGMENT_BYTES: u64 = 16 << 10;
-/// More than a replica ever waits before it tries again.
-const TICKS_MAX: usize = 1000;
 
 /// A disk of so many bytes that knows how much room there is.
 #[derive(Clone)]
@@ -101,49 +94,6 @@ impl Disk for SmallDisk {
     }
 }
 
-/// Node 1 of so many voters.
-fn open<D: Disk>(disk: D, voters: u64) -> Replica<D> {
-    let config = node::Config {
-        raft: config(1, voters),
-        addresses: (1..=voters).map(|id| (id, format!("node-{id}:6000"))).collect(),
-        limits: Limits::default(),
-        forward_timeout_ticks: 50,
-        snapshot_log_bytes: 32 << 10,
-        snapshot_piece_bytes: 4 << 10,
-    };
-    let wal = WalConfig { segment_bytes: SEGMENT_BYTES, salt_seed: 7 };
-    Replica::open(config, disk, wal).expect("a disk that works").0
-}
-
-/// One turn; what left early comes first.
-fn turn<D: Disk>(replica: &mut Replica<D>) -> Outgoing {
-    let mut early = Vec::new();
-    let outgoing = replica.flush(|messages| early = messages).expect("a full disk ends nothing");
-    Outgoing { messages: [early, outgoing.messages].concat(), answers: outgoing.answers }
-}
-
-fn write(op: WriteOp<'_>) -> Request {
-    Request::Write { command: Command::Write { request: None, op }.to_bytes().into() }
-}
-
-fn put(key: &str, value: &[u8]) -> Request {
-    write(WriteOp::Put { key: key.as_bytes(), value })
-}
-
-/// Asks the only node of a cluster, and lets time pass until it has answered.
-fn ask<D: Disk>(replica: &mut Replica<D>, request: Request) -> Answer {
-    replica.inputs().request(1, request, Routing::Redirect);
-    for _ in 0..TICKS_MAX {
-        let mut answers = turn(replica).answers;
-        if let Some((ticket, answer)) = answers.pop() {
-            assert_eq!((ticket, answers.len()), (1, 0), "one answer");
-            return answer;
-        }
-        replica.inputs().tick();
-    }
-    panic!("no answer");
-}
-
 fn is_refused(answer: &Answer) -> bool {
     matches!(answer, Answer::Failed(failure) if failure.code == FailureCode::Overloaded)
 }
@@ -156,13 +106,6 @@ fn value_of<D: Disk>(replica: &mut Replica<D>, key: &str) -> Option<Vec<u8>> {
     match ask(replica, Request::Get { key: key.as_bytes().into() }) {
         Answer::Value { value, .. } => value.map(|value| value.to_vec()),
         other => panic!("a read is answered: {other:?}"),
-    }
-}
-
-fn elected<D: Disk>(replica: &mut Replica<D>) {
-    while !replica.node().raft().is_leader() {
-        replica.inputs().tick();
-        turn(replica);
     }
 }
 
@@ -224,19 +167,6 @@ fn a_full_leader_goes_on_by_itself_when_room_comes_back() {
     }
     assert_eq!(replica.space(), "ok");
     assert!(is_written(&ask(&mut replica, put("after", b"x"))));
-}
-
-/// Follows node 2 of three, and is connected to it.
-fn follower(disk: &MemDisk) -> Replica<MemDisk> {
-    let mut replica = open(disk.clone(), 3);
-    replica.inputs().peer_connected(2);
-    hear(&mut replica, append(1, (0, 0), 0, Vec::new()));
-    turn(&mut replica);
-    replica
-}
-
-fn hear(replica: &mut Replica<MemDisk>, message: Message) {
-    replica.inputs().peer_message(2, PeerMessage::Raft(message)).expect("one leader a term");
 }
 
 /// More than what is left of a segment, and than the reserve.
@@ -309,50 +239,4 @@ fn a_follower_with_little_room_refuses_nothing() {
     replica.inputs().request(2, put("k", b"v"), Routing::Forward);
     let messages = turn(&mut replica).messages;
     assert!(matches!(messages[..], [(2, PeerMessage::Forward { .. })]), "{messages:?}");
-}
-
-#[test]
-fn a_leaders_snapshot_that_finds_no_room_is_taken_when_there_is_some() {
-    let source_disk = MemDisk::default();
-    let mut source = open(source_disk.clone(), 1);
-    elected(&mut source);
-    for key in 0..100 {
-        ask(&mut source, put(&format!("k{key}"), &[7; 1000]));
-    }
-    let newest = *source.wal().snapshots().last().expect("100 KiB of log make one");
-    let wal = WalConfig { segment_bytes: SEGMENT_BYTES, salt_seed: 7 };
-    let (mut wal, _) = Wal::open(source_disk.copy(), wal).expect("a sound disk");
-    let bytes = wal.read_snapshot(newest.position, 0, usize::MAX).expect("a sound disk");
-
-    let disk = MemDisk::default();
-    let mut replica = follower(&disk);
-    let chunk = |offset: usize| {
-        let data = &bytes[offset..(offset + 9000).min(bytes.len())];
-        Message::InstallSnapshot {
-            term: newest.position.term,
-            last_included_index: newest.position.index,
-            last_included_term: newest.position.term,
-            offset: offset as u64,
-            done: offset + data.len() == bytes.len(),
-            data: data.into(),
-        }
-    };
-    // The first block that is written is the one that finds no room.
-    disk.make_full();
-    for offset in (0..bytes.len()).step_by(9000) {
-        hear(&mut replica, chunk(offset));
-        turn(&mut replica);
-    }
-    assert_eq!(replica.node().machine().applied(), 0);
-    disk.heal();
-    for _ in 0..TICKS_MAX {
-        replica.inputs().tick();
-    }
-    hear(&mut replica, append(1, (0, 0), 0, Vec::new()));
-    turn(&mut replica);
-    for offset in (0..bytes.len()).step_by(9000) {
-        hear(&mut replica, chunk(offset));
-        turn(&mut replica);
-    }
-    assert_eq!(replica.node().machine().applied(), newest.position.index);
 }
