@@ -364,6 +364,19 @@ fn pipelined_text_commands_are_answered_in_order() {
 }
 
 #[test]
+fn pipelined_text_commands_are_executed_in_order() {
+    let cluster = Cluster::start(3, &QUICK);
+    let leader = cluster.await_leader();
+    let commands =
+        "SET k 1\nGET k\nSET k 2\nGET k\nINCR k\nGET k\nCAS k 3 4\nGET k\nDEL k\nGET k\n";
+    let expected =
+        "+OK\r\n$1\r\n1\r\n+OK\r\n$1\r\n2\r\n:3\r\n$1\r\n3\r\n:1\r\n$1\r\n4\r\n:1\r\n$-1\r\n";
+    for node in [leader, (leader + 1) % 3] {
+        assert_eq!(cluster.nc(node, &commands.repeat(20)), expected.repeat(20), "at node {node}");
+    }
+}
+
+#[test]
 fn a_client_that_never_reads_is_held_back_and_others_are_served() {
     let cluster = Cluster::start(1, &["--client-outbox-bytes-max", "64KiB"]);
     let leader = cluster.await_leader();
