@@ -53,6 +53,8 @@ pub struct Server<D: Disk> {
     next_tick: Instant,
     requests: u64,
     slowest_flush: Duration,
+    /// Of all turns, what goes on between two waits.
+    slowest_turn: Duration,
 }
 
 /// Who waits for an answer.
@@ -116,6 +118,7 @@ impl<D: Disk> Server<D> {
             started: now,
             requests: 0,
             slowest_flush: Duration::ZERO,
+            slowest_turn: Duration::ZERO,
         })
     }
 
@@ -142,6 +145,7 @@ impl<D: Disk> Server<D> {
             self.flush()?;
             self.resume();
             self.links.net.push();
+            self.slowest_turn = self.slowest_turn.max(now.elapsed());
             if let Some(number) = signal {
                 return self.stop(number);
             }
