@@ -1,5 +1,6 @@
 //! Real processes on real sockets: what a user of a running cluster relies on.
 
+#[allow(dead_code)] // The benches use the rest.
 mod processes;
 
 use processes::{Cluster, PATIENCE, await_condition, run};
