@@ -127,6 +127,11 @@ fn a_full_leader_refuses_what_grows_and_deletes_make_room_again() {
             assert!(next - first < 1000, "a disk of 600 KiB has no end");
         }
         assert_eq!(replica.space(), "low");
+        assert_eq!(
+            replica.wal().snapshots().len(),
+            1,
+            "the older one goes before a write is refused"
+        );
         assert_eq!(value_of(&mut replica, &format!("k{next}")), None, "refused is not done");
         assert_eq!(value_of(&mut replica, &format!("k{first}")), Some(vec![7; 1000]));
         for key in first..next {
