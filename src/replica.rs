@@ -28,8 +28,8 @@ const FULL_SNAPSHOT_TICKS: u64 = 256;
 const SEGMENTS_PER_TURN: usize = 2;
 const ENTRIES_PER_TURN: usize = 32_768;
 /// While a snapshot is taken, twice as much of it is written in a turn as of the log, up to so many bytes: so the
-/// log grows by no more than half of the state meanwhile.
-const PIECE_BYTES_MAX: usize = 4 << 20;
+/// log grows by half of the state meanwhile, or more if turns bring very much, but no turn syncs much more for it.
+const PIECE_BYTES_MAX: usize = 1 << 20;
 
 pub struct Replica<D: Disk> {
     node: Node,

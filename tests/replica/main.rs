@@ -23,12 +23,16 @@ const TICKS_MAX: usize = 1000;
 
 /// Node 1 of so many voters.
 fn open<D: Disk>(disk: D, voters: u64) -> Replica<D> {
+    open_with(disk, voters, 32 << 10)
+}
+
+fn open_with<D: Disk>(disk: D, voters: u64, snapshot_log_bytes: usize) -> Replica<D> {
     let config = node::Config {
         raft: config(1, voters),
         addresses: (1..=voters).map(|id| (id, format!("node-{id}:6000"))).collect(),
         limits: Limits::default(),
         forward_timeout_ticks: 50,
-        snapshot_log_bytes: 32 << 10,
+        snapshot_log_bytes,
         snapshot_piece_bytes: 4 << 10,
     };
     let wal = WalConfig { segment_bytes: SEGMENT_BYTES, salt_seed: 7 };
