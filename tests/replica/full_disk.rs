@@ -157,6 +157,35 @@ fn a_full_leader_refuses_what_grows_and_deletes_make_room_again() {
     assert_eq!(again.node().machine().store().digest(), digest);
 }
 
+/// The way out without help: the log could be cut, if only there were a snapshot.
+#[test]
+fn a_snapshot_is_taken_as_soon_as_it_fits_into_what_is_left() {
+    const KEYS: usize = 100;
+    let disk = SmallDisk::of(2 << 20);
+    let mut replica = open_with(disk.clone(), 1, 1 << 20);
+    elected(&mut replica);
+    for key in 0..KEYS {
+        assert!(is_written(&ask(&mut replica, put(&format!("k{key}"), &[7; 1000]))));
+    }
+    // Somebody else takes nearly all the rest.
+    disk.bytes.set(disk.bytes.get() - disk.room() + (8 << 10));
+    for _ in 0..TICKS_MAX {
+        replica.inputs().tick();
+        turn(&mut replica);
+    }
+    assert_eq!((replica.space(), replica.wal().snapshots().len()), ("low", 0));
+    for key in 0..KEYS {
+        let key = format!("k{key}");
+        ask(&mut replica, write(WriteOp::Delete { key: key.as_bytes() }));
+    }
+    for _ in 0..TICKS_MAX {
+        replica.inputs().tick();
+        turn(&mut replica);
+    }
+    assert_eq!((replica.space(), replica.wal().snapshots().len()), ("ok", 1));
+    assert!(replica.wal().segments() <= 2, "{} segments", replica.wal().segments());
+}
+
 #[test]
 fn a_full_leader_goes_on_by_itself_when_room_comes_back() {
     let disk = SmallDisk::of(400 << 10);
