@@ -192,8 +192,8 @@ fn with_a_majority_damaged_nobody_is_elected_and_the_nodes_say_why() {
     });
 }
 
-/// Gives a node a newest snapshot with one value changed, in the place of the one that it has. All checksums are
-/// right: as if its memory had failed it.
+/// Gives a node a newest snapshot with one value changed, in the place of the one that it has. All
+/// checksums are right: as if its memory had failed it.
 fn falsify_state(cluster: &Cluster, node: usize) {
     let disk = FileDisk::open(&cluster.data_dir(node)).expect("the node is down");
     let wal = WalConfig { segment_bytes: 16 << 10, salt_seed: 1 };

@@ -370,8 +370,9 @@ impl Node {
         self.refuses_growth = refuse;
     }
 
-    /// The turn waits for space on the disk, and this node promises nothing. What promises nothing goes on: a
-    /// follower's clients are served by its leader, and whoever asked for what cannot be done is told so.
+    /// The turn waits for space on the disk, and this node promises nothing. What promises nothing goes
+    /// on: a follower's clients are served by its leader, and whoever asked for what cannot be done is
+    /// told so.
     pub fn held(&mut self) -> Outgoing {
         self.raft.drop_messages();
         self.abort_reads();

@@ -101,7 +101,8 @@ fn tell_place(config: &Config, (role, term, leader): Place) {
     }
 }
 
-/// Members that reach each other and elect nobody have lost something: the line has to send its reader there.
+/// Members that reach each other and elect nobody have lost something: the line has to send its reader
+/// there.
 fn tell_leaderless(config: &Config, is_damaged: bool, links: &Links, since: Duration) {
     let damage = if is_damaged {
         "; this node has lost data and does not vote"

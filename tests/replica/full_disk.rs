@@ -1,5 +1,5 @@
-//! A disk without room: what is refused has not been done, reads and deletes go on, and everything goes on by
-//! itself when there is room again.
+//! A disk without room: what is refused has not been done, reads and deletes go on, and everything goes
+//! on by itself when there is room again.
 
 use crate::common::core::{append, entry};
 use crate::mem_disk::MemDisk;
