@@ -203,7 +203,7 @@ fn falsify_state(cluster: &Cluster, node: usize) {
     let mut loader = Loader::default();
     loader.feed(&payload).expect("it is sound");
     let mut machine = loader.finish().expect("it is sound");
-    let op = WriteOp::Put { key: b"k7", value: b"false" };
+    let op = WriteOp::Put { key: b"still", value: b"false" };
     let command = Command::Write { request: None, op }.to_bytes();
     let index = newest.position.index + 1;
     let entry = Entry { term: 1, index, payload: Payload::Command(command.into()) };
@@ -221,8 +221,9 @@ fn falsify_state(cluster: &Cluster, node: usize) {
 fn a_replica_whose_state_differs_says_so_and_fetches_it_again() {
     let mut cluster = Cluster::start(3, &SMALL);
     let leader = cluster.await_leader();
-    overwrite(&cluster, 1500);
     // Nothing writes to this key any more: only a comparison can find it.
+    cluster.client().put(b"still", b"true").expect("it is written");
+    overwrite(&cluster, 1500);
     cluster.await_same_applied();
     let node = (leader + 1) % 3;
     cluster.kill(node);
