@@ -209,6 +209,25 @@ pub struct Swarm {
     pub sessions: u32,
 }
 
+impl Swarm {
+    /// Three nodes, and nothing ever goes wrong.
+    pub fn without_faults(rng: &mut fastrand::Rng) -> Swarm {
+        Swarm {
+            nodes: 3,
+            ordered: true,
+            loss: 0.0,
+            delay: 0.0,
+            duplication: 0.0,
+            recovery_crash: 0.0,
+            rot: 0.0,
+            drift: 0.0,
+            strikes: Vec::new(),
+            request_loss: 0.0,
+            ..Swarm::draw(rng)
+        }
+    }
+}
+
 /// How much of everything: a third of the runs have each kind or not, the others are calm or hell.
 struct Mood {
     rng: fastrand::Rng,

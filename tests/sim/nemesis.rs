@@ -149,7 +149,7 @@ impl World {
         }
     }
 
-    fn leads(&self, id: NodeId) -> bool {
+    pub fn leads(&self, id: NodeId) -> bool {
         self.process_ref(id).is_some_and(|process| process.replica.node().raft().is_leader())
     }
 
