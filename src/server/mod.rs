@@ -51,6 +51,8 @@ pub struct Server<D: Disk> {
     next_tick: Instant,
     requests: u64,
     slowest_flush: Duration,
+    /// Of all turns, what goes on between two waits.
+    slowest_turn: Duration,
 }
 
 /// Who waits for an answer.
@@ -114,6 +116,7 @@ impl<D: Disk> Server<D> {
             started: now,
             requests: 0,
             slowest_flush: Duration::ZERO,
+            slowest_turn: Duration::ZERO,
         })
     }
 
@@ -140,6 +143,7 @@ impl<D: Disk> Server<D> {
             self.flush()?;
             self.resume();
             self.links.net.push();
+            self.slowest_turn = self.slowest_turn.max(now.elapsed());
             if let Some(number) = signal {
                 return self.stop(number);
             }
