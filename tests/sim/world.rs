@@ -63,6 +63,8 @@ pub enum Event {
     /// A disk is not full any more, unless it was struck again.
     SpaceAgain(NodeId),
     Strike(Strike, Micros),
+    /// A node cannot send any more.
+    Mute(NodeId),
     // Connections.
     Dial {
         node: NodeId,
@@ -307,6 +309,7 @@ impl World {
             Event::Start(node) => self.start(node),
             Event::SpaceAgain(node) => self.space_again(node),
             Event::Strike(strike, every) => self.strike(strike, every),
+            Event::Mute(node) => self.mute(node),
             Event::Dial { node, process, peer } => self.dial(node, process, peer),
             Event::Probe { node, process, peer } => self.probe(node, process, peer),
             Event::Connect(pair) => self.connect(pair),
@@ -425,6 +428,7 @@ impl World {
         self.is_healed = true;
         self.cut_transfer_after = None;
         self.network.unblock_all();
+        self.network.end_lag();
         self.choose_core();
         let swarm = &mut self.swarm;
         (swarm.loss, swarm.delay, swarm.duplication, swarm.request_loss) = (0.0, 0.0, 0.0, 0.0);
