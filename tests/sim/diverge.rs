@@ -1,5 +1,6 @@
-//! A replica whose state is not that of the others: by a bug, or by bits that flipped in memory, nobody knows. The
-//! nodes compare digests; the one that differs has to find out, throw its state away and fetch it again.
+//! A replica whose state is not that of the others: by a bug, or by bits that flipped in memory, nobody
+//! knows. The nodes compare digests; the one that differs has to find out, throw its state away and fetch it
+//! again.
 
 use super::faults::Swarm;
 use super::image::{newest_snapshot, snapshot_name};
@@ -24,7 +25,8 @@ impl World {
         assert!(is_so(self), "{what} in time: {}", self.what_is_missing());
     }
 
-    /// The newest snapshot on a machine that is down becomes one of a state with a key that nobody has written.
+    /// The newest snapshot on a machine that is down becomes one of a state with a key that nobody has
+    /// written.
     fn give_other_state(&mut self, id: NodeId, position: Position) {
         let entries = self.judge.reference.entries_up_to(position.index);
         let noop = &entries[0];
@@ -91,7 +93,8 @@ impl World {
         self.judge.differing.contains(&id)
     }
 
-    /// The third node hears nothing while the leader commits with this one, so that only this one can follow it.
+    /// The third node hears nothing while the leader commits with this one, so that only this one can
+    /// follow it.
     fn becomes_leader(&mut self, id: NodeId) {
         let leader = self.leader().expect("they commit");
         let third = self.ids().find(|other| ![id, leader].contains(other)).expect("of three");

@@ -255,8 +255,8 @@ impl Mood {
         self.rng.f64() < self.share
     }
 
-    /// Those that the run has, in a storm one after the other within 15 to 200 ms in the mean: how much a cluster
-    /// has to bear is not to depend on how many kinds there are.
+    /// Those that the run has, in a storm one after the other within 15 to 200 ms in the mean: how much a
+    /// cluster has to bear is not to depend on how many kinds there are.
     fn strikes(&mut self, rng: &mut fastrand::Rng) -> Vec<(Strike, Micros)> {
         let mut strikes: Vec<(Strike, f64)> = STRIKES
             .iter()

@@ -202,8 +202,8 @@ impl World {
         self.schedule(heals, Event::Strike(Strike::Heal, 0));
     }
 
-    /// What is sent to a node arrives late. If it cannot send either after a while, the others choose a new
-    /// leader when old replies still tell it that they follow.
+    /// What is sent to a node arrives late. If it cannot send either after a while, the others choose a
+    /// new leader when old replies still tell it that they follow.
     fn lag(&mut self, id: NodeId) {
         self.faults.add(Fault::LinksLag);
         let lasts = self.nemesis.u64(100 * MS..=800 * MS);

@@ -50,8 +50,8 @@ impl Judge {
         self.look(id, replica.node());
     }
 
-    /// A node that has found out that its state is not that of the others has nothing any more but its term and
-    /// vote, and knows it. That it leaves the term is on its disk with the next flush.
+    /// A node that has found out that its state is not that of the others has nothing any more but its
+    /// term and vote, and knows it. That it leaves the term is on its disk with the next flush.
     fn note_start_over(&mut self, id: NodeId, replica: &Replica<SimDisk>) -> bool {
         let raft = replica.node().raft();
         let view = self.views.get_mut(&id).expect("the node is a member");
