@@ -37,8 +37,8 @@ impl World {
         host.health = Health::Struck;
     }
 
-    /// Perhaps a bit flips under a running process. It reads snapshots when it sends them, and its log not
-    /// before its next start.
+    /// Perhaps a bit flips under a running process. It reads snapshots when it sends them, and its log
+    /// not before its next start.
     pub fn strike_files_in_use(&mut self, id: NodeId) {
         let id = self.transfer_under_way().map_or(id, |(from, _)| from);
         if !self.is_up(id) || self.host(id).health != Health::Whole || !self.may_be_struck(id) {

@@ -13,6 +13,7 @@ mod mem_disk;
 mod clients;
 mod damage;
 mod disk;
+mod diverge;
 mod faults;
 mod history;
 mod image;

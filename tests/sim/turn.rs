@@ -69,7 +69,7 @@ impl World {
         Ok(replica)
     }
 
-    fn wal_config(&mut self) -> WalConfig {
+    pub fn wal_config(&mut self) -> WalConfig {
         WalConfig { segment_bytes: self.swarm.segment_bytes, salt_seed: self.rng.u64(..) }
     }
 
@@ -416,7 +416,7 @@ fn name(id: NodeId) -> String {
 }
 
 /// What a start would find on a disk.
-fn recover<D: Disk>(id: NodeId, mut disk: D, config: WalConfig) -> Result<Recovered, WalError> {
+pub fn recover<D: Disk>(id: NodeId, mut disk: D, config: WalConfig) -> Result<Recovered, WalError> {
     Identity::load_or_create(&mut disk, CLUSTER_ID, id, &name(id), 0)?;
     Ok(Wal::open(disk, config)?.1)
 }

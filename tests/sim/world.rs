@@ -25,7 +25,7 @@ pub const SECOND: Micros = 1000 * MS;
 pub const TICK: Micros = 10 * MS;
 
 /// After all faults have ended, everything must be well within this time.
-const CALM_MAX: Micros = 10 * SECOND;
+pub const CALM_MAX: Micros = 10 * SECOND;
 
 /// What reaches a process. It takes it in at its next turn.
 #[derive(Debug)]
@@ -63,6 +63,8 @@ pub enum Event {
     /// A disk is not full any more, unless it was struck again.
     SpaceAgain(NodeId),
     Strike(Strike, Micros),
+    /// A node cannot send any more.
+    Mute(NodeId),
     // Connections.
     Dial {
         node: NodeId,
@@ -220,6 +222,12 @@ impl World {
     fn new(seed: u64, is_told: bool) -> World {
         let mut rng = fastrand::Rng::with_seed(seed);
         let swarm = Swarm::draw(&mut rng.fork());
+        let world = World::of(swarm, rng, is_told);
+        world.trace.tell(0, || format!("seed {seed}: {:#?}", world.swarm));
+        world
+    }
+
+    pub fn of(swarm: Swarm, mut rng: fastrand::Rng, is_told: bool) -> World {
         let hosts = (0..swarm.nodes)
             .map(|_| Host {
                 disk: SimDisk::new(rng.u64(..)),
@@ -236,7 +244,7 @@ impl World {
         if swarm.drift > 0.0 {
             faults.add(Fault::ClockDrift);
         }
-        let world = World {
+        World {
             now: 0,
             events: BTreeMap::new(),
             last_event: 0,
@@ -253,12 +261,10 @@ impl World {
             is_healed: false,
             core: Vec::new(),
             swarm,
-        };
-        world.trace.tell(0, || format!("seed {seed}: {:#?}", world.swarm));
-        world
+        }
     }
 
-    fn start_all(&mut self) {
+    pub fn start_all(&mut self) {
         for id in self.ids() {
             let at = self.rng.u64(0..=20 * MS);
             self.schedule(at, Event::Start(id));
@@ -273,7 +279,7 @@ impl World {
     }
 
     /// Lets time pass until nothing is due any more before `end`, or `is_enough`.
-    fn run_until(&mut self, end: Micros, is_enough: impl Fn(&World) -> bool) {
+    pub fn run_until(&mut self, end: Micros, is_enough: impl Fn(&World) -> bool) {
         while let Some(((at, _), _)) = self.events.first_key_value() {
             if *at > end {
                 self.now = end;
@@ -303,6 +309,7 @@ impl World {
             Event::Start(node) => self.start(node),
             Event::SpaceAgain(node) => self.space_again(node),
             Event::Strike(strike, every) => self.strike(strike, every),
+            Event::Mute(node) => self.mute(node),
             Event::Dial { node, process, peer } => self.dial(node, process, peer),
             Event::Probe { node, process, peer } => self.probe(node, process, peer),
             Event::Connect(pair) => self.connect(pair),
@@ -416,11 +423,12 @@ impl World {
     // The end.
 
     /// All faults end. Those that are to get well are a majority, or everybody.
-    fn heal(&mut self) {
+    pub fn heal(&mut self) {
         self.trace.event(self.now, &[4], || "everything is healed".to_owned());
         self.is_healed = true;
         self.cut_transfer_after = None;
         self.network.unblock_all();
+        self.network.end_lag();
         self.choose_core();
         let swarm = &mut self.swarm;
         (swarm.loss, swarm.delay, swarm.duplication, swarm.request_loss) = (0.0, 0.0, 0.0, 0.0);
@@ -472,7 +480,7 @@ impl World {
     }
 
     /// A leader has answered a write and a read, everybody is whole and has caught up, no client waits.
-    fn is_well(&self) -> bool {
+    pub fn is_well(&self) -> bool {
         self.clients.are_content() && self.core.iter().all(|id| self.has_caught_up(*id))
     }
 
@@ -483,7 +491,7 @@ impl World {
         })
     }
 
-    fn what_is_missing(&self) -> String {
+    pub fn what_is_missing(&self) -> String {
         let state = |id: NodeId| match self.process_ref(id).map(|p| p.replica.node()) {
             None => format!("{id} is down"),
             Some(node) => format!(
@@ -495,7 +503,7 @@ impl World {
                 node.machine().applied()
             ),
         };
-        let states: Vec<String> = self.core.iter().map(|id| state(*id)).collect();
+        let states: Vec<String> = self.ids().map(state).collect();
         format!(
             "{} ms after the last fault, of {} entries: {}; {}",
             CALM_MAX / MS,
@@ -505,7 +513,7 @@ impl World {
         )
     }
 
-    fn check_end(&self) -> bool {
+    pub fn check_end(&self) -> bool {
         for &id in &self.core {
             let process = self.process_ref(id).expect("the core is up");
             self.judge.check_state(id, process.replica.node());
