@@ -27,6 +27,8 @@ pub struct Replica<D: Disk> {
     held: Option<Ready>,
     /// Turns with the disk's reserve used up.
     low_turns: u64,
+    /// The last piece of a leader's snapshot found no space.
+    is_short_of_space: bool,
 }
 
 /// A snapshot that a leader sends.
@@ -86,8 +88,15 @@ impl<D: Disk> Replica<D> {
             lost_in_term,
         };
         let node = Node::new(config, restored, machine);
-        let replica =
-            Replica { node, wal, taking: None, receiving: None, held: None, low_turns: 0 };
+        let replica = Replica {
+            node,
+            wal,
+            taking: None,
+            receiving: None,
+            held: None,
+            low_turns: 0,
+            is_short_of_space: false,
+        };
         Ok((replica, Opened { torn_bytes, damaged, notes }))
     }
 
@@ -268,8 +277,24 @@ impl<D: Disk> Replica<D> {
         Ok(Some((to, PeerMessage::Raft(message))))
     }
 
-    /// Writes a piece of a leader's snapshot, and installs it with the last one.
+    /// Takes a piece of a leader's snapshot. Without space nothing is kept or said of it: the leader sends it
+    /// again after a few heartbeats, and meanwhile this node votes, and takes what space there may be.
     fn receive(&mut self, chunk: SnapshotChunk) -> Result<(), WalError> {
+        let received = self.write_chunk(chunk);
+        let was_short = self.is_short_of_space;
+        self.is_short_of_space = matches!(&received, Err(error) if error.is_full());
+        if !self.is_short_of_space {
+            return received;
+        }
+        if let (Err(error), false) = (&received, was_short) {
+            log::warn!("no space for the leader's snapshot: {error}; it is asked for again");
+        }
+        self.receiving = None;
+        self.wal.abandon_snapshot(SnapshotKind::Incoming)
+    }
+
+    /// Writes a piece of a leader's snapshot, and installs it with the last one.
+    fn write_chunk(&mut self, chunk: SnapshotChunk) -> Result<(), WalError> {
         // A leader goes on to newer snapshots, never back: a chunk of an older one is late.
         let is_late = |receiving: &Receiving| {
             receiving.term == chunk.term && receiving.position > chunk.position

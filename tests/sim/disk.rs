@@ -41,6 +41,7 @@ struct State {
     segments_removed: u64,
     snapshots_refused: u64,
     snapshots_set_aside: u64,
+    incoming_given_up: u64,
     hash: u64,
     rng: fastrand::Rng,
 }
@@ -107,6 +108,11 @@ impl SimDisk {
     /// Damaged snapshots that were taken out of use so far.
     pub fn snapshots_set_aside(&self) -> u64 {
         self.state.borrow().snapshots_set_aside
+    }
+
+    /// Snapshots of leaders that were removed before they were whole, on a full disk.
+    pub fn incoming_given_up(&self) -> u64 {
+        self.state.borrow().incoming_given_up
     }
 
     /// Flips a bit under whoever uses the file.
@@ -301,7 +307,10 @@ impl Disk for SimDisk {
         let result = self.begin(Operation::Name, name.as_bytes());
         if result.is_ok() || self.is_done_all_the_same() {
             self.mem.remove(name)?;
-            self.state.borrow_mut().segments_removed += u64::from(name.starts_with("wal-"));
+            let mut state = self.state.borrow_mut();
+            state.segments_removed += u64::from(name.starts_with("wal-"));
+            let is_given_up = state.is_full && name.starts_with("snapshot-incoming");
+            state.incoming_given_up += u64::from(is_given_up);
         }
         result
     }
