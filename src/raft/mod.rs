@@ -370,6 +370,14 @@ impl Raft {
         }
     }
 
+    /// Loses what is to be sent, and pieces of snapshots that came, as a network may: for a turn that
+    /// cannot come to its end.
+    pub fn drop_messages(&mut self) {
+        self.snapshot_chunks.clear();
+        self.messages.clear();
+        self.early_messages.clear();
+    }
+
     /// All of the outstanding `Ready` is on disk.
     pub fn persisted(&mut self) {
         let (hard_state, last) = self.persisting.take().expect("a Ready is outstanding");

@@ -53,7 +53,7 @@ impl Watch {
         let since = *self.leaderless_since.get_or_insert(now);
         if !self.told_leaderless && now - since >= config.election * 2 * ELECTIONS_MAX {
             self.told_leaderless = true;
-            tell_leaderless(config, links, now - since);
+            tell_leaderless(config, raft.is_damaged(), links, now - since);
         }
     }
 
@@ -101,12 +101,26 @@ fn tell_place(config: &Config, (role, term, leader): Place) {
     }
 }
 
-fn tell_leaderless(config: &Config, links: &Links, since: Duration) {
+/// Members that reach each other and elect nobody have lost something: the line has to send its reader
+/// there.
+fn tell_leaderless(config: &Config, is_damaged: bool, links: &Links, since: Duration) {
+    let damage = if is_damaged {
+        "; this node has lost data and does not vote"
+    } else if links.peers_connected() >= config.members.len() / 2 {
+        "; as these do, some of them may have lost data, and do not vote: see their logs"
+    } else {
+        ""
+    };
+    let advice = if damage.is_empty() {
+        ""
+    } else {
+        "; if a majority has, only a sound copy of a data folder helps, and nothing is made up until then"
+    };
     let members = config.members.len();
     let states: Vec<String> =
         links.peer_states().iter().map(|(_, name, state)| format!("{name} {state}")).collect();
     warn!(
-        "{} has had no leader for {:.0} s; {} of {members} members must reach each other: {}",
+        "{} has had no leader for {:.0} s; {} of {members} members must reach each other: {}{damage}{advice}",
         config.name,
         since.as_secs_f64(),
         members / 2 + 1,

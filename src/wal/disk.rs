@@ -10,7 +10,7 @@
 //! - after an error of a write or a sync, nothing is known of what it should have made durable.
 
 use super::WalError;
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
 use rustix::io::{Errno, retry_on_intr};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -51,7 +51,18 @@ pub trait Disk {
 
     fn remove(&mut self, name: &str) -> io::Result<()>;
 
+    /// Cuts a file that nobody reads any more down to `bytes`, so that removing it takes no long time at
+    /// once. A disk on which it never does need not.
+    fn shrink(&mut self, _name: &str, _bytes: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     fn sync_dir(&mut self) -> io::Result<()>;
+
+    /// Room for further files; `None` if nobody knows.
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
 
     /// How a message calls a file, or with an empty name the folder.
     fn path(&self, name: &str) -> PathBuf;
@@ -174,8 +185,17 @@ impl Disk for FileDisk {
         fs::remove_file(self.path(name))
     }
 
+    fn shrink(&mut self, name: &str, bytes: u64) -> io::Result<()> {
+        OpenOptions::new().write(true).open(self.path(name))?.set_len(bytes)
+    }
+
     fn sync_dir(&mut self) -> io::Result<()> {
         self.handle.sync_all()
+    }
+
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        let room = fstatvfs(&self.handle)?;
+        Ok(Some(room.f_bavail.saturating_mul(room.f_frsize)))
     }
 
     fn path(&self, name: &str) -> PathBuf {
