@@ -8,6 +8,9 @@ use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 
+/// Room on a disk that is not full: more than anybody wants.
+const FREE_BYTES: u64 = 1 << 40;
+
 /// What an armed disk will do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
@@ -321,6 +324,10 @@ impl Disk for SimDisk {
             self.mem.sync_dir()?;
         }
         result
+    }
+
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        Ok(Some(if self.is_full() { 0 } else { FREE_BYTES }))
     }
 
     fn path(&self, name: &str) -> PathBuf {
