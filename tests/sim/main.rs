@@ -15,6 +15,7 @@ mod damage;
 mod disk;
 mod diverge;
 mod faults;
+mod full_disk;
 mod history;
 mod image;
 mod invariants;

@@ -165,6 +165,8 @@ pub struct World {
     pub transfers: Transfers,
     /// The connection of the next transfer of a snapshot breaks after so many more pieces.
     pub cut_transfer_after: Option<u32>,
+    /// The disk of whoever is sent a snapshot next has no room for it.
+    pub next_receiver_is_full: bool,
     pub clients: Clients,
     pub judge: Judge,
     pub faults: Counts,
@@ -252,6 +254,7 @@ impl World {
             network: Network::new(rng.fork()),
             transfers: Transfers::new(),
             cut_transfer_after: None,
+            next_receiver_is_full: false,
             clients: Clients::new(&swarm, rng.fork()),
             judge: Judge::new(1..=swarm.nodes),
             faults,
@@ -426,7 +429,7 @@ impl World {
     pub fn heal(&mut self) {
         self.trace.event(self.now, &[4], || "everything is healed".to_owned());
         self.is_healed = true;
-        self.cut_transfer_after = None;
+        (self.cut_transfer_after, self.next_receiver_is_full) = (None, false);
         self.network.unblock_all();
         self.network.end_lag();
         self.choose_core();
