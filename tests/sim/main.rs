@@ -40,7 +40,7 @@ use world::{Report, run};
 
 /// How many runs there are unless it is said.
 const RUNS: u64 = 500;
-/// So many runs meet every kind of fault: the rarest ones are in 1 run out of 30.
+/// So many runs meet every kind of fault: the rarest ones are in 1 run out of 35.
 const RUNS_THAT_MEET_ALL: u64 = 500;
 /// How many are run twice.
 const REPEATED: u64 = 10;
