@@ -4,6 +4,7 @@
 //!
 //! - [`codec`]: bytes to fields and back
 //! - [`raft`]: consensus, pure
+//! - [`payload`]: what log entries carry, as bytes
 //! - [`kv`]: the state machine, pure
 //! - [`node`]: a Raft node with its state machine and waiting requests, pure
 //! - [`protocol`]: bytes to messages and back, pure
@@ -25,6 +26,7 @@ pub mod config;
 pub mod kv;
 pub mod net;
 pub mod node;
+pub mod payload;
 pub mod protocol;
 pub mod raft;
 pub mod replica;

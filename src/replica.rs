@@ -13,6 +13,7 @@ use crate::raft::{
 };
 use crate::wal::{Disk, Recovered, SnapshotFile, SnapshotKind, Wal, WalConfig, WalError};
 use std::fmt;
+use std::rc::Rc;
 
 /// Turns between two attempts to make the reserve on a full disk again.
 const FILL_RESERVE_TURNS: u64 = 64;
@@ -81,6 +82,7 @@ impl<D: Disk> Replica<D> {
         let restored = Restored {
             hard_state,
             snapshot: snapshot.map(|file| file.position),
+            membership: Rc::clone(machine.membership()),
             base,
             entries,
             lost_in_term,

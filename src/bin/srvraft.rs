@@ -4,6 +4,7 @@
 
 use raftkv::config::{Config, Invocation, UsageError};
 use raftkv::node;
+use raftkv::raft::node_id;
 use raftkv::replica::Replica;
 use raftkv::server::{Server, ServerError};
 use raftkv::wal::{FileDisk, Identity, WalConfig};
@@ -38,15 +39,18 @@ fn run(config: Config) -> Result<(), ServerError> {
     let identity = Identity::load_or_create(
         &mut disk,
         cluster_id(&config.cluster),
-        config.id,
+        config.number,
         &config.name,
-        fastrand::u64(1..),
+        fastrand::u64(1..1 << 48),
     )
     .map_err(ServerError::Wal)?;
     let seed = fastrand::u64(..);
     let node = node::Config {
-        raft: config.raft(seed),
-        addresses: config.members.iter().map(|(id, member)| (*id, member.address())).collect(),
+        raft: config.raft(node_id(config.number, identity.incarnation), seed),
+        name: config.name.clone(),
+        address: config.advertise.clone(),
+        initial: config.members.iter().map(|(number, m)| (*number, m.name.clone())).collect(),
+        auto_members: config.auto_members,
         limits: config.limits,
         forward_timeout_ticks: config.ticks(config.request_timeout),
         snapshot_log_bytes: config.snapshot_log_bytes,

@@ -29,7 +29,7 @@ mod route;
 pub use address::parse_address;
 pub use error::{ClientError, ServerReason, Why, joined};
 
-use crate::kv::{Answer, Command, Outcome, Refusal, Request, RequestId, WriteOp};
+use crate::kv::{Answer, Command, MemberRequest, Outcome, Refusal, Request, RequestId, WriteOp};
 use crate::net::ResolverConfig;
 use crate::protocol::client::{ReplyBody, RequestBody};
 use crate::raft::{Index, NodeId};
@@ -111,6 +111,15 @@ pub struct Digest {
     /// The log index of the state.
     pub index: Index,
     pub leader: NodeId,
+}
+
+/// A change of who belongs to the cluster, or of who leads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemberChanged {
+    /// The log index of the change.
+    pub index: Index,
+    /// Who leads now, by number.
+    pub leader: u64,
 }
 
 /// What the observer is told: each change once, not each attempt.
@@ -238,6 +247,16 @@ impl Client {
         }
     }
 
+    /// Changes who belongs to the cluster, or who leads it. Not repeated once it may have been done, as a second
+    /// time is another change.
+    pub fn member(&mut self, request: MemberRequest) -> Result<MemberChanged, ClientError> {
+        let mut call = Call::once(self.config.total_timeout);
+        match self.ask(Request::Member(request), &mut call)? {
+            Answer::Member { index, leader } => Ok(MemberChanged { index, leader }),
+            other => Err(self.nonsense(&other, true)),
+        }
+    }
+
     /// What one server says of itself: names and values. One attempt, no redirects; the error is why there
     /// is no answer.
     pub fn status(&mut self, server: &str) -> Result<Vec<(String, String)>, String> {
@@ -330,6 +349,7 @@ impl Client {
             Answer::Value { .. } => "a value",
             Answer::Written { .. } => "the outcome of another kind of write",
             Answer::Digest { .. } => "a digest",
+            Answer::Member { .. } => "a change of the members",
             Answer::Failed(_) => "a failure",
         };
         self.give_up(Why::Nonsense(what.to_owned()), may_be_done)

@@ -51,6 +51,14 @@ pub struct Server<D: Disk> {
     next_tick: Instant,
     requests: u64,
     slowest_flush: Duration,
+    stopping: Option<Stopping>,
+}
+
+/// A signal has asked for the end.
+#[derive(Debug, Clone, Copy)]
+struct Stopping {
+    signal: i32,
+    until: Instant,
 }
 
 /// Who waits for an answer.
@@ -114,6 +122,7 @@ impl<D: Disk> Server<D> {
             started: now,
             requests: 0,
             slowest_flush: Duration::ZERO,
+            stopping: None,
         })
     }
 
@@ -125,10 +134,13 @@ impl<D: Disk> Server<D> {
             let deadline = if self.replica.has_work() { now } else { self.next_tick };
             self.links.net.wait(deadline, now, &mut events).map_err(ServerError::Poll)?;
             let now = Instant::now();
-            let mut signal = None;
             for event in events.drain(..) {
                 match event {
-                    NetEvent::Signal(number) => signal = Some(number),
+                    // The second one asks for no patience.
+                    NetEvent::Signal(number) if self.stopping.is_some() => {
+                        return self.stop(number);
+                    }
+                    NetEvent::Signal(number) => self.begin_to_stop(number, now),
                     event => self.handle(event, now),
                 }
             }
@@ -140,8 +152,8 @@ impl<D: Disk> Server<D> {
             self.flush()?;
             self.resume();
             self.links.net.push();
-            if let Some(number) = signal {
-                return self.stop(number);
+            if let Some(stopping) = self.stopping.filter(|stopping| self.may_stop(*stopping, now)) {
+                return self.stop(stopping.signal);
             }
         }
     }
@@ -154,8 +166,8 @@ impl<D: Disk> Server<D> {
                 self.talks.insert(conn, Talk::AwaitingWelcome { peer, magic_seen: false });
             }
             NetEvent::DialFailed { peer, refused, reason } => {
-                if self.links.dial_failed(peer, refused, &reason) {
-                    self.replica.inputs().peer_process_ended(peer);
+                if let Some(ended) = self.links.dial_failed(peer, refused, &reason) {
+                    self.replica.inputs().peer_process_ended(ended);
                 }
             }
             NetEvent::Closed { conn, by_other_side, reason, .. } => {
@@ -203,6 +215,7 @@ impl<D: Disk> Server<D> {
             self.close(conn, "it does not read what it is sent", now);
         }
         self.slowest_flush = self.slowest_flush.max(now - begun);
+        self.links.follow(self.replica.node(), now);
         self.watch.look(&self.config, self.replica.node(), &self.links, now);
         self.watch.look_at_flush(now - begun, now);
         Ok(())
@@ -278,9 +291,27 @@ impl<D: Disk> Server<D> {
             || self.awaited_bytes >= AWAITED_BYTES_MAX.div_ceil(divisor)
     }
 
-    /// SIGTERM or SIGINT: what waits is answered with what is known, and the process ends.
+    /// SIGTERM or SIGINT: a leader hands over first, and what waits is answered, for as long as that may take.
+    fn begin_to_stop(&mut self, signal: i32, now: Instant) {
+        let name = &self.config.name;
+        match self.replica.inputs().hand_over(None) {
+            Ok(_) => info!("{name} hands over and stops: {}", net::signal_name(signal)),
+            Err(_) => info!("{name} stops: {}", net::signal_name(signal)),
+        }
+        // Of the longest election timeouts one for the successor, and one for its first answers.
+        let until = now + self.config.election * 4;
+        self.stopping = Some(Stopping { signal, until });
+    }
+
+    fn may_stop(&self, stopping: Stopping, now: Instant) -> bool {
+        let raft = self.replica.node().raft();
+        let is_over = !raft.is_handing_over() && (!raft.is_leader() || self.asked.is_empty());
+        now >= stopping.until || (is_over && self.asked.is_empty())
+    }
+
+    /// What still waits is answered with what is known, and the process ends.
     fn stop(mut self, signal: i32) -> Result<(), ServerError> {
-        info!("{} stops: {}", self.config.name, net::signal_name(signal));
+        info!("{} ends: {}", self.config.name, net::signal_name(signal));
         let tickets: Vec<(usize, bool)> =
             self.asked.iter().map(|(ticket, asked)| (ticket, asked.is_write)).collect();
         for (ticket, is_write) in tickets {
