@@ -270,6 +270,10 @@ impl Raft {
         self.hard_state_unwritten = true;
         self.append_entry(Entry { term: 1, index: 1, payload: Payload::Members(membership) });
         self.restart_election_timer();
+        // One of them need not wait long: nobody leads yet. It gives the others the time to hear of it.
+        if self.membership().voters().next() == Some(self.config.id) {
+            self.election_timeout_ticks = 2 * self.config.heartbeat_ticks;
+        }
     }
 
     /// At the leader: proposes the membership that the change makes of the present one.
