@@ -41,8 +41,16 @@ macro_rules! targets {
     };
 }
 
-const TARGETS: [Target; 7] =
-    targets![client_messages, commands, frames, hello, peer_messages, text_commands, wal_recovery];
+const TARGETS: [Target; 8] = targets![
+    client_messages,
+    commands,
+    frames,
+    hello,
+    peer_messages,
+    snapshot_loading,
+    text_commands,
+    wal_recovery
+];
 
 fn fuzz(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(path)

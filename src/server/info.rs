@@ -112,6 +112,7 @@ impl<D: Disk> Server<D> {
             ("raft_snapshot_bytes", newest.map_or(0, |file| file.payload_bytes).to_string()),
             ("raft_damaged", u8::from(raft.is_damaged()).to_string()),
             ("slowest_flush_milliseconds", self.slowest_flush.as_millis().to_string()),
+            ("slowest_turn_milliseconds", self.slowest_turn.as_millis().to_string()),
         ])
     }
 

@@ -51,6 +51,8 @@ pub struct Server<D: Disk> {
     next_tick: Instant,
     requests: u64,
     slowest_flush: Duration,
+    /// Of all turns, what goes on between two waits.
+    slowest_turn: Duration,
     stopping: Option<Stopping>,
 }
 
@@ -122,6 +124,7 @@ impl<D: Disk> Server<D> {
             started: now,
             requests: 0,
             slowest_flush: Duration::ZERO,
+            slowest_turn: Duration::ZERO,
             stopping: None,
         })
     }
@@ -152,6 +155,7 @@ impl<D: Disk> Server<D> {
             self.flush()?;
             self.resume();
             self.links.net.push();
+            self.slowest_turn = self.slowest_turn.max(now.elapsed());
             if let Some(stopping) = self.stopping.filter(|stopping| self.may_stop(*stopping, now)) {
                 return self.stop(stopping.signal);
             }

@@ -148,3 +148,52 @@ pub fn wal_recovery() -> Vec<Seed> {
         injured("copied-files", [[7, 0, 0, 0, 2, 0], [7, 0, 0, 0, 0, 0], none], &segments),
     ]
 }
+
+pub fn snapshot_loading() -> Vec<Seed> {
+    let put = |out: &mut Vec<u8>, key: &[u8], value: &[u8]| {
+        raftkv::codec::put_blob(out, key);
+        raftkv::codec::put_blob(out, value);
+    };
+    let mut pairs = Vec::new();
+    put(&mut pairs, b"a", b"1");
+    put(&mut pairs, b"ab", b"");
+    put(&mut pairs, b"b", &[b'x'; 70]);
+    let mut out_of_order = pairs.clone();
+    put(&mut out_of_order, b"a", b"again");
+    let none: [u8; 5] = [4, 0, 0, 0, 0];
+    // One that has executed nothing: id 3, sequence 0, used at 3.
+    let session: &[u8] = &[
+        29, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0,
+    ];
+    let claimed =
+        |name, pieces: &[u8; 3], rest: &[&[u8]]| seed(name, &[&[1], pieces, &[1], &rest.concat()]);
+    // Entries, the two snapshots, whether the log is compacted; then commands.
+    let commands: [&[u8]; 7] = [
+        &[18, 3, 5, 1],
+        &[2],
+        &[4, 1, 3, b'o', b'n', b'e'],
+        &[5, 1, 1, 2, 1, b'2'],
+        &[8, 3, 0, 0, 0, 0, 0, 0, 0, 9],
+        &[4, 2, 60],
+        &[b'v'; 60],
+    ];
+    let injured =
+        |name, injuries: [[u8; 4]; 2]| seed(name, &[&[0], &injuries.concat(), &commands.concat()]);
+    let sound = [0; 4];
+    vec![
+        claimed("empty", &FAST, &[&none]),
+        claimed("pairs", &FAST, &[&none, &pairs]),
+        claimed("pairs-slowly", &SLOW, &[&none, &pairs]),
+        claimed("session", &[6, 40, 99], &[session, &pairs]),
+        claimed("out-of-order", &FAST, &[&none, &out_of_order]),
+        claimed("cut-short", &FAST, &[&none, &pairs[..pairs.len() - 1]]),
+        injured("sound", [sound; 2]),
+        injured("flipped-bit", [[1, 1, 0, 70], sound]),
+        injured("both-cut", [[2, 0, 0, 80], [2, 1, 0, 3]]),
+        injured("longer", [[3, 1, 0, 9], sound]),
+        injured("lost-sector", [[4, 1, 0, 64], sound]),
+        injured("both-lost", [[5, 0, 0, 0], [5, 0, 0, 0]]),
+        injured("renamed", [[6, 0, 0, 40], sound]),
+        injured("unfinished", [[7, 0, 0, 0], [7, 1, 0, 1]]),
+    ]
+}

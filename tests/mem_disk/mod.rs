@@ -58,6 +58,13 @@ enum NameChange {
     Remove(String),
 }
 
+/// What a power cut may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsynced {
+    Name,
+    SectorOf(usize),
+}
+
 /// Operations so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -150,22 +157,34 @@ impl MemDisk {
     pub fn corrupt(&self, name: &str, at: usize) {
         let mut state = self.0.borrow_mut();
         let id = state.names[name];
-        state.files[id].written[at] ^= 1;
-        state.files[id].durable[at] ^= 1;
+        let FileState { written, durable, .. } = &mut state.files[id];
+        written[at] ^= 1;
+        if let Some(byte) = durable.get_mut(at) {
+            *byte ^= 1;
+        }
     }
 
     /// The state after a power cut: of each unsynced sector and name, `survives` says which is on disk.
     pub fn after_power_cut(&self, mut survives: impl FnMut() -> bool) -> MemDisk {
+        self.after_power_cut_of(|_| survives())
+    }
+
+    /// The same, and `survives` is told what is in question: all names first, then each file's sectors, and
+    /// both in the order in which a log would write them.
+    pub fn after_power_cut_of(&self, mut survives: impl FnMut(Unsynced) -> bool) -> MemDisk {
         let state = self.0.borrow();
         let mut names = state.durable_names.clone();
         for change in &state.unsynced_names {
-            if survives() {
+            if survives(Unsynced::Name) {
                 apply(&mut names, change);
             }
         }
         let files: Files = names
             .into_iter()
-            .map(|(name, id)| (name, state.files[id].after_power_cut(&mut survives)))
+            .map(|(name, id)| {
+                let bytes = state.files[id].after_power_cut(|| survives(Unsynced::SectorOf(id)));
+                (name, bytes)
+            })
             .collect();
         MemDisk::holding(&files)
     }
@@ -245,7 +264,7 @@ impl FileState {
         durable[start..end].copy_from_slice(&written[start..end]);
     }
 
-    fn after_power_cut(&self, survives: &mut impl FnMut() -> bool) -> Vec<u8> {
+    fn after_power_cut(&self, mut survives: impl FnMut() -> bool) -> Vec<u8> {
         let mut bytes = self.durable.clone();
         for &sector in &self.dirty {
             if survives() {

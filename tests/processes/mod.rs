@@ -105,6 +105,10 @@ impl Cluster {
         fs::read_to_string(self.log_path(node)).unwrap_or_default()
     }
 
+    pub fn process_id(&self, node: usize) -> u32 {
+        self.nodes[node].as_ref().expect("the node runs").id()
+    }
+
     fn signal(&self, node: usize, signal: Signal) {
         let child = self.nodes[node].as_ref().expect("the node runs");
         let pid = Pid::from_child(child);

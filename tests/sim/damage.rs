@@ -10,6 +10,7 @@
 //! of the log when files get lost: nothing on that disk can tell that it was ever there.
 
 use super::faults::Fault;
+use super::image::{newest_snapshot, snapshot_name};
 use super::world::{Health, World};
 use crate::mem_disk::Files;
 use raftkv::raft::NodeId;
@@ -21,17 +22,36 @@ impl World {
             return;
         }
         let mut files = self.host(id).disk.files();
-        let struck = match self.nemesis.u32(0..6) {
-            0 => self.lose_segment(&mut files),
-            1 => self.lose_snapshot(&mut files),
-            2 => self.misplace_snapshot(&mut files),
-            _ => self.flip_bit(&mut files),
+        let struck = match self.nemesis.u32(0..10) {
+            0 | 1 => self.lose_segment(&mut files),
+            2 | 3 => self.lose_snapshot(&mut files),
+            4 | 5 => self.misplace_snapshot(&mut files),
+            _ => None,
         };
+        let struck = struck.or_else(|| self.flip_bit(&mut files));
         let Some((fault, name)) = struck else { return };
         self.trace.event(self.now, &[6, id], || format!("{id}: {fault:?} {name}"));
         self.faults.add(fault);
         let host = self.host(id);
         host.disk.replace(&files);
+        host.health = Health::Struck;
+    }
+
+    /// Perhaps a bit flips under a running process. It reads snapshots when it sends them, and its log not
+    /// before its next start.
+    pub fn strike_files_in_use(&mut self, id: NodeId) {
+        let id = self.transfer_under_way().map_or(id, |(from, _)| from);
+        if !self.is_up(id) || self.host(id).health != Health::Whole || !self.may_be_struck(id) {
+            return;
+        }
+        let newest = self.process_ref(id).map(|process| newest_snapshot(&process.replica));
+        let Some(newest) = newest.filter(|position| position.index > 0) else { return };
+        let (name, files) = (snapshot_name(newest), self.host(id).disk.files());
+        let at = self.nemesis.usize(0..files[&name].len());
+        self.trace.event(self.now, &[11, id], || format!("{id}: bit flips in {name}, byte {at}"));
+        self.faults.add(Fault::BitFlippedInUse);
+        let host = self.host(id);
+        host.disk.corrupt(&name, at);
         host.health = Health::Struck;
     }
 

@@ -1,8 +1,8 @@
 //! The disk of a simulated machine: `MemDisk`, with an operation now and then that fails, or at which the
 //! process ends, and with the ends that processes and machines come to.
 
-use crate::mem_disk::{Files, MemDisk};
-use raftkv::wal::Disk;
+use crate::mem_disk::{Files, MemDisk, Unsynced};
+use raftkv::wal::{Disk, SET_ASIDE};
 use std::cell::RefCell;
 use std::io;
 use std::path::PathBuf;
@@ -40,6 +40,7 @@ struct State {
     operations: u64,
     segments_removed: u64,
     snapshots_refused: u64,
+    snapshots_set_aside: u64,
     hash: u64,
     rng: fastrand::Rng,
 }
@@ -56,6 +57,8 @@ pub struct SimDisk {
 pub struct PowerCut {
     pub kept: usize,
     pub lost: usize,
+    /// What was written later is kept, and something earlier is not.
+    pub is_reordered: bool,
 }
 
 impl SimDisk {
@@ -101,6 +104,16 @@ impl SimDisk {
         self.state.borrow().snapshots_refused
     }
 
+    /// Damaged snapshots that were taken out of use so far.
+    pub fn snapshots_set_aside(&self) -> u64 {
+        self.state.borrow().snapshots_set_aside
+    }
+
+    /// Flips a bit under whoever uses the file.
+    pub fn corrupt(&self, name: &str, at: usize) {
+        self.mem.corrupt(name, at);
+    }
+
     pub fn has_durably(&self, name: &str) -> bool {
         self.mem.has_durably(name)
     }
@@ -132,9 +145,16 @@ impl SimDisk {
             _ => state.rng.f64(),
         };
         let mut cut = PowerCut::default();
-        self.mem = self.mem.after_power_cut(|| {
+        let mut lost_of: Option<Unsynced> = None;
+        self.mem = self.mem.after_power_cut_of(|part| {
             let survives = state.rng.f64() < survival;
-            *(if survives { &mut cut.kept } else { &mut cut.lost }) += 1;
+            if survives {
+                cut.kept += 1;
+                cut.is_reordered |= lost_of == Some(part);
+            } else {
+                cut.lost += 1;
+                lost_of = Some(part);
+            }
             survives
         });
         if state.is_full {
@@ -268,6 +288,7 @@ impl Disk for SimDisk {
         let result = self.begin(Operation::Name, to.as_bytes());
         if result.is_ok() || self.is_done_all_the_same() {
             self.mem.rename(from, to)?;
+            self.state.borrow_mut().snapshots_set_aside += u64::from(to == SET_ASIDE);
         }
         result
     }

@@ -48,14 +48,17 @@ faults! {
     SyncRefused: "sync refused",
     UnsyncedForgotten: "power cut: unsynced data gone",
     UnsyncedTorn: "power cut: a part of unsynced data kept",
+    UnsyncedReordered: "power cut: later data kept, earlier gone",
     DiskFull: "disk full",
     TurnHeld: "disk full: a turn waits for room",
     SnapshotGivenUp: "disk full: a snapshot is given up",
     EndedByFullDisk: "disk full: a process ends or cannot start",
     BitFlipped: "bit flipped in a file",
+    BitFlippedInUse: "bit flipped in a file that is in use",
     SegmentLost: "file of the log lost",
     SnapshotLost: "snapshot lost",
     SnapshotMisplaced: "snapshot under another one's name",
+    SnapshotRefused: "seen: a snapshot in use found to be damaged",
     FoundDamaged: "seen: a start finds that something is lost",
     FoundHarmless: "seen: a start finds that nothing is lost",
     FellBack: "seen: an older snapshot takes the place of the newest",
@@ -71,36 +74,51 @@ faults! {
     ClockDrift: "clocks drift",
 }
 
+/// How often a fault happened, and in how many runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Count {
+    times: u64,
+    runs: u64,
+}
+
 /// How often each fault happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Counts([u64; Fault::ALL.len()]);
+pub struct Counts([Count; Fault::ALL.len()]);
 
 impl Default for Counts {
     fn default() -> Self {
-        Counts([0; Fault::ALL.len()])
+        Counts([Count::default(); Fault::ALL.len()])
     }
 }
 
 impl Counts {
+    /// In one run.
     pub fn add(&mut self, fault: Fault) {
-        self.0[fault as usize] += 1;
+        let count = &mut self.0[fault as usize];
+        *count = Count { times: count.times + 1, runs: 1 };
     }
 
+    /// Takes in those of other runs.
     pub fn merge(&mut self, other: &Counts) {
-        self.0.iter_mut().zip(other.0).for_each(|(sum, count)| *sum += count);
+        for (sum, count) in self.0.iter_mut().zip(other.0) {
+            sum.times += count.times;
+            sum.runs += count.runs;
+        }
     }
 
     /// The kinds that never happened.
     pub fn missing(&self) -> Vec<&'static str> {
-        let missing = Fault::ALL.iter().filter(|(fault, _)| self.0[*fault as usize] == 0);
+        let missing = Fault::ALL.iter().filter(|(fault, _)| self.0[*fault as usize].runs == 0);
         missing.map(|(_, words)| *words).collect()
     }
 }
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:>10} {:>8}", "times", "in runs")?;
         for (fault, words) in Fault::ALL {
-            writeln!(f, "{:>10}  {words}", self.0[*fault as usize])?;
+            let Count { times, runs } = self.0[*fault as usize];
+            writeln!(f, "{times:>10} {runs:>8}  {words}")?;
         }
         Ok(())
     }
@@ -123,9 +141,10 @@ pub enum Strike {
     ClockFast,
     ClockStops,
     DiskFull,
+    Rot,
 }
 
-const STRIKES: [(Strike, Micros); 13] = [
+const STRIKES: [(Strike, Micros); 14] = [
     (Strike::Partition, 500 * MS),
     (Strike::Reset, 400 * MS),
     (Strike::Kill, 900 * MS),
@@ -139,6 +158,7 @@ const STRIKES: [(Strike, Micros); 13] = [
     (Strike::ClockFast, 700 * MS),
     (Strike::ClockStops, 700 * MS),
     (Strike::DiskFull, 900 * MS),
+    (Strike::Rot, 400 * MS),
 ];
 
 /// What one run is like. Probabilities are of one message, request or restart.
@@ -147,6 +167,10 @@ pub struct Swarm {
     pub nodes: u64,
     /// How long faults happen, before the cluster is healed and judged.
     pub duration: Micros,
+    /// What strikes does so for a while, and then lets the cluster recover for a while: one that never has
+    /// a leader has nothing to lose.
+    pub storm: Micros,
+    pub lull: Micros,
     pub heartbeat_ticks: u32,
     pub election_ticks: u32,
     pub append_bytes_max: usize,
@@ -208,6 +232,20 @@ impl Mood {
         self.rng.f64() < self.share
     }
 
+    /// Those that the run has, in a storm one after the other within 20 to 300 ms in the mean: how much a cluster
+    /// has to bear is not to depend on how many kinds there are.
+    fn strikes(&mut self, rng: &mut fastrand::Rng) -> Vec<(Strike, Micros)> {
+        let mut strikes: Vec<(Strike, f64)> = STRIKES
+            .iter()
+            .map(|(strike, every)| (*strike, *every as f64 * (0.5 + rng.f64())))
+            .collect();
+        strikes.retain(|_| self.has());
+        let rate: f64 = strikes.iter().map(|(_, every)| 1.0 / every).sum();
+        let gap = (20.0 + 280.0 * rng.f64()) * MS as f64;
+        let slowing = gap * rate;
+        strikes.iter().map(|(strike, every)| (*strike, (every * slowing) as Micros)).collect()
+    }
+
     fn probability(&mut self, typical: f64) -> f64 {
         let drawn = typical * 2.0 * self.rng.f64() * self.intensity;
         if self.has() { drawn.min(0.5) } else { 0.0 }
@@ -219,16 +257,12 @@ impl Swarm {
         let mut mood = Mood::draw(rng);
         let base = [200, 500, 2 * MS, 8 * MS][rng.usize(0..4)];
         let election_ticks = rng.u32(10..=20);
-        let strikes = STRIKES
-            .iter()
-            .filter_map(|(strike, every)| {
-                let every = *every as f64 * (0.5 + rng.f64()) / mood.intensity;
-                mood.has().then_some((*strike, every as Micros))
-            })
-            .collect();
+        let strikes = mood.strikes(rng);
         Swarm {
             nodes: [1, 2, 3, 3, 3, 3, 3, 4, 4, 5, 5, 5, 5, 5][rng.usize(0..14)],
-            duration: rng.u64(SECOND..=8 * SECOND),
+            duration: rng.u64(2 * SECOND..=10 * SECOND),
+            storm: rng.u64(100..=1200) * MS,
+            lull: if rng.u32(0..6) == 0 { 0 } else { rng.u64(300..=2000) * MS },
             heartbeat_ticks: rng.u32(2..=4),
             election_ticks,
             append_bytes_max: rng.usize(1..=8) * 150,

@@ -96,6 +96,11 @@ pub fn newest_snapshot(replica: &Replica<SimDisk>) -> Position {
     replica.wal().snapshots().last().map(|file| file.position).unwrap_or_default()
 }
 
+/// What its file is called.
+pub fn snapshot_name(position: Position) -> String {
+    format!("snapshot-{:016x}-{:016x}", position.index, position.term)
+}
+
 /// The term of an entry of a log, of those before its beginning too.
 pub fn term_in(raft: &Raft, index: Index, committed: &[Term]) -> Option<Term> {
     if 0 < index && index < raft.log().before().index {

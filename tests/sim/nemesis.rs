@@ -1,7 +1,7 @@
 //! Where the faults strike.
 
 use super::disk::{Failure, Operation};
-use super::faults::{Fault, Strike};
+use super::faults::{Fault, Strike, Swarm};
 use super::world::{CrashPoint, Ending, Event, MS, Micros, World};
 use raftkv::raft::NodeId;
 
@@ -29,20 +29,30 @@ impl World {
         if self.is_healed {
             return;
         }
+        if self.is_lull() && strike != Strike::Heal {
+            return self.next_strike(strike, every);
+        }
         self.trace.event(self.now, &[3, strike as u64], || format!("strikes: {strike:?}"));
         let ids: Vec<NodeId> = self.ids().collect();
         let any = ids[self.nemesis.usize(0..ids.len())];
         let leader = ids.iter().copied().find(|id| self.leads(*id));
         // What happens to leaders is the most instructive.
         let id = leader.filter(|_| self.nemesis.u32(0..5) < 2).unwrap_or(any);
+        if strike == Strike::Heal {
+            return self.heal_partition();
+        }
+        self.strike_at(id, strike);
+        self.next_strike(strike, every);
+    }
+
+    fn strike_at(&mut self, id: NodeId, strike: Strike) {
+        let ids: Vec<NodeId> = self.ids().collect();
         match strike {
-            Strike::Heal => return self.heal_partition(),
             Strike::Partition if ids.len() == 1 => {}
             Strike::Partition => self.partition(&ids, id),
             Strike::Reset => {
                 let other = ids[self.nemesis.usize(0..ids.len())];
-                let pair = self.transfer_under_way().unwrap_or((id, other));
-                self.reset(pair.0, pair.1);
+                self.reset_any(id, other);
             }
             Strike::Kill | Strike::PowerCut if !self.is_up(id) => {}
             Strike::Kill => {
@@ -72,6 +82,13 @@ impl World {
                 let left = self.nemesis.u32(0..4);
                 self.host(id).disk.arm(failure, left);
             }
+            Strike::Rot => self.strike_files_in_use(id),
+            _ => self.strike_for_a_while(id, strike),
+        }
+    }
+
+    fn strike_for_a_while(&mut self, id: NodeId, strike: Strike) {
+        match strike {
             Strike::Pause => {
                 let until = self.now + self.nemesis.u64(20 * MS..=700 * MS);
                 self.pause(id, until);
@@ -96,8 +113,24 @@ impl World {
                 let until = self.now + self.nemesis.u64(50 * MS..=800 * MS);
                 self.stop_clock(id, until);
             }
+            _ => unreachable!("{strike:?} is over at once"),
         }
-        self.next_strike(strike, every);
+    }
+
+    /// A connection breaks at once, or the next transfer of a snapshot breaks in its middle.
+    fn reset_any(&mut self, id: NodeId, other: NodeId) {
+        if let Some((from, to)) = self.transfer_under_way() {
+            self.reset(from, to);
+        } else if self.nemesis.bool() {
+            self.cut_transfer_after = Some(self.nemesis.u32(0..4));
+        } else {
+            self.reset(id, other);
+        }
+    }
+
+    pub fn is_lull(&self) -> bool {
+        let Swarm { storm, lull, .. } = self.swarm;
+        self.now % (storm + lull) >= storm
     }
 
     fn fill_disk(&mut self, id: NodeId, until: Micros) {

@@ -29,6 +29,7 @@ pub struct Before {
     newest: Position,
     segments_removed: u64,
     snapshots_refused: u64,
+    snapshots_set_aside: u64,
     is_damaged: bool,
     is_out_of_space: bool,
 }
@@ -41,6 +42,7 @@ impl Before {
             newest: newest_snapshot(replica),
             segments_removed: disk.segments_removed(),
             snapshots_refused: disk.snapshots_refused(),
+            snapshots_set_aside: disk.snapshots_set_aside(),
             is_damaged: replica.wal().damaged().is_some(),
             is_out_of_space: replica.is_out_of_space(),
         }
@@ -53,11 +55,16 @@ impl World {
         let process = self.process_ref(id).expect("it is its turn");
         let after = Before::of(&process.replica, &self.hosts[id as usize - 1].disk);
         let mut seen = Vec::new();
-        if after.newest != before.newest {
+        if after.snapshots_set_aside > before.snapshots_set_aside {
+            seen.push(Fault::SnapshotRefused);
+        }
+        if after.newest > before.newest {
             let is_own = before.taking == Some(after.newest);
             seen.push(if is_own { Fault::SnapshotTaken } else { Fault::SnapshotInstalled });
         }
-        if after.snapshots_refused > before.snapshots_refused {
+        let was_taking =
+            before.taking.is_some() || after.snapshots_refused > before.snapshots_refused;
+        if was_taking && after.taking.is_none() && after.newest == before.newest {
             seen.push(Fault::SnapshotGivenUp);
         }
         if after.segments_removed > before.segments_removed {
@@ -81,6 +88,17 @@ impl World {
         under_way.map(|(pair, _)| *pair)
     }
 
+    fn cut_transfer(&mut self, from: NodeId, to: NodeId) {
+        match &mut self.cut_transfer_after {
+            None => {}
+            Some(0) => {
+                self.cut_transfer_after = None;
+                self.reset(from, to);
+            }
+            Some(left) => *left -= 1,
+        }
+    }
+
     pub fn note_piece(&mut self, from: NodeId, to: NodeId, message: &PeerMessage) {
         let PeerMessage::Raft(Message::InstallSnapshot {
             term,
@@ -100,7 +118,11 @@ impl World {
             is_last: *done,
             conn: self.network.conn(from, to),
         };
-        let Some(before) = self.transfers.insert((from, to), piece) else { return };
+        let before = self.transfers.insert((from, to), piece);
+        if !piece.is_last {
+            self.cut_transfer(from, to);
+        }
+        let Some(before) = before else { return };
         if before.transfer != piece.transfer {
             if !before.is_last {
                 self.faults.add(Fault::TransferReplaced);

@@ -2,7 +2,7 @@
 //! again, unless the disk itself has lost it; and then the node must know that.
 
 use super::disk::SimDisk;
-use super::image::{Image, newest_snapshot};
+use super::image::{Image, newest_snapshot, snapshot_name};
 use super::invariants::{Judge, View};
 use raftkv::node::PeerMessage;
 use raftkv::raft::{AppendOutcome, HardState, Message, NodeId, Position, Term};
@@ -26,8 +26,9 @@ impl Judge {
     }
 
     /// A flush is over: what its node takes for durable is held against what it says from now on.
-    pub fn flushed(&mut self, id: NodeId, replica: &Replica<SimDisk>) {
-        self.note_snapshot(id, newest_snapshot(replica));
+    /// With `is_struck` a snapshot that is on it may be damaged.
+    pub fn flushed(&mut self, id: NodeId, replica: &Replica<SimDisk>, is_struck: bool) {
+        self.note_snapshot(id, newest_snapshot(replica), is_struck);
         let committed = self.reference.terms();
         let raft = replica.node().raft();
         let view = self.views.get_mut(&id).expect("the node is a member");
@@ -46,13 +47,15 @@ impl Judge {
         self.look(id, replica.node());
     }
 
-    /// A snapshot is safe as soon as it has its name, and its log may follow later.
-    fn note_snapshot(&mut self, id: NodeId, newest: Position) {
+    /// A snapshot is safe as soon as it has its name, and its log may follow later. One that turns out to be
+    /// damaged costs nothing: the one before and the log have it all.
+    fn note_snapshot(&mut self, id: NodeId, newest: Position, is_struck: bool) {
         let committed = self.reference.terms();
         let durable = &mut self.views.get_mut(&id).expect("the node is a member").durable;
         if durable.snapshot != newest {
             assert!(self.reference.has(newest), "node {id} has a snapshot of {newest:?}");
-            assert!(durable.snapshot < newest, "node {id} goes back to a snapshot of {newest:?}");
+            let is_newer = durable.snapshot < newest;
+            assert!(is_newer || is_struck, "node {id} goes back to a snapshot of {newest:?}");
             durable.terms = durable.terms_under(newest, committed).to_vec();
             durable.snapshot = newest;
         }
@@ -76,7 +79,7 @@ impl Judge {
             } => {
                 let position = Position { index: *index, term: *term };
                 assert!(self.reference.has(position), "node {id} sends a snapshot of {position:?}");
-                let name = format!("snapshot-{index:016x}-{term:016x}");
+                let name = snapshot_name(position);
                 assert!(disk.has_durably(&name), "node {id} sends a snapshot that may be lost");
                 let whole = self.reference.snapshot(*index);
                 let rest = whole.get(*offset as usize..).expect("an offset in the snapshot");

@@ -32,7 +32,7 @@ impl World {
         }
         self.trace.event(self.now, &[5, id], || format!("{id} starts"));
         self.strike_files(id);
-        if self.nemesis.f64() < self.swarm.recovery_crash {
+        if self.nemesis.f64() < self.swarm.recovery_crash && !self.is_lull() {
             let left = self.nemesis.u32(0..10);
             self.host(id).disk.arm(Failure::Crash, left);
         }
@@ -255,7 +255,8 @@ impl World {
         let State::Up(process) = &self.hosts[id as usize - 1].state else {
             unreachable!("its turn")
         };
-        self.judge.flushed(id, &process.replica);
+        let is_struck = self.hosts[id as usize - 1].health == Health::Struck;
+        self.judge.flushed(id, &process.replica, is_struck);
         for (to, message) in &outgoing.messages {
             self.judge.check_sent(id, *to, message, &process.replica);
         }
@@ -326,7 +327,7 @@ impl World {
         let has_vote = outgoing.messages.iter().any(|(_, message)| is_vote(message));
         let is_special = has_vote || has_changed;
         let per = if is_special { CHANGES_PER_RECOVERY } else { FLUSHES_PER_RECOVERY };
-        if self.rng.u32(0..per) > 0 {
+        if self.rng.u32(0..per) > 0 || self.host(id).health == Health::Struck {
             return;
         }
         let image = self.host(id).disk.durable_image();
@@ -395,6 +396,9 @@ impl World {
                     (0, 1..) => self.faults.add(Fault::UnsyncedForgotten),
                     (1.., 1..) => self.faults.add(Fault::UnsyncedTorn),
                     _ => {}
+                }
+                if cut.is_reordered {
+                    self.faults.add(Fault::UnsyncedReordered);
                 }
             }
         }

@@ -133,7 +133,7 @@ pub enum State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
     Whole,
-    /// They were damaged, and no process has seen them since.
+    /// They were damaged, and no start has seen them since.
     Struck,
     /// Something was lost, and is not known to be back.
     Damaged,
@@ -161,6 +161,8 @@ pub struct World {
     pub hosts: Vec<Host>,
     pub network: Network,
     pub transfers: Transfers,
+    /// The connection of the next transfer of a snapshot breaks after so many more pieces.
+    pub cut_transfer_after: Option<u32>,
     pub clients: Clients,
     pub judge: Judge,
     pub faults: Counts,
@@ -241,6 +243,7 @@ impl World {
             hosts,
             network: Network::new(rng.fork()),
             transfers: Transfers::new(),
+            cut_transfer_after: None,
             clients: Clients::new(&swarm, rng.fork()),
             judge: Judge::new(1..=swarm.nodes),
             faults,
@@ -416,6 +419,7 @@ impl World {
     fn heal(&mut self) {
         self.trace.event(self.now, &[4], || "everything is healed".to_owned());
         self.is_healed = true;
+        self.cut_transfer_after = None;
         self.network.unblock_all();
         self.choose_core();
         let swarm = &mut self.swarm;

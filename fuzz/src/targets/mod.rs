@@ -8,5 +8,6 @@ pub mod hello;
 pub mod input;
 pub mod peer_messages;
 pub mod reply;
+pub mod snapshot_loading;
 pub mod text_commands;
 pub mod wal_recovery;

@@ -46,7 +46,7 @@ fn recover_injured(input: &mut Input<'_>) {
         assert_ne!(files, *sound, "a sound log is refused");
         return;
     };
-    let upto = states.iter().rposition(|state| state.model == found);
+    let upto = (0..states.len()).rev().find(|upto| is_held(&states[*upto..], &found));
     let upto = upto.unwrap_or_else(|| panic!("never written: {found:?}"));
     for (number, (before, after)) in states.iter().zip(&states[1..]).enumerate().skip(upto) {
         assert!(!is_intact(&before.files, &after.files, &files), "batch {} is cut off", number + 1);
@@ -57,6 +57,14 @@ fn recover_injured(input: &mut Input<'_>) {
 struct State {
     model: Model,
     files: Files,
+}
+
+/// Whether this is what the log held in the first of these states. The copy of the hard state is written beside
+/// the batch that changes it: the vote may be there, and the batch gone.
+fn is_held(states: &[State], found: &Model) -> bool {
+    let hard_states = states.iter().take(2).map(|state| state.model.hard_state);
+    states[0].model.entries == found.entries
+        && hard_states.into_iter().any(|h| h == found.hard_state)
 }
 
 /// Whether all that one batch wrote is there: it was written after everything before it was durable, so
