@@ -33,7 +33,7 @@ fn what_is_wrong_is_named_and_what_to_do_is_said() {
         ("raft-0 --peers ,", "no members"),
         ("raft-0 --peers 127.0.0.1:6000", "is not NAME=HOST:PORT"),
         ("raft-0 --peers raft-0=h:70000", "is not NAME=HOST:PORT"),
-        ("raft-0 --peers raft-1=h:1,raft-2=h:2", "raft-0 is not among the members raft-1, raft-2"),
+        ("raft-0 --peers raft-1=h:1,raft-2=h:2", "raft-0 is not among --peers"),
         ("raft-0 --peers raft-0=h:1,other-0=h:2", "names number 0 twice, raft-0 and other-0"),
         ("raft-0 --peers other-0=h:2", "raft-0 and other-0 have the same number"),
         ("raft-0 --peers raft-0=h:1 --heartbeat 50", "such as 50ms"),

@@ -183,7 +183,9 @@ fn a_forwarded_write_without_an_answer_is_unknown_and_a_read_not_done() {
         ask(&mut node, 7, put(b"a"));
         ask(&mut node, 8, get());
         let ids = forwarded(&turn(&mut node));
-        assert!(matches!(ids[..], [(2, first), (2, second)] if first != second), "{ids:?}");
+        let [(to, first), (to_as_well, second)] = ids[..] else { panic!("{ids:?}") };
+        assert_eq!((to, to_as_well), (node_of(2), node_of(2)));
+        assert_ne!(first, second);
         end(&mut node);
         let outgoing = turn(&mut node);
         let expected = [(7, FailureCode::OutcomeUnknown), (8, FailureCode::NoLeader)];

@@ -139,7 +139,7 @@ fn raft(message: Message) -> Example {
 fn hello_examples() -> Vec<(&'static str, Example)> {
     let peer = Role::Peer {
         node: 1,
-        incarnation: 0x0000_bbcc_ddee_ff00,
+        incarnation: 0xbbcc_ddee_ff00,
         name: "raft-1".to_owned(),
         standing: Standing::Empty,
         address: "raft-1.raft-service:6000".to_owned(),
@@ -159,7 +159,7 @@ fn hello_examples() -> Vec<(&'static str, Example)> {
                 role: peer,
             }),
         ),
-        ("welcome", Example::HelloReply(welcome(2, 0x1122_3344_5566_7788))),
+        ("welcome", Example::HelloReply(welcome(2, 0x3344_5566_7788))),
         ("refused", Example::HelloReply(HelloReply::Refused(refused))),
     ]
 }
@@ -292,7 +292,7 @@ fn conversation() -> Vec<(&'static str, Example)> {
     let put = command(15, 1, PUT);
     vec![
         ("talk-01-client", Example::Opening(client_hello("example"))),
-        ("talk-02-node", Example::OpeningReply(welcome(2, 0x1122_3344_5566_7788))),
+        ("talk-02-node", Example::OpeningReply(welcome(2, 0x3344_5566_7788))),
         ("talk-03-client", write(1, Command::OpenSession)),
         ("talk-04-node", written(1, 15, Outcome::SessionOpened { session: 15 })),
         ("talk-05-client", write(2, put)),
@@ -302,7 +302,7 @@ fn conversation() -> Vec<(&'static str, Example)> {
         ("talk-09-client", get(4)),
         ("talk-10-node", value(4, 16, Some(b"1"))),
         ("talk-11-client", Example::Opening(client_hello("example"))),
-        ("talk-12-node", Example::OpeningReply(welcome(1, 0x99aa_bbcc_ddee_ff00))),
+        ("talk-12-node", Example::OpeningReply(welcome(1, 0xbbcc_ddee_ff00))),
         ("talk-13-client", get(1)),
         ("talk-14-node", not_leader(1)),
     ]
