@@ -145,7 +145,7 @@ fn a_slip_in_a_list_of_members_does_not_fill_the_log_of_another() {
         cluster.start_node(node);
     }
     let peers = format!(
-        "raft-0={},raf-1={},raft-2={}",
+        "raf-0={},raf-1={},raft-2={}",
         cluster.address(0),
         cluster.address(1),
         cluster.address(2)
