@@ -188,6 +188,22 @@ fn a_node_without_a_leader_says_once_what_is_missing() {
 }
 
 #[test]
+fn a_leader_that_has_lost_its_majority_says_so() {
+    let mut cluster = Cluster::start(3, &QUICK);
+    let leader = cluster.await_leader();
+    for node in (0..3).filter(|node| *node != leader) {
+        cluster.kill(node);
+    }
+    await_condition("the leader to say that it is none any more", || {
+        let log = cluster.log(leader);
+        let line = format!("raft-{leader} no longer leads term");
+        log.lines().any(|said| {
+            said.contains(" WARN ") && said.contains(&line) && said.contains("majority")
+        })
+    });
+}
+
+#[test]
 fn the_log_names_the_signal_that_ended_a_node() {
     let mut cluster = Cluster::start(1, &QUICK);
     cluster.await_leader();
