@@ -326,6 +326,13 @@ impl Node {
         Ok(self.held_until_ticks)
     }
 
+    /// The process is about to end: a leader hands over, and new requests are sent elsewhere. Returns whether it
+    /// hands over.
+    pub fn leave(&mut self) -> bool {
+        self.is_leaving = true;
+        self.hand_over(None).is_ok()
+    }
+
     fn tick_transfer(&mut self) {
         let Some(transfer) = &self.transfer else { return };
         let (term, own) = (self.raft.term(), self.raft.id());

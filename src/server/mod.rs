@@ -301,9 +301,9 @@ impl<D: Disk> Server<D> {
     /// SIGTERM or SIGINT: a leader hands over first, and what waits is answered, for as long as that may take.
     fn begin_to_stop(&mut self, signal: i32, now: Instant) {
         let name = &self.config.name;
-        match self.replica.inputs().hand_over(None) {
-            Ok(_) => info!("{name} hands over and stops: {}", net::signal_name(signal)),
-            Err(_) => info!("{name} stops: {}", net::signal_name(signal)),
+        match self.replica.inputs().leave() {
+            true => info!("{name} hands over and stops: {}", net::signal_name(signal)),
+            false => info!("{name} stops: {}", net::signal_name(signal)),
         }
         // Of the longest election timeouts one for the successor, and one for its first answers.
         let until = now + self.config.election * 4;
@@ -311,14 +311,18 @@ impl<D: Disk> Server<D> {
     }
 
     fn may_stop(&self, stopping: Stopping, now: Instant) -> bool {
-        let raft = self.replica.node().raft();
-        let is_over = !raft.is_handing_over() && (!raft.is_leader() || self.asked.is_empty());
-        now >= stopping.until || (is_over && self.asked.is_empty())
+        let is_settled = !self.replica.node().raft().is_handing_over();
+        now >= stopping.until || (is_settled && self.asked.is_empty())
     }
 
     /// What still waits is answered with what is known, and the process ends.
     fn stop(mut self, signal: i32) -> Result<(), ServerError> {
-        info!("{} ends: {}", self.config.name, net::signal_name(signal));
+        info!(
+            "{} ends: {}; {} requests are unanswered",
+            self.config.name,
+            net::signal_name(signal),
+            self.asked.len()
+        );
         let tickets: Vec<(usize, bool)> =
             self.asked.iter().map(|(ticket, asked)| (ticket, asked.is_write)).collect();
         for (ticket, is_write) in tickets {

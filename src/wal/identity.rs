@@ -36,7 +36,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The identity that the data folder holds, or in an empty folder a new one, which is durable when
+    /// The identity that the data folder holds, or in a folder without a log a new one, which is durable when
     /// this returns. Call it before [`super::Wal::open`].
     ///
     /// # Errors
@@ -65,6 +65,12 @@ impl Identity {
         let found = parse(&bytes, disk)?;
         if (found.cluster_id, found.node, &found.name) != (cluster_id, node, &wanted.name) {
             return Err(foreign(disk, format!("belongs to {found}, not to {wanted}")));
+        }
+        // Nothing was ever written under this incarnation, or somebody has removed it: what it once promised is
+        // gone, so it is another one from now on.
+        if !names.iter().any(|name| segment::is_wal_name(name)) {
+            wanted.create(disk, names.iter().any(|name| name == UNFINISHED_FILE))?;
+            return Ok(wanted);
         }
         // The process that renamed it here may not have lived to sync the folder.
         disk.sync_dir().map_err(|e| WalError::io("sync", disk.path(""), e))?;
