@@ -405,7 +405,7 @@ impl Links {
     ) {
         let from = self.net.remote_addr(conn).map_or("?".to_string(), |at| at.ip().to_string());
         let what = format!("a connection from {from} is refused: {refused}");
-        if self.refusals.is_news(&what, now) {
+        if self.refusals.is_news(&what, claimed.is_some(), now) {
             warn!("{what}");
         }
         // Whoever is connected is not the one that was refused.
@@ -414,6 +414,11 @@ impl Links {
         {
             link.last_trouble = what;
         }
+    }
+
+    /// Nodes that were refused lately, and why.
+    pub fn refused_nodes(&self, now: Instant) -> impl Iterator<Item = &str> {
+        self.refusals.of_nodes(now)
     }
 
     /// Whether there are more clients than there may be.
