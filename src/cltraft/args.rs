@@ -284,9 +284,9 @@ fn node_name(word: &[u8]) -> Result<String, String> {
     let name = std::str::from_utf8(word).ok().filter(|name| !name.contains(char::is_control));
     let name = name.ok_or("needs a node's name in UTF-8")?;
     let is_name = name.len() <= NAME_BYTES_MAX
-        && name.rsplit_once('-').is_some_and(|(prefix, number)| {
-            !prefix.is_empty() && number.parse::<u16>().is_ok()
-        });
+        && name
+            .rsplit_once('-')
+            .is_some_and(|(prefix, number)| !prefix.is_empty() && number.parse::<u16>().is_ok());
     if is_name {
         return Ok(name.to_owned());
     }

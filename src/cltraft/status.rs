@@ -144,7 +144,9 @@ pub fn notes(reports: &[Report]) -> Vec<String> {
             || reports.iter().any(|report| report.server == member.address);
         if !is_asked {
             let (name, address) = (cell(member.name), cell(member.address));
-            notes.push(format!("{name} is a member too, at {address}; no server that was asked is it"));
+            notes.push(format!(
+                "{name} is a member too, at {address}; no server that was asked is it"
+            ));
         }
     }
     for fields in &answered {
@@ -163,8 +165,7 @@ fn freshest<'a, 'b>(answered: &'b [Fields<'a>]) -> Option<&'b Fields<'a>> {
 /// The voters are known from the members that a node lists, or else from the peers that it has; asking fewer
 /// servers than a majority proves nothing.
 fn no_majority(asked: usize, answered: &[Fields<'_>]) -> Option<String> {
-    let voters: Vec<Listed<'_>> =
-        freshest(answered)?.members().filter(Listed::is_voter).collect();
+    let voters: Vec<Listed<'_>> = freshest(answered)?.members().filter(Listed::is_voter).collect();
     let is_there = |voter: &&Listed<'_>| {
         let is_it =
             |f: &Fields<'_>| f.name() == voter.name && voter.has_incarnation(f.get("incarnation"));
@@ -212,7 +213,8 @@ fn different_clusters(answered: &[Fields<'_>]) -> Option<String> {
         |f: &&Fields<'_>| f.given("raft_cluster_id").is_some_and(|id| id.contains(|c| c != '0'));
     let founded: Vec<_> = answered.iter().filter(founded).collect();
     let ids: BTreeSet<_> = founded.iter().map(|fields| fields.get("raft_cluster_id")).collect();
-    let says = |f: &&Fields<'_>| format!("{} to {}", cell(f.name()), cell(f.get("raft_cluster_id")));
+    let says =
+        |f: &&Fields<'_>| format!("{} to {}", cell(f.name()), cell(f.get("raft_cluster_id")));
     (ids.len() > 1).then(|| {
         let list: Vec<_> = founded.into_iter().map(|fields| says(&fields)).collect();
         format!("the servers belong to clusters that were founded separately: {}", list.join(", "))
@@ -248,10 +250,8 @@ mod tests {
             pairs.push((format!("peer_raft-{peer}"), "connected".to_owned()));
         }
         for member in 0..3 {
-            let text = format!(
-                "voter,incarnation={:012x},address=127.0.0.1:600{member}",
-                member + 10
-            );
+            let text =
+                format!("voter,incarnation={:012x},address=127.0.0.1:600{member}", member + 10);
             pairs.push((format!("member_raft-{member}"), text));
         }
         Report { server: format!("127.0.0.1:600{number}"), answer: Ok(pairs) }
@@ -298,7 +298,10 @@ mod tests {
     fn a_lost_majority_is_said() {
         let reports = [node(0, "pre-candidate", -1), down(1), down(2)];
         let warnings = warnings(&reports);
-        assert_eq!(warnings, ["no majority: 1 of 3 voters answered, 2 are needed", "no leader is known"]);
+        assert_eq!(
+            warnings,
+            ["no majority: 1 of 3 voters answered, 2 are needed", "no leader is known"]
+        );
     }
 
     #[test]

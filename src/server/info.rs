@@ -83,7 +83,9 @@ impl<D: Disk> Server<D> {
             let place = place(*id, &member.address);
             (format!("member_{}", member.name), format!("{counts},{place}"))
         };
-        let applicants = self.replica.node().applicants().map(|applicant| {
+        let applicants = self.replica.node().applicants();
+        let waiting = applicants.filter(|applicant| !membership.contains(applicant.id));
+        let applicants = waiting.map(|applicant| {
             (format!("applicant_{}", applicant.name), place(applicant.id, &applicant.address))
         });
         membership.members.iter().map(member).chain(applicants).collect()
