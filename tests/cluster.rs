@@ -1,5 +1,6 @@
 //! Real processes on real sockets: what a user of a running cluster relies on.
 
+#[allow(dead_code)] // The benches use the rest.
 mod processes;
 
 use processes::{Cluster, PATIENCE, await_condition, run};
@@ -360,6 +361,19 @@ fn pipelined_text_commands_are_answered_in_order() {
             .map(|i| format!(":{}\r\n${}\r\n{i}\r\n", i + 1, i.to_string().len()))
             .collect();
         assert_eq!(cluster.nc(node, &commands), expected, "at node {node}");
+    }
+}
+
+#[test]
+fn pipelined_text_commands_are_executed_in_order() {
+    let cluster = Cluster::start(3, &QUICK);
+    let leader = cluster.await_leader();
+    let commands =
+        "SET k 1\nGET k\nSET k 2\nGET k\nINCR k\nGET k\nCAS k 3 4\nGET k\nDEL k\nGET k\n";
+    let expected =
+        "+OK\r\n$1\r\n1\r\n+OK\r\n$1\r\n2\r\n:3\r\n$1\r\n3\r\n:1\r\n$1\r\n4\r\n:1\r\n$-1\r\n";
+    for node in [leader, (leader + 1) % 3] {
+        assert_eq!(cluster.nc(node, &commands.repeat(20)), expected.repeat(20), "at node {node}");
     }
 }
 

@@ -9,6 +9,7 @@ mod info;
 mod links;
 mod refusals;
 mod talk;
+mod texts;
 mod watch;
 
 use crate::config::Config;
@@ -42,7 +43,8 @@ pub struct Server<D: Disk> {
     asked: Slab<Asked>,
     /// About how long the answers to all of `asked` will be.
     awaited_bytes: usize,
-    /// Connections that are not read from until they have taken their answers.
+    /// Connections that are not read from until they have taken their answers, or until their earlier
+    /// commands are answered.
     paused: BTreeSet<ConnId>,
     /// Of those, the one that was read from last; the next one's turn is after it.
     resumed_last: Option<ConnId>,
@@ -241,8 +243,7 @@ impl<D: Disk> Server<D> {
             (ReplyTo::Slot(slot), Talk::Text(texts)) => {
                 let mut reply = Vec::new();
                 text::answer_to_resp(&answer, &mut reply);
-                texts.awaited_bytes -= asked.answer_bytes;
-                texts.fill(slot, reply);
+                texts.answered(slot, reply, asked.answer_bytes);
                 texts.write_ready(outbox);
             }
             (reply, talk) => unreachable!("{reply:?} does not fit {talk:?}"),
@@ -281,10 +282,12 @@ impl<D: Disk> Server<D> {
         }
     }
 
-    /// Whether a client that was held back still has more than half of what it may have.
+    /// Whether a client that was held back still waits for its earlier commands, or has more than half of
+    /// what it may have.
     fn must_wait(&self, conn: ConnId) -> bool {
-        let owed = self.talks.get(&conn).map(Talk::owed).unwrap_or_default();
-        self.is_full(conn, owed, 2)
+        let talk = self.talks.get(&conn);
+        let owed = talk.map(Talk::owed).unwrap_or_default();
+        talk.is_some_and(Talk::is_held) || self.is_full(conn, owed, 2)
     }
 
     /// Whether a client has a `1/divisor` or more of what it may have unread or unanswered.

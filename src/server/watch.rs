@@ -19,9 +19,12 @@ const WAIT_TOLD_AFTER: Duration = Duration::from_secs(1);
 /// After so long without a slow flush they are over.
 const CALM: Duration = Duration::from_secs(60);
 
+/// Role, term and leader.
+type Place = (&'static str, Term, Option<NodeId>);
+
 #[derive(Debug, Default)]
 pub struct Watch {
-    seen: Option<(&'static str, Term, Option<NodeId>)>,
+    seen: Option<Place>,
     /// Since when there has been no leader.
     leaderless_since: Option<Instant>,
     told_leaderless: bool,
@@ -43,7 +46,10 @@ impl Watch {
     pub fn look(&mut self, config: &Config, node: &Node, links: &Links, now: Instant) {
         let raft = node.raft();
         let state = (raft.role_name(), raft.term(), raft.leader());
-        if self.seen.replace(state) != Some(state) {
+        let before = self.seen.replace(state);
+        if before.is_some_and(|before| has_lost_majority(before, state)) && !raft.is_damaged() {
+            tell_majority_lost(config, raft.term());
+        } else if before != Some(state) {
             tell_place(config, raft.membership(), state);
         }
         self.look_at_members(config, node, now);
@@ -189,11 +195,19 @@ fn in_words(membership: &Membership) -> String {
     membership.members.values().map(word).collect::<Vec<_>>().join(", ")
 }
 
-fn tell_place(
-    config: &Config,
-    membership: &Membership,
-    (role, term, leader): (&'static str, Term, Option<NodeId>),
-) {
+/// A leader steps down within its own term for one reason only: check-quorum.
+fn has_lost_majority(before: Place, now: Place) -> bool {
+    before.0 == "leader" && now == ("follower", before.1, None)
+}
+
+fn tell_majority_lost(config: &Config, term: Term) {
+    warn!(
+        "{} no longer leads term {term}: for an election timeout no majority has answered it",
+        config.name
+    );
+}
+
+fn tell_place(config: &Config, membership: &Membership, (role, term, leader): Place) {
     let name = |id: NodeId| membership.members.get(&id).map_or("?", |member| member.name.as_str());
     match (role, leader) {
         ("leader", _) => info!("{} leads term {term}", config.name),
