@@ -7,7 +7,12 @@ mod processes;
 use load::{await_progress, check_told, with_writers};
 use processes::{Cluster, Info, PATIENCE, await_condition, run};
 use raftkv::kv::MemberRequest;
+use raftkv::node::Standing;
+use raftkv::protocol::frame::{self, FrameStep};
+use raftkv::protocol::hello::{HELLO_BYTES_MAX, Hello, Role};
 use std::fs;
+use std::io::Read;
+use std::net::TcpListener;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -175,6 +180,35 @@ fn two_wiped_disks_of_three_never_found_a_cluster_and_all_say_what_they_wait_for
     assert!(errors.contains(advice) && errors.contains("raft-0 waits to be taken in"), "{errors}");
 
     recover_and_refuse_old_folders(&mut cluster, &founded, &kept[1]);
+}
+
+/// Whoever founds a cluster relies on it.
+#[test]
+fn a_node_that_has_data_says_so_in_the_first_words_that_it_ever_says() {
+    let mut cluster = Cluster::start(3, &[]);
+    cluster.await_leader();
+    cluster.client().put(b"a", b"1").expect("it is written");
+    cluster.await_same_applied();
+    ALL.iter().for_each(|node| cluster.kill(*node));
+    let listener = TcpListener::bind(cluster.address(0)).expect("the port is free again");
+    cluster.start_node(2);
+    let (mut stream, _) = listener.accept().expect("it dials those with lower numbers");
+    let mut bytes = Vec::new();
+    let hello = loop {
+        let mut more = [0; 1024];
+        let count = stream.read(&mut more).expect("it speaks first");
+        assert!(count > 0, "it says something");
+        bytes.extend_from_slice(&more[..count]);
+        let Some(frames) = bytes.get(frame::MAGIC.len()..) else { continue };
+        if let Ok(FrameStep::Frame { payload, .. }) = frame::next_frame(frames, HELLO_BYTES_MAX) {
+            break Hello::decode(payload).expect("a hello");
+        }
+    };
+    let founded = field(&cluster, 2, "raft_cluster_id");
+    let Role::Peer { standing: Standing::Member { cluster_id }, .. } = hello.role else {
+        panic!("{hello:?}");
+    };
+    assert_eq!(format!("{cluster_id:016x}"), founded);
 }
 
 /// The only node that has its data becomes the cluster.

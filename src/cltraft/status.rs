@@ -122,7 +122,9 @@ pub fn warnings(reports: &[Report]) -> Vec<String> {
         if let Some(what) = fields.given("raft_waits_for") {
             warnings.push(line(&format!("{name} waits {what}")));
         }
-        for (peer, state) in fields.peers().filter(|(_, state)| state.contains("refuse")) {
+        let refused = fields.peers().filter(|(_, state)| state.contains("refuse"));
+        // Of one that was removed nothing else is to be expected.
+        for (peer, state) in refused.filter(|_| !fields.is_removed()) {
             warnings.push(line(&format!("{name} about {peer}: {state}")));
         }
     }
@@ -377,6 +379,7 @@ mod tests {
         set(&mut leader, "applicant_raft-7", "incarnation=0e,address=127.0.0.1:6007");
         let mut removed = node(4, "removed", 2);
         set(&mut removed, "raft_membership_index", "0");
+        set(&mut removed, "peer_raft-0", "disconnected: it refuses this node: Removed: so");
         let reports = [leader, node(1, "follower", 0), down(2), removed];
         assert_eq!(warnings(&reports), Vec::<String>::new());
         let notes = notes(&reports);
