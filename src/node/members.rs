@@ -110,6 +110,17 @@ impl Node {
             .collect()
     }
 
+    /// Voters in whose place a node with an empty disk is connected.
+    pub fn voters_with_empty_disks(&self) -> Vec<&str> {
+        let came_back_empty = |id: NodeId| {
+            self.connected_as(number(id))
+                .is_some_and(|peer| peer.id != id && peer.standing == Standing::Empty)
+        };
+        let members = self.raft.membership().members.iter();
+        let lost = members.filter(|(id, member)| member.is_voter && came_back_empty(**id));
+        lost.map(|(_, member)| member.name.as_str()).collect()
+    }
+
     /// Whether a connected node belongs to a cluster.
     pub fn meets_a_cluster(&self) -> bool {
         let is_member =

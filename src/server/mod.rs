@@ -103,7 +103,9 @@ impl<D: Disk> Server<D> {
     ) -> Result<Self, ServerError> {
         config.connections_max =
             files::connections_possible(&config).map_err(ServerError::Files)?;
-        let links = Links::new(&config, identity, now).map_err(ServerError::Listen)?;
+        let mut links = Links::new(&config, identity, now).map_err(ServerError::Listen)?;
+        // Before the first hello: a node that has data must never say that it has none.
+        links.follow(replica.node(), now);
         info!(
             "{} listens on {}; log up to {}, term {}",
             config.name,
@@ -217,8 +219,8 @@ impl<D: Disk> Server<D> {
             self.deliver(ticket, answer);
         }
         let now = Instant::now();
-        for conn in self.links.take_overflowing() {
-            self.close(conn, "it does not read what it is sent", now);
+        for (conn, reason) in self.links.take_unwanted() {
+            self.close(conn, reason, now);
         }
         self.slowest_flush = self.slowest_flush.max(now - begun);
         self.links.follow(self.replica.node(), now);

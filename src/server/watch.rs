@@ -79,7 +79,10 @@ impl Watch {
                     && now >= *since + WAIT_TOLD_AFTER
                 {
                     *told = true;
-                    info!("{} waits {what}", config.name);
+                    match raft.is_founded() {
+                        true => warn!("{} waits {what}", config.name),
+                        false => info!("{} waits {what}", config.name),
+                    }
                 }
             }
         }
@@ -114,10 +117,11 @@ impl Watch {
     }
 }
 
-/// Why a node that belongs to no cluster does not come in, in words.
+/// Why a node that belongs to no cluster does not come in, or why one that does has no leader and will have
+/// none, in words.
 pub fn waits_for(node: &Node) -> Option<String> {
     if node.raft().is_founded() {
-        return None;
+        return waits_for_lost_disks(node);
     }
     let waiting = node.founding_waits_for();
     if node.standing() == Standing::Lost {
@@ -131,6 +135,34 @@ pub fn waits_for(node: &Node) -> Option<String> {
         true => "for the initial member with the lowest number to found the cluster".to_string(),
         false => format!("for all initial members to have an empty disk: {}", names.join(", ")),
     })
+}
+
+/// Of a majority of the voters the disks are empty: whatever they knew is nowhere else to be had for certain.
+/// Only a person can say that it is lost.
+fn waits_for_lost_disks(node: &Node) -> Option<String> {
+    let raft = node.raft();
+    let membership = raft.membership();
+    let lost = node.voters_with_empty_disks();
+    let needed = quorum::majority(membership.voter_count());
+    let own = membership.members.get(&raft.id())?;
+    if raft.leader().is_some() || membership.voter_count() - lost.len() >= needed {
+        return None;
+    }
+    let others: Vec<&str> = membership
+        .members
+        .iter()
+        .filter(|(id, _)| **id != raft.id())
+        .map(|(_, member)| member.name.as_str())
+        .collect();
+    Some(format!(
+        "for the data of {}, whose disks are empty: without it there is no majority of the {} voters. Start \
+         them with their data; if it is lost for good, stop {name}, keep a copy of its data folder, and run: \
+         srvraft recover {name} --data-dir DIR --accept-loss-of {}",
+        lost.join(" and "),
+        membership.voter_count(),
+        others.join(","),
+        name = own.name,
+    ))
 }
 
 fn tell_changes(before: &Membership, after: &Membership) {
