@@ -4,10 +4,11 @@
 //! takes a write of unknown outcome for what it is, and goes on. Reads are repeated freely.
 
 use super::faults::{Fault, Swarm};
-use super::world::{Event, Heard, Input, MS, Micros, World};
+use super::operator;
+use super::world::{Event, Heard, Input, MS, Micros, Number, World};
 use raftkv::kv::{Answer, Command, FailureCode, Outcome, Refusal, Request, RequestId, WriteOp};
 use raftkv::node::Routing;
-use raftkv::raft::{Index, NodeId};
+use raftkv::raft::Index;
 use std::rc::Rc;
 
 /// One attempt of one client: the client's number in the lowest byte.
@@ -34,7 +35,7 @@ struct Asking {
     floor: Index,
     /// Of the attempt that nothing was heard of yet.
     ticket: Option<Ticket>,
-    node: NodeId,
+    node: Number,
     attempts: u32,
     /// An attempt went wrong without a word whether it took effect.
     is_unknown: bool,
@@ -47,7 +48,7 @@ struct Client {
     sequence: u64,
     asking: Option<Asking>,
     /// Where the next attempt goes, if it knows.
-    hint: Option<NodeId>,
+    hint: Option<Number>,
 }
 
 pub struct Clients {
@@ -300,7 +301,7 @@ impl World {
     }
 
     /// The process that some clients wait for has ended; most of them notice.
-    pub fn drop_clients(&mut self, node: NodeId) {
+    pub fn drop_clients(&mut self, node: Number) {
         for id in 0..self.clients.clients.len() {
             let waits = self.clients.clients[id].asking.as_ref().filter(|a| a.node == node);
             let Some(ticket) = waits.and_then(|asking| asking.ticket) else { continue };
@@ -311,6 +312,9 @@ impl World {
     }
 
     pub fn client_hears(&mut self, ticket: Ticket, heard: Heard) {
+        if operator::is_operators(ticket) {
+            return self.operator_hears(ticket, heard);
+        }
         let Some(id) = self.clients.client_of(ticket) else { return };
         self.trace.event(self.now, &[10, ticket], || format!("client {id} hears {heard:?}"));
         // One word on each attempt is enough.

@@ -10,16 +10,21 @@ mod lincheck;
 #[path = "../mem_disk/mod.rs"]
 mod mem_disk;
 
+mod budget;
+mod calm;
 mod clients;
 mod damage;
 mod disk;
 mod faults;
 mod history;
+mod electorate;
 mod image;
 mod invariants;
+mod members;
 mod model;
 mod nemesis;
 mod network;
+mod operator;
 mod progress;
 mod promises;
 mod reference;

@@ -1,0 +1,50 @@
+//! How much may be lost for good, so that what is left can still go on.
+//!
+//! Of every membership that is in force or may come into force, a majority of the voters has its disk, and all
+//! that was on it. Not counted are those whose removal somebody has asked for: it may happen at any time until
+//! it is known that it did not. A learner that is lost may become a voter all the same, if it was heard a moment
+//! ago; so it counts as a voter that is lost.
+
+use super::world::{Health, Number, World};
+use raftkv::raft::{Membership, NodeId, number, quorum};
+use std::rc::Rc;
+
+impl World {
+    /// Whether those are enough that have lost nothing, and stay.
+    pub fn is_enough(&self, stays: impl Fn(Number) -> bool) -> bool {
+        self.memberships().iter().all(|membership| self.is_enough_of(membership, &stays))
+    }
+
+    fn is_enough_of(&self, membership: &Membership, stays: impl Fn(Number) -> bool) -> bool {
+        let has_all = |id: NodeId| {
+            let at = number(id);
+            let is_the_same = self.node_of(at) == Some(id);
+            is_the_same && self.host_ref(at).health == Health::Whole && stays(at)
+        };
+        let voters: Vec<NodeId> =
+            membership.voters().filter(|id| !self.operator.may_remove(number(*id))).collect();
+        let whole = voters.iter().filter(|id| has_all(**id)).count();
+        let learners = membership.members.iter().filter(|(_, member)| !member.is_voter);
+        let lost_learners = learners.filter(|(id, _)| !has_all(**id)).count();
+        whole >= quorum::majority(voters.len() + lost_learners)
+    }
+
+    /// Those that may be in force. Before a cluster is founded: the one that the founder would found, of whom it
+    /// is, or believes that it is, connected to.
+    fn memberships(&self) -> Vec<Rc<Membership>> {
+        if self.judge.electorates.is_founded() {
+            return self.judge.possible_memberships();
+        }
+        let as_founder_sees = |at: Number| self.network.connected_to(1, at).or(self.node_of(at));
+        let voters = (1..=self.swarm.nodes).filter_map(as_founder_sees);
+        vec![Rc::new(Membership::of_voters(voters))]
+    }
+
+    /// Whether it belongs to the cluster, and its disk shows it: of one that has nothing nothing can be lost, and
+    /// one that is no member is not cured.
+    pub fn is_member_with_data(&self, id: Number) -> bool {
+        let Some(node) = self.node_of(id) else { return false };
+ self.judge.views.get(&node).is_some_and(|view| view.durable.last_index() > 0)
+            && self.judge.possible_memberships().iter().all(|members| members.contains(node))
+    }
+}
