@@ -6,7 +6,7 @@
 
 It shows what every client needs: frames with a checksum, the hello, redirects to the leader, and a session, so that
 a write that is retried after a lost answer is executed once. Exit status: 0 done, 1 the key does not exist,
-2 the cluster refused or could not be reached.
+2 the command line is wrong, or the cluster refused or could not be reached.
 """
 import socket, struct, sys, time
 
@@ -148,7 +148,11 @@ def main(addresses, verb, key, *values):
     elif verb == "del":
         return 0 if client.write(DELETE, key)[0] else 1
     elif verb == "incr":
-        print(*struct.unpack(">q", client.write(INCREMENT, key, struct.pack(">q", int(values[0])))))
+        try:
+            delta = struct.pack(">q", int(values[0]))
+        except (ValueError, struct.error):
+            raise Fatal(f"'{values[0]}' is no whole 64-bit number") from None
+        print(*struct.unpack(">q", client.write(INCREMENT, key, delta)))
     return 0
 
 

@@ -7,6 +7,7 @@ SERVER_IMAGE=localhost:5001/servidor:latest
 # shellcheck disable=SC2034
 CLIENT_IMAGE=localhost:5001/cliente:latest
 TARGET_DIR=${CARGO_TARGET_DIR:-$ROOT/target}
+[[ $TARGET_DIR == /* ]] || TARGET_DIR=$PWD/$TARGET_DIR
 
 # A reader that went away (./run.sh local | head) must not keep the script from stopping its nodes.
 say() { printf 'run.sh: %s\n' "$*" 2>/dev/null || true; }

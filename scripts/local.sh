@@ -6,13 +6,15 @@
 #   $DATA/run/*.pid     process ids; one counts only while /proc says that it is the process we started
 #   $DATA/run/owner     pid of the run.sh in whose terminal the client is; only that one stops it all
 #   $DATA/run/port      port of raft-0, so that a second terminal need not be told
+#   $DATA/run/bin       folder of the binaries, for the same reason
 
 DATA=${RAFTKV_DATA:-$ROOT/data}
 [[ $DATA == /* ]] || DATA=$PWD/$DATA
 RUN_DIR=$DATA/run
 BASE_PORT=${RAFTKV_PORT:-$(cat "$RUN_DIR/port" 2>/dev/null || printf '6000')}
 [[ $BASE_PORT =~ ^[0-9]{1,5}$ ]] || die "RAFTKV_PORT=$BASE_PORT is not a port number"
-BIN_DIR=${RAFTKV_BIN:-$TARGET_DIR/release}
+BIN_DIR=${RAFTKV_BIN:-$(cat "$RUN_DIR/bin" 2>/dev/null || printf '%s' "$TARGET_DIR/release")}
+[[ $BIN_DIR == /* ]] || BIN_DIR=$PWD/$BIN_DIR
 START_SECONDS=15 # for a node to answer; reading a large log back is the slow part
 STOP_SECONDS=10  # for a node to end after SIGTERM, before SIGKILL
 
@@ -73,6 +75,7 @@ local_build() {
             die "RAFTKV_BIN=$RAFTKV_BIN has no srvraft and cltraft" "unset it to build them with cargo"
         return
     fi
+    BIN_DIR=$TARGET_DIR/release # whatever folder an earlier run took them from
     need_cargo
     say "building with cargo build --release (the first time takes a few minutes)"
     cargo build --release --manifest-path "$ROOT/Cargo.toml" ||
@@ -92,6 +95,7 @@ spawn_node() {
     local node=$1
     mkdir -p "$RUN_DIR"
     printf '%s\n' "$BASE_PORT" >"$RUN_DIR/port"
+    printf '%s\n' "$BIN_DIR" >"$RUN_DIR/bin"
     setsid "$BIN_DIR/srvraft" "$node" --listen "127.0.0.1:$(node_port "$node")" \
         --peers "$(local_addresses name)" --data-dir "$DATA/$node" \
         </dev/null >>"$(node_log "$node")" 2>&1 &
@@ -229,7 +233,12 @@ local_logs() {
 # Ends as cltraft status does: 0 only if the cluster is healthy.
 local_status() {
     local node pid status=0
-    RAFTKV_SERVERS=$(local_addresses '') "$BIN_DIR/cltraft" status || status=$?
+    if [[ -x $BIN_DIR/cltraft ]]; then
+        RAFTKV_SERVERS=$(local_addresses '') "$BIN_DIR/cltraft" status || status=$?
+    else
+        complain "the nodes cannot be asked: there is no cltraft in $BIN_DIR (cargo build --release makes it)"
+        status=1
+    fi
     printf '\n%-8s %8s %10s %6s  %s\n' process pid memory port log
     for node in "${NODES[@]}"; do
         pid=$(live_pid "$node") || pid=

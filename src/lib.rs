@@ -13,6 +13,7 @@
 //! - [`net`]: sockets, names and signals
 //! - [`suggest`]: what may have been meant, for both command lines
 //! - [`config`]: the server's command line and environment, checked
+//! - [`recover`]: a cluster out of one surviving data folder
 //! - [`server`]: the loop turn
 //! - [`client`]: the client library
 //! - [`cltraft`]: the client program
@@ -29,6 +30,7 @@ pub mod node;
 pub mod payload;
 pub mod protocol;
 pub mod raft;
+pub mod recover;
 pub mod replica;
 pub mod server;
 pub mod suggest;

@@ -332,7 +332,7 @@ impl<D: Disk> Replica<D> {
 }
 
 /// The state of a snapshot file, read piece by piece.
-fn load<D: Disk>(
+pub(crate) fn load<D: Disk>(
     wal: &mut Wal<D>,
     file: &SnapshotFile,
     piece_bytes: usize,

@@ -1,7 +1,10 @@
 //! Real processes on real sockets: what a user of a running cluster relies on.
 
+mod load;
+#[allow(dead_code)] // The benches use the rest.
 mod processes;
 
+use load::{await_progress, check_told, with_writers};
 use processes::{Cluster, PATIENCE, await_condition, run};
 use raftkv::client::{Client, ClientError};
 use raftkv::kv::Outcome;
@@ -73,62 +76,6 @@ fn a_half_closed_connection_gets_the_whole_answer() {
         let answer = cluster.nc(node, "GET large\nGET large\n");
         assert_eq!(answer.len(), 2 * (value.len() + "$900000\r\n\r\n".len()));
         assert!(cluster.nc(node, "INFO\n").contains("raft_commit_index:"));
-    }
-}
-
-/// What one writer was told.
-#[derive(Default)]
-struct Told {
-    increments: u64,
-    puts: BTreeMap<Vec<u8>, Vec<u8>>,
-}
-
-/// Increments one shared counter and writes keys of its own until told to stop. With a session nothing
-/// may be doubled, so the counter must end at the number of answered increments.
-fn write_until(stop: &AtomicBool, writer: usize, mut client: Client) -> Told {
-    let mut told = Told::default();
-    let mut round = 0;
-    while !stop.load(Ordering::Relaxed) {
-        client.increment(b"counter", 1).expect("a session makes the retry safe");
-        told.increments += 1;
-        let (key, value) = (format!("k{writer}-{round}"), format!("v{writer}-{round}"));
-        client.put(key.as_bytes(), value.as_bytes()).expect("a session makes the retry safe");
-        told.puts.insert(key.into_bytes(), value.into_bytes());
-        round += 1;
-    }
-    told
-}
-
-fn with_writers(cluster: &mut Cluster, mut trouble: impl FnMut(&mut Cluster)) -> Vec<Told> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let writers: Vec<_> = (0..4)
-        .map(|writer| {
-            let (stop, client) = (stop.clone(), cluster.client());
-            thread::spawn(move || write_until(&stop, writer, client))
-        })
-        .collect();
-    trouble(cluster);
-    stop.store(true, Ordering::Relaxed);
-    writers.into_iter().map(|writer| writer.join().expect("no write failed")).collect()
-}
-
-/// Waits until the cluster has committed more, so that the trouble before was survived under load.
-fn await_progress(cluster: &Cluster, leader: usize) {
-    let commit = |cluster: &Cluster| {
-        cluster.info(leader).map_or(0, |info| number(&info, "raft_commit_index"))
-    };
-    let before = commit(cluster);
-    await_condition("a hundred more entries", || commit(cluster) > before + 100);
-}
-
-fn check_told(cluster: &Cluster, told: &[Told]) {
-    let mut client = cluster.client();
-    let increments: u64 = told.iter().map(|told| told.increments).sum();
-    let counter = client.get(b"counter").expect("it is read").value.expect("it is there");
-    assert_eq!(counter, increments.to_string().into_bytes(), "nothing lost, nothing doubled");
-    for (key, value) in told.iter().flat_map(|told| &told.puts) {
-        let read = client.get(key).expect("it is read").value;
-        assert_eq!(read.as_ref(), Some(value), "{} was answered", String::from_utf8_lossy(key));
     }
 }
 
@@ -360,6 +307,19 @@ fn pipelined_text_commands_are_answered_in_order() {
             .map(|i| format!(":{}\r\n${}\r\n{i}\r\n", i + 1, i.to_string().len()))
             .collect();
         assert_eq!(cluster.nc(node, &commands), expected, "at node {node}");
+    }
+}
+
+#[test]
+fn pipelined_text_commands_are_executed_in_order() {
+    let cluster = Cluster::start(3, &QUICK);
+    let leader = cluster.await_leader();
+    let commands =
+        "SET k 1\nGET k\nSET k 2\nGET k\nINCR k\nGET k\nCAS k 3 4\nGET k\nDEL k\nGET k\n";
+    let expected =
+        "+OK\r\n$1\r\n1\r\n+OK\r\n$1\r\n2\r\n:3\r\n$1\r\n3\r\n:1\r\n$1\r\n4\r\n:1\r\n$-1\r\n";
+    for node in [leader, (leader + 1) % 3] {
+        assert_eq!(cluster.nc(node, &commands.repeat(20)), expected.repeat(20), "at node {node}");
     }
 }
 

@@ -334,7 +334,8 @@ ended_with() {
 
 with_data() { RAFTKV_DATA=$1 "${@:2}"; }
 
-without_port() { (unset RAFTKV_PORT && "$@"); }
+# A second terminal: nobody has told it the port, or where the binaries are, and it could not build them.
+told_nothing() { (unset RAFTKV_PORT RAFTKV_BIN && with_core "$@"); }
 
 cluster_pids() { pid_of raft-0 && pid_of raft-1 && pid_of raft-2 && pid_of client; }
 
@@ -345,6 +346,8 @@ test_local_life() {
     mapfile -t pids < <(cluster_pids)
     check "local: status" run 0 status
     check "... shows processes" says "${pids[2]}"
+    check "status, without being told port and binaries" told_nothing run 0 status
+    check "... shows the nodes" says "127.0.0.1:$((RAFTKV_PORT + 1))"
     check "local: logs" run 0 logs raft-0
     check "a second cluster on the same data" run 1 local
     check "... says what to do" says "./run.sh down stops it"
@@ -357,7 +360,7 @@ test_local_life() {
     check "... kills exactly that" gone "$old"
     check "kill raft-2 again" run 1 kill raft-2
     check "... says what to do" says "./run.sh start raft-2"
-    check "start raft-2, without being told the port" without_port run 0 start raft-2
+    check "start raft-2, without being told port and binaries" told_nothing run 0 start raft-2
     check "... on its own port" says "127.0.0.1:$((RAFTKV_PORT + 2))"
     check "start raft-2 again" run 1 start raft-2
     check "stop raft-1" run 0 stop raft-1

@@ -206,7 +206,7 @@ impl Client {
     }
 
     /// Nobody answered: pauses, and says so once if it lasts. `waited` is the time since the first attempt.
-    fn end_of_round(&mut self, waited: Duration, call: &Call) {
+    pub(super) fn end_of_round(&mut self, waited: Duration, call: &Call) {
         if self.told != Told::NoLeader {
             self.told = Told::Interrupted;
             if waited >= self.config.tell_after {
@@ -227,9 +227,9 @@ fn leader_of(answer: &Answer) -> Option<NodeId> {
     match answer {
         Answer::Value { leader, .. }
         | Answer::Written { leader, .. }
-        | Answer::Digest { leader, .. }
-        | Answer::Member { leader, .. } => Some(*leader),
-        Answer::Failed(_) => None,
+        | Answer::Digest { leader, .. } => Some(*leader),
+        // After a transfer it is not the server that answered.
+        Answer::Member { .. } | Answer::Failed(_) => None,
     }
 }
 

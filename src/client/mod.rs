@@ -38,7 +38,7 @@ use connection::{Connection, Dial, Patience};
 use route::Route;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Open connections kept, leader's and others'. Beyond it, one that is not in use is closed.
 const CONNECTIONS_MAX: usize = 16;
@@ -257,6 +257,23 @@ impl Client {
         }
     }
 
+    /// What the leader says of itself, as in [`Client::status`]; a read has shown just before that it leads.
+    pub fn leader_status(&mut self) -> Result<Vec<(String, String)>, ClientError> {
+        let began = Instant::now();
+        let mut call = Call::read(self.config.total_timeout);
+        loop {
+            self.ask(Request::Digest, &mut call)?;
+            let server = self.route.leader().expect("it has just answered").to_owned();
+            let reason = match self.status(&server) {
+                Ok(fields) if leads(&fields) => return Ok(fields),
+                Ok(_) => "leads no more".to_owned(),
+                Err(reason) => reason,
+            };
+            self.route.failed(&server, reason);
+            self.end_of_round(began.elapsed(), &call);
+        }
+    }
+
     /// What one server says of itself: names and values. One attempt, no redirects; the error is why there
     /// is no answer.
     pub fn status(&mut self, server: &str) -> Result<Vec<(String, String)>, String> {
@@ -354,6 +371,10 @@ impl Client {
         };
         self.give_up(Why::Nonsense(what.to_owned()), may_be_done)
     }
+}
+
+fn leads(fields: &[(String, String)]) -> bool {
+    fields.iter().any(|(name, value)| name == "raft_role" && value == "leader")
 }
 
 fn outcome_fits(op: WriteOp<'_>, outcome: Outcome) -> bool {

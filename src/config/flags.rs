@@ -77,7 +77,7 @@ pub const FLAGS: &[Flag] = &[
     },
     Flag {
         name: "auto-members",
-        value: "on|off",
+        value: "on/off",
         default: "on",
         help: "take in nodes that wait, also for members whose disk is lost, without being asked",
         set: set!(auto_members, parse_switch),

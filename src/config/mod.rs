@@ -5,8 +5,10 @@
 
 mod flags;
 mod parse;
+mod recover;
 
 pub use parse::{parse_duration, parse_host_port, parse_size};
+pub use recover::RecoverRequest;
 
 use crate::kv::Limits;
 use crate::protocol::PEER_BATCH_BYTES_MAX;
@@ -80,6 +82,7 @@ impl Member {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Invocation {
     Run(Box<Config>),
+    Recover(RecoverRequest),
     Help,
     Version,
 }
@@ -94,6 +97,11 @@ impl Config {
         args: impl IntoIterator<Item = OsString>,
         env: impl Fn(&str) -> Option<String>,
     ) -> Result<Invocation, UsageError> {
+        let mut args = args.into_iter().peekable();
+        if args.next_if(|first| first == recover::COMMAND).is_some() {
+            let request = recover::parse(args, env)?;
+            return Ok(request.map_or(Invocation::Help, Invocation::Recover));
+        }
         let mut raw = Raw::default();
         for flag in FLAGS {
             let variable = variable(flag.name);
@@ -145,7 +153,8 @@ impl Config {
     pub fn help() -> String {
         let mut text = String::from(
             "srvraft: one node of a replicated key/value store.\n\n\
-             Usage: srvraft NAME [--FLAG VALUE]...\n\n\
+             Usage: srvraft NAME [--FLAG VALUE]...\n       \
+             srvraft recover NAME [--data-dir DIR] --accept-loss-of NAME,...\n\n\
              NAME ends in the node's number, such as raft-0; it may also come from MINOMBREPOD.\n\
              Every flag may also be given in the environment: RAFTKV_LISTEN for --listen.\n\
              TIME is a number with ms, s or m; SIZE a number of bytes, or with KiB, MiB or GiB.\n\n",
@@ -164,6 +173,9 @@ impl Config {
              A node alone:   srvraft raft-0 --peers raft-0=127.0.0.1:6000\n\
              One of three:   srvraft raft-0 --peers raft-0=a:6000,raft-1=b:6000,raft-2=c:6000\n\
              In Kubernetes:  srvraft raft-0, with MISUBDOMINIODNS=raft-service.default.svc.cluster.local\n\n\
+             recover is for when a majority of the disks is lost. It makes a cluster out of the folder of one\n\
+             node that does not run, and gives up what the others acknowledged without it; --accept-loss-of has\n\
+             to name all of them. Nodes with empty folders come in by themselves afterwards.\n\n\
              Exit status: 0 after SIGTERM or SIGINT, 1 if it cannot start or go on, 2 for a wrong command line.\n",
         );
         text
@@ -333,6 +345,11 @@ pub fn split_name(name: &str) -> Result<(&str, u64), String> {
         }
         _ => Err(format!("'{name}' does not end in a number, as raft-0 does")),
     }
+}
+
+/// The id in every hello: nodes of clusters with other names do not talk to each other. 0 means "any".
+pub fn cluster_id(name: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(name.as_bytes()).max(1)
 }
 
 fn variable(flag: &str) -> String {

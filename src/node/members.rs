@@ -110,6 +110,17 @@ impl Node {
             .collect()
     }
 
+    /// Voters in whose place a node with an empty disk is connected.
+    pub fn voters_with_empty_disks(&self) -> Vec<&str> {
+        let came_back_empty = |id: NodeId| {
+            self.connected_as(number(id))
+                .is_some_and(|peer| peer.id != id && peer.standing == Standing::Empty)
+        };
+        let members = self.raft.membership().members.iter();
+        let lost = members.filter(|(id, member)| member.is_voter && came_back_empty(**id));
+        lost.map(|(_, member)| member.name.as_str()).collect()
+    }
+
     /// Whether a connected node belongs to a cluster.
     pub fn meets_a_cluster(&self) -> bool {
         let is_member =
@@ -328,6 +339,13 @@ impl Node {
         self.raft.hand_over(to)?;
         self.held_until_ticks = self.now_ticks + 2 * u64::from(self.config.raft.election_ticks_max);
         Ok(self.held_until_ticks)
+    }
+
+    /// The process is about to end: a leader hands over, and new requests are sent elsewhere. Returns whether it
+    /// hands over.
+    pub fn leave(&mut self) -> bool {
+        self.is_leaving = true;
+        self.hand_over(None).is_ok()
     }
 
     fn tick_transfer(&mut self) {

@@ -126,6 +126,8 @@ pub struct Node {
     held_until_ticks: u64,
     /// Who has said that it does not lead that term any more.
     former_leader: Option<(NodeId, Term)>,
+    /// The process is about to end: new requests are not taken.
+    is_leaving: bool,
     rng: fastrand::Rng,
     audit: Audit,
     snapshot_is_due: bool,
@@ -209,6 +211,7 @@ impl Node {
             held: Vec::new(),
             held_until_ticks: 0,
             former_leader: None,
+            is_leaving: false,
             rng,
             audit: Audit::default(),
             snapshot_is_due: false,

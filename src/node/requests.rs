@@ -20,6 +20,16 @@ impl Node {
         if self.is_holding() {
             return self.held.push(Held { origin, request, routing });
         }
+        if self.is_leaving {
+            let what = format!("{} stops; nothing was done, ask another node", self.config.name);
+            let leaving =
+                Failure { leader: self.leader_hint(), ..failure(FailureCode::ShuttingDown, what) };
+            return self.answer(origin, Answer::Failed(leaving));
+        }
+        self.route(origin, request, routing);
+    }
+
+    fn route(&mut self, origin: Origin, request: Request, routing: Routing) {
         match (self.raft.leader(), origin) {
             (Some(leader), _) if leader == self.raft.id() => match request {
                 Request::Write { command } => self.propose(origin, command),
@@ -142,7 +152,7 @@ impl Node {
     pub(super) fn release_held(&mut self) {
         if !self.held.is_empty() && !self.is_holding() {
             for Held { origin, request, routing } in std::mem::take(&mut self.held) {
-                self.handle_request(origin, request, routing);
+                self.route(origin, request, routing);
             }
         }
     }

@@ -15,7 +15,7 @@ impl<D: Disk> Server<D> {
             ("Clients", self.clients_section()),
             ("Raft", self.raft_section()),
             ("Members", self.members_section()),
-            ("Peers", self.peers_section()),
+            ("Peers", self.peers_section(now)),
             ("Persistence", self.persistence_section()),
             ("Keyspace", self.keyspace_section()),
         ]
@@ -74,20 +74,24 @@ impl<D: Disk> Server<D> {
         if self.links.is_removed() { "removed" } else { self.replica.node().raft().role_name() }
     }
 
-    /// Every member, this node included: its number, how it counts, and where it is.
+    /// Every member, this node included: how it counts, and where it is. At the leader also those that wait to
+    /// be taken in.
     fn members_section(&self) -> Vec<(String, String)> {
         let membership = self.replica.node().raft().membership();
         let member = |(id, member): (&NodeId, &Member)| {
             let counts = if member.is_voter { "voter" } else { "learner" };
-            let incarnation = id & ((1 << 48) - 1);
-            let text =
-                format!("{counts},incarnation={incarnation:012x},address={}", member.address);
-            (format!("member_{}", member.name), text)
+            let place = place(*id, &member.address);
+            (format!("member_{}", member.name), format!("{counts},{place}"))
         };
-        membership.members.iter().map(member).collect()
+        let applicants = self.replica.node().applicants();
+        let waiting = applicants.filter(|applicant| !membership.contains(applicant.id));
+        let applicants = waiting.map(|applicant| {
+            (format!("applicant_{}", applicant.name), place(applicant.id, &applicant.address))
+        });
+        membership.members.iter().map(member).chain(applicants).collect()
     }
 
-    fn peers_section(&self) -> Vec<(String, String)> {
+    fn peers_section(&self, now: Instant) -> Vec<(String, String)> {
         let matches = self.replica.node().raft().match_indexes();
         let mut section = Vec::new();
         for (id, name, state) in self.links.peer_states() {
@@ -96,6 +100,8 @@ impl<D: Disk> Server<D> {
                 section.push((format!("match_index_{name}"), index.to_string()));
             }
         }
+        let refused = self.links.refused_nodes(now).enumerate();
+        section.extend(refused.map(|(at, what)| (format!("refused_{at}"), what.to_string())));
         section
     }
 
@@ -126,6 +132,10 @@ impl<D: Disk> Server<D> {
             ("sessions", machine.sessions().len().to_string()),
         ])
     }
+}
+
+fn place(id: NodeId, address: &str) -> String {
+    format!("incarnation={:012x},address={address}", id & ((1 << 48) - 1))
 }
 
 fn fields<const N: usize>(fields: [(&str, String); N]) -> Vec<(String, String)> {

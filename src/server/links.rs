@@ -44,7 +44,8 @@ pub struct Links {
     leads: bool,
     /// Others say that this node was removed.
     is_removed: bool,
-    overflowing: Vec<ConnId>,
+    /// Connections to be closed, and why.
+    unwanted: Vec<(ConnId, &'static str)>,
     refusals: Refusals,
     welcome: Welcome,
     clients_max: usize,
@@ -58,6 +59,8 @@ struct Link {
     conn: Option<ConnId>,
     /// Who is, or last was, at its other end.
     id: Option<NodeId>,
+    /// What it said of its place in a cluster.
+    standing: Standing,
     /// The other side closed the last connection, and nobody knows yet why.
     may_have_ended: bool,
     /// Refusals and failures are logged when they change, not each time.
@@ -109,7 +112,7 @@ impl Links {
             membership: Rc::default(),
             leads: false,
             is_removed: false,
-            overflowing: Vec::new(),
+            unwanted: Vec::new(),
             refusals: Refusals::default(),
             welcome,
             clients_max: config.connections_max,
@@ -124,7 +127,10 @@ impl Links {
     /// dialling. A leader also dials its learners, which need not know it yet.
     pub fn follow(&mut self, node: &Node, now: Instant) {
         let raft = node.raft();
-        self.welcome.standing = node.standing();
+        let standing = node.standing();
+        if std::mem::replace(&mut self.welcome.standing, standing) != standing {
+            self.leave_other_clusters();
+        }
         if raft.is_removed() {
             self.stay_quiet();
         }
@@ -188,8 +194,9 @@ impl Links {
         let link = self.peers.get(&number(to)).filter(|link| link.id == Some(to));
         let Some(conn) = link.and_then(|link| link.conn) else { return };
         if self.net.outbox_len(conn) > PEER_OUTBOX_BYTES_MAX {
-            if !self.overflowing.contains(&conn) {
-                self.overflowing.push(conn);
+            let unwanted = (conn, "it does not read what it is sent");
+            if !self.unwanted.contains(&unwanted) {
+                self.unwanted.push(unwanted);
             }
             return;
         }
@@ -198,9 +205,18 @@ impl Links {
         }
     }
 
-    /// Connections whose other side does not read, to be closed.
-    pub fn take_overflowing(&mut self) -> Vec<ConnId> {
-        std::mem::take(&mut self.overflowing)
+    /// Connections to be closed, and why.
+    pub fn take_unwanted(&mut self) -> Vec<(ConnId, &'static str)> {
+        std::mem::take(&mut self.unwanted)
+    }
+
+    /// Whoever was let in while this node belonged to no cluster, and belongs to another one than this node does
+    /// now, would be refused today.
+    fn leave_other_clusters(&mut self) {
+        let Standing::Member { cluster_id: ours } = self.welcome.standing else { return };
+        let is_of_another = |link: &&Link| matches!(link.standing, Standing::Member { cluster_id } if cluster_id != ours);
+        let others = self.peers.values().filter(is_of_another).filter_map(|link| link.conn);
+        self.unwanted.extend(others.map(|conn| (conn, "it belongs to another cluster")));
     }
 
     /// The first words on a connection that this node dialled.
@@ -311,6 +327,7 @@ impl Links {
             self.net.remember_address(number, address.ip());
         }
         let link = self.peers.get_mut(&number).expect("it was just there");
+        link.standing = peer.standing;
         link.may_have_ended = false;
         link.attached_at = now;
         link.heard_at = now;
@@ -405,7 +422,7 @@ impl Links {
     ) {
         let from = self.net.remote_addr(conn).map_or("?".to_string(), |at| at.ip().to_string());
         let what = format!("a connection from {from} is refused: {refused}");
-        if self.refusals.is_news(&what, now) {
+        if self.refusals.is_news(&what, claimed.is_some(), now) {
             warn!("{what}");
         }
         // Whoever is connected is not the one that was refused.
@@ -414,6 +431,11 @@ impl Links {
         {
             link.last_trouble = what;
         }
+    }
+
+    /// Nodes that were refused lately, and why.
+    pub fn refused_nodes(&self, now: Instant) -> impl Iterator<Item = &str> {
+        self.refusals.of_nodes(now)
     }
 
     /// Whether there are more clients than there may be.
@@ -461,6 +483,7 @@ impl Link {
             is_initial,
             conn: None,
             id: None,
+            standing: Standing::Empty,
             may_have_ended: false,
             last_trouble: String::new(),
             attached_at: now,

@@ -9,6 +9,7 @@ mod info;
 mod links;
 mod refusals;
 mod talk;
+mod texts;
 mod watch;
 
 use crate::config::Config;
@@ -42,7 +43,8 @@ pub struct Server<D: Disk> {
     asked: Slab<Asked>,
     /// About how long the answers to all of `asked` will be.
     awaited_bytes: usize,
-    /// Connections that are not read from until they have taken their answers.
+    /// Connections that are not read from until they have taken their answers, or until their earlier
+    /// commands are answered.
     paused: BTreeSet<ConnId>,
     /// Of those, the one that was read from last; the next one's turn is after it.
     resumed_last: Option<ConnId>,
@@ -101,7 +103,9 @@ impl<D: Disk> Server<D> {
     ) -> Result<Self, ServerError> {
         config.connections_max =
             files::connections_possible(&config).map_err(ServerError::Files)?;
-        let links = Links::new(&config, identity, now).map_err(ServerError::Listen)?;
+        let mut links = Links::new(&config, identity, now).map_err(ServerError::Listen)?;
+        // Before the first hello: a node that has data must never say that it has none.
+        links.follow(replica.node(), now);
         info!(
             "{} listens on {}; log up to {}, term {}",
             config.name,
@@ -215,8 +219,8 @@ impl<D: Disk> Server<D> {
             self.deliver(ticket, answer);
         }
         let now = Instant::now();
-        for conn in self.links.take_overflowing() {
-            self.close(conn, "it does not read what it is sent", now);
+        for (conn, reason) in self.links.take_unwanted() {
+            self.close(conn, reason, now);
         }
         self.slowest_flush = self.slowest_flush.max(now - begun);
         self.links.follow(self.replica.node(), now);
@@ -241,8 +245,7 @@ impl<D: Disk> Server<D> {
             (ReplyTo::Slot(slot), Talk::Text(texts)) => {
                 let mut reply = Vec::new();
                 text::answer_to_resp(&answer, &mut reply);
-                texts.awaited_bytes -= asked.answer_bytes;
-                texts.fill(slot, reply);
+                texts.answered(slot, reply, asked.answer_bytes);
                 texts.write_ready(outbox);
             }
             (reply, talk) => unreachable!("{reply:?} does not fit {talk:?}"),
@@ -281,10 +284,12 @@ impl<D: Disk> Server<D> {
         }
     }
 
-    /// Whether a client that was held back still has more than half of what it may have.
+    /// Whether a client that was held back still waits for its earlier commands, or has more than half of
+    /// what it may have.
     fn must_wait(&self, conn: ConnId) -> bool {
-        let owed = self.talks.get(&conn).map(Talk::owed).unwrap_or_default();
-        self.is_full(conn, owed, 2)
+        let talk = self.talks.get(&conn);
+        let owed = talk.map(Talk::owed).unwrap_or_default();
+        talk.is_some_and(Talk::is_held) || self.is_full(conn, owed, 2)
     }
 
     /// Whether a client has a `1/divisor` or more of what it may have unread or unanswered.
@@ -298,9 +303,9 @@ impl<D: Disk> Server<D> {
     /// SIGTERM or SIGINT: a leader hands over first, and what waits is answered, for as long as that may take.
     fn begin_to_stop(&mut self, signal: i32, now: Instant) {
         let name = &self.config.name;
-        match self.replica.inputs().hand_over(None) {
-            Ok(_) => info!("{name} hands over and stops: {}", net::signal_name(signal)),
-            Err(_) => info!("{name} stops: {}", net::signal_name(signal)),
+        match self.replica.inputs().leave() {
+            true => info!("{name} hands over and stops: {}", net::signal_name(signal)),
+            false => info!("{name} stops: {}", net::signal_name(signal)),
         }
         // Of the longest election timeouts one for the successor, and one for its first answers.
         let until = now + self.config.election * 4;
@@ -308,14 +313,18 @@ impl<D: Disk> Server<D> {
     }
 
     fn may_stop(&self, stopping: Stopping, now: Instant) -> bool {
-        let raft = self.replica.node().raft();
-        let is_over = !raft.is_handing_over() && (!raft.is_leader() || self.asked.is_empty());
-        now >= stopping.until || (is_over && self.asked.is_empty())
+        let is_settled = !self.replica.node().raft().is_handing_over();
+        now >= stopping.until || (is_settled && self.asked.is_empty())
     }
 
     /// What still waits is answered with what is known, and the process ends.
     fn stop(mut self, signal: i32) -> Result<(), ServerError> {
-        info!("{} ends: {}", self.config.name, net::signal_name(signal));
+        info!(
+            "{} ends: {}; {} requests are unanswered",
+            self.config.name,
+            net::signal_name(signal),
+            self.asked.len()
+        );
         let tickets: Vec<(usize, bool)> =
             self.asked.iter().map(|(ticket, asked)| (ticket, asked.is_write)).collect();
         for (ticket, is_write) in tickets {

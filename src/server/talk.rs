@@ -4,6 +4,7 @@
 //! the other side sends wrong ends its connection, with a reason; it never ends more than that.
 
 use super::info;
+use super::texts::TextTalk;
 use super::{Asked, ReplyTo, Server};
 use crate::kv::{Answer, Failure, FailureCode, Request};
 use crate::net::ConnId;
@@ -11,14 +12,13 @@ use crate::node::{self, Routing, Ticket};
 use crate::protocol::client::{self, ReplyBody, ReplyFrame, RequestBody, RequestFrame};
 use crate::protocol::frame::{self, FrameStep, Skip};
 use crate::protocol::hello::{HELLO_BYTES_MAX, Hello, HelloReply, RefusedCode, Role, Welcome};
-use crate::protocol::resp::{self, SkipCommand, TextLimits, TextStep};
+use crate::protocol::resp::{self, TextLimits, TextStep};
 use crate::protocol::sniff::{Sniffed, sniff};
 use crate::protocol::text::{self, TextCommand};
 use crate::protocol::{client_frame_bytes_max, peer, peer_frame_bytes_max};
 use crate::raft::{NodeId, node_id};
 use crate::wal::Disk;
 use log::{debug, error};
-use std::collections::VecDeque;
 use std::time::Instant;
 
 /// What has been agreed on so far.
@@ -50,27 +50,11 @@ pub struct ClientTalk {
     skip: Option<Skip>,
 }
 
-/// A text client. Its commands are answered in order: each has a slot, and the filled ones at the front
-/// are written.
-#[derive(Debug, Default)]
-pub struct TextTalk {
-    slots: VecDeque<Option<Vec<u8>>>,
-    /// The number of the slot at the front.
-    first_slot: u64,
-    /// About how long the answers will be whose slots are empty.
-    pub awaited_bytes: usize,
-    /// Bytes in filled slots behind an empty one.
-    held_bytes: usize,
-    skip: Option<SkipCommand>,
-    /// After QUIT or a protocol error nothing more is read.
-    leaving: bool,
-}
-
 /// Why reading ended for now.
 enum Pause {
     /// Until more bytes come.
     NeedMore,
-    /// Until the other side takes its answers.
+    /// Until the other side takes its answers, or the node has given those that come first.
     MustWait,
     /// The connection is to be closed at once.
     Close(String),
@@ -104,41 +88,19 @@ impl Talk {
         self.owed().answers > 0
     }
 
+    /// Whether the next command would overtake those that the node has not answered.
+    pub fn is_held(&self) -> bool {
+        matches!(self, Talk::Text(text) if text.is_held())
+    }
+
     pub fn is_leaving(&self) -> bool {
-        matches!(self, Talk::Text(TextTalk { leaving: true, .. }))
+        matches!(self, Talk::Text(text) if text.leaving)
     }
 }
 
 impl ClientTalk {
     fn owed(&self) -> Owed {
         Owed { answers: self.unanswered, bytes: self.awaited_bytes }
-    }
-}
-
-impl TextTalk {
-    fn owed(&self) -> Owed {
-        Owed { answers: self.slots.len(), bytes: self.awaited_bytes + self.held_bytes }
-    }
-
-    fn next_slot(&mut self) -> u64 {
-        self.slots.push_back(None);
-        self.first_slot + self.slots.len() as u64 - 1
-    }
-
-    pub fn fill(&mut self, slot: u64, reply: Vec<u8>) {
-        let at = usize::try_from(slot - self.first_slot).expect("slots are few");
-        self.held_bytes += reply.len();
-        self.slots[at] = Some(reply);
-    }
-
-    /// Writes the replies that nothing earlier holds back.
-    pub fn write_ready(&mut self, outbox: &mut Vec<u8>) {
-        while let Some(Some(reply)) = self.slots.front() {
-            outbox.extend_from_slice(reply);
-            self.held_bytes -= reply.len();
-            self.slots.pop_front();
-            self.first_slot += 1;
-        }
     }
 }
 
@@ -436,9 +398,15 @@ impl<D: Disk> Server<D> {
                 Err(Pause::Close("an HTTP request: this port takes no POST and no Host".into()))
             }
             TextStep::Command { args, consumed } => {
+                let command = text::parse(&args);
+                if let TextCommand::Ask(request) = &command
+                    && talk.hold(request.is_write())
+                {
+                    return Err(Pause::MustWait);
+                }
                 self.links.net.consume(conn, consumed);
                 self.requests += 1;
-                self.command(conn, talk, &args, now)
+                self.command(conn, talk, command, now)
             }
         }
     }
@@ -447,12 +415,12 @@ impl<D: Disk> Server<D> {
         &mut self,
         conn: ConnId,
         talk: &mut TextTalk,
-        args: &[Vec<u8>],
+        command: TextCommand,
         now: Instant,
     ) -> Step {
-        match text::parse(args) {
+        match command {
             TextCommand::Ask(request) => {
-                let slot = talk.next_slot();
+                let slot = talk.await_answer(request.is_write());
                 talk.awaited_bytes +=
                     self.ask(conn, ReplyTo::Slot(slot), request, Routing::Forward);
                 Ok(())
@@ -479,10 +447,9 @@ impl<D: Disk> Server<D> {
 
     /// An answer that is known at once, in its turn.
     fn say(&mut self, conn: ConnId, talk: &mut TextTalk, write: impl FnOnce(&mut Vec<u8>)) -> Step {
-        let slot = talk.next_slot();
         let mut reply = Vec::new();
         write(&mut reply);
-        talk.fill(slot, reply);
+        talk.answer_at_once(reply);
         if let Some(outbox) = self.links.net.outbox(conn) {
             talk.write_ready(outbox);
         }

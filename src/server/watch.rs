@@ -19,9 +19,12 @@ const WAIT_TOLD_AFTER: Duration = Duration::from_secs(1);
 /// After so long without a slow flush they are over.
 const CALM: Duration = Duration::from_secs(60);
 
+/// Role, term and leader.
+type Place = (&'static str, Term, Option<NodeId>);
+
 #[derive(Debug, Default)]
 pub struct Watch {
-    seen: Option<(&'static str, Term, Option<NodeId>)>,
+    seen: Option<Place>,
     /// Since when there has been no leader.
     leaderless_since: Option<Instant>,
     told_leaderless: bool,
@@ -43,7 +46,10 @@ impl Watch {
     pub fn look(&mut self, config: &Config, node: &Node, links: &Links, now: Instant) {
         let raft = node.raft();
         let state = (raft.role_name(), raft.term(), raft.leader());
-        if self.seen.replace(state) != Some(state) {
+        let before = self.seen.replace(state);
+        if before.is_some_and(|before| has_lost_majority(before, state)) && !raft.is_damaged() {
+            tell_majority_lost(config, raft.term());
+        } else if before != Some(state) {
             tell_place(config, raft.membership(), state);
         }
         self.look_at_members(config, node, now);
@@ -73,7 +79,10 @@ impl Watch {
                     && now >= *since + WAIT_TOLD_AFTER
                 {
                     *told = true;
-                    info!("{} waits {what}", config.name);
+                    match raft.is_founded() {
+                        true => warn!("{} waits {what}", config.name),
+                        false => info!("{} waits {what}", config.name),
+                    }
                 }
             }
         }
@@ -108,10 +117,11 @@ impl Watch {
     }
 }
 
-/// Why a node that belongs to no cluster does not come in, in words.
+/// Why a node that belongs to no cluster does not come in, or why one that does has no leader and will have
+/// none, in words.
 pub fn waits_for(node: &Node) -> Option<String> {
     if node.raft().is_founded() {
-        return None;
+        return waits_for_lost_disks(node);
     }
     let waiting = node.founding_waits_for();
     if node.standing() == Standing::Lost {
@@ -125,6 +135,34 @@ pub fn waits_for(node: &Node) -> Option<String> {
         true => "for the initial member with the lowest number to found the cluster".to_string(),
         false => format!("for all initial members to have an empty disk: {}", names.join(", ")),
     })
+}
+
+/// Of a majority of the voters the disks are empty: whatever they knew is nowhere else to be had for certain.
+/// Only a person can say that it is lost.
+fn waits_for_lost_disks(node: &Node) -> Option<String> {
+    let raft = node.raft();
+    let membership = raft.membership();
+    let lost = node.voters_with_empty_disks();
+    let needed = quorum::majority(membership.voter_count());
+    let own = membership.members.get(&raft.id())?;
+    if raft.leader().is_some() || membership.voter_count() - lost.len() >= needed {
+        return None;
+    }
+    let others: Vec<&str> = membership
+        .members
+        .iter()
+        .filter(|(id, _)| **id != raft.id())
+        .map(|(_, member)| member.name.as_str())
+        .collect();
+    Some(format!(
+        "for the data of {}, whose disks are empty: without it there is no majority of the {} voters. Start \
+         them with their data; if it is lost for good, stop {name}, keep a copy of its data folder, and run: \
+         srvraft recover {name} --data-dir DIR --accept-loss-of {}",
+        lost.join(" and "),
+        membership.voter_count(),
+        others.join(","),
+        name = own.name,
+    ))
 }
 
 fn tell_changes(before: &Membership, after: &Membership) {
@@ -157,11 +195,19 @@ fn in_words(membership: &Membership) -> String {
     membership.members.values().map(word).collect::<Vec<_>>().join(", ")
 }
 
-fn tell_place(
-    config: &Config,
-    membership: &Membership,
-    (role, term, leader): (&'static str, Term, Option<NodeId>),
-) {
+/// A leader steps down within its own term for one reason only: check-quorum.
+fn has_lost_majority(before: Place, now: Place) -> bool {
+    before.0 == "leader" && now == ("follower", before.1, None)
+}
+
+fn tell_majority_lost(config: &Config, term: Term) {
+    warn!(
+        "{} no longer leads term {term}: for an election timeout no majority has answered it",
+        config.name
+    );
+}
+
+fn tell_place(config: &Config, membership: &Membership, (role, term, leader): Place) {
     let name = |id: NodeId| membership.members.get(&id).map_or("?", |member| member.name.as_str());
     match (role, leader) {
         ("leader", _) => info!("{} leads term {term}", config.name),

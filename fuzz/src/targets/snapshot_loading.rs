@@ -32,7 +32,7 @@ pub fn run(input: &[u8]) {
 /// snapshots mean the same.
 fn load_claimed(input: &mut Input<'_>) {
     let pieces = Pieces::choose(input);
-    let honest = input.byte() % 4 != 0;
+    let honest = !input.byte().is_multiple_of(4);
     let sessions = input.blob();
     let pairs = input.rest();
     let (keys, digest) = if honest { summary(pairs) } else { (1, 7) };

@@ -1,0 +1,85 @@
+//! What a connection with text commands is owed: commands are executed, and answered, in the order they came in.
+
+use super::talk::Owed;
+use crate::protocol::resp::SkipCommand;
+use std::collections::VecDeque;
+
+/// A text client. Its commands are answered in order: each has a slot, and the filled ones at the front
+/// are written.
+#[derive(Debug, Default)]
+pub struct TextTalk {
+    slots: VecDeque<Option<Vec<u8>>>,
+    /// The number of the slot at the front.
+    first_slot: u64,
+    /// Commands that the node has not answered: all of them reads, or all of them writes.
+    unanswered: usize,
+    unanswered_are_writes: bool,
+    /// The next command has to wait for them.
+    is_held: bool,
+    /// About how long the answers will be whose slots are empty.
+    pub awaited_bytes: usize,
+    /// Bytes in filled slots behind an empty one.
+    held_bytes: usize,
+    pub skip: Option<SkipCommand>,
+    /// After QUIT or a protocol error nothing more is read.
+    pub leaving: bool,
+}
+
+impl TextTalk {
+    pub fn owed(&self) -> Owed {
+        Owed { answers: self.slots.len(), bytes: self.awaited_bytes + self.held_bytes }
+    }
+
+    fn next_slot(&mut self) -> u64 {
+        self.slots.push_back(None);
+        self.first_slot + self.slots.len() as u64 - 1
+    }
+
+    /// Whether a request has to wait, so that commands are executed in the order they came in. The log
+    /// keeps that of writes. A read is not in the log: it sees whatever is applied once it is confirmed, which
+    /// may lack a write sent before it, or have one sent after it.
+    pub fn hold(&mut self, is_write: bool) -> bool {
+        self.is_held = self.unanswered > 0 && self.unanswered_are_writes != is_write;
+        self.is_held
+    }
+
+    pub fn is_held(&self) -> bool {
+        self.is_held
+    }
+
+    /// The place of the answer to a request that the node is asked.
+    pub fn await_answer(&mut self, is_write: bool) -> u64 {
+        self.unanswered += 1;
+        self.unanswered_are_writes = is_write;
+        self.next_slot()
+    }
+
+    pub fn answered(&mut self, slot: u64, reply: Vec<u8>, awaited_bytes: usize) {
+        self.unanswered -= 1;
+        self.is_held &= self.unanswered > 0;
+        self.awaited_bytes -= awaited_bytes;
+        self.fill(slot, reply);
+    }
+
+    /// For what the node need not be asked.
+    pub fn answer_at_once(&mut self, reply: Vec<u8>) {
+        let slot = self.next_slot();
+        self.fill(slot, reply);
+    }
+
+    fn fill(&mut self, slot: u64, reply: Vec<u8>) {
+        let at = usize::try_from(slot - self.first_slot).expect("slots are few");
+        self.held_bytes += reply.len();
+        self.slots[at] = Some(reply);
+    }
+
+    /// Writes the replies that nothing earlier holds back.
+    pub fn write_ready(&mut self, outbox: &mut Vec<u8>) {
+        while let Some(Some(reply)) = self.slots.front() {
+            outbox.extend_from_slice(reply);
+            self.held_bytes -= reply.len();
+            self.slots.pop_front();
+            self.first_slot += 1;
+        }
+    }
+}
