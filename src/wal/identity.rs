@@ -76,7 +76,7 @@ impl Identity {
         wanted.load(disk, &names)
     }
 
-    /// The one in the folder, if it is of the same node and cluster as this.
+    /// The one in the folder, if there is a log of it, and it is of the same node and cluster as this.
     fn load<D: Disk>(&self, disk: &mut D, names: &[String]) -> Result<Option<Self>, WalError> {
         if !names.iter().any(|name| name == FILE) {
             if names.iter().any(|name| segment::is_wal_name(name)) {
@@ -93,8 +93,7 @@ impl Identity {
         // Nothing was ever written under this incarnation, or somebody has removed it: what it once promised is
         // gone, so it is another one from now on.
         if !names.iter().any(|name| segment::is_wal_name(name)) {
-            wanted.create(disk, names.iter().any(|name| name == UNFINISHED_FILE))?;
-            return Ok(wanted);
+            return Ok(None);
         }
         // The process that renamed it here may not have lived to sync the folder.
         disk.sync_dir().map_err(|e| WalError::io("sync", disk.path(""), e))?;
