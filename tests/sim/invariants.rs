@@ -197,7 +197,10 @@ impl Judge {
         if commit > self.committed() {
             let is_own =
                 term_of_newest == raft.term() || Some(term_of_newest) == self.views[&id].leads;
-            assert!(is_own, "commit rule: node {id:x} counts replicas of {commit}@{term_of_newest}");
+            assert!(
+                is_own,
+                "commit rule: node {id:x} counts replicas of {commit}@{term_of_newest}"
+            );
         }
         for index in before + 1..=commit {
             let Some(entry) = raft.log().get(index) else {
@@ -210,7 +213,10 @@ impl Judge {
                 Some(committed) => {
                     let same =
                         (committed.term, committed.payload) == (entry.term, payload_hash(entry));
-                    assert!(same, "state machine safety: node {id:x} commits another entry {index}");
+                    assert!(
+                        same,
+                        "state machine safety: node {id:x} commits another entry {index}"
+                    );
                 }
             }
         }

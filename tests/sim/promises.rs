@@ -78,7 +78,10 @@ impl Judge {
                 ..
             } => {
                 let position = Position { index: *index, term: *term };
-                assert!(self.reference.has(position), "node {id:x} sends a snapshot of {position:?}");
+                assert!(
+                    self.reference.has(position),
+                    "node {id:x} sends a snapshot of {position:?}"
+                );
                 let name = snapshot_name(position);
                 assert!(disk.has_durably(&name), "node {id:x} sends a snapshot that may be lost");
                 let whole = self.reference.snapshot(*index);

@@ -348,7 +348,7 @@ impl World {
         let image = self.host(id).disk.durable_image();
         let config = self.wal_config();
         let recovered = recover(id, image, config).expect("what is synced can be read");
-        let (found, promised) = 
+        let (found, promised) =
             (self.judge.image_of(&recovered), self.judge.durable(self.known_node_of(id)));
         assert_eq!(&found, promised, "node {id}: not on its disk, after a sync");
     }
