@@ -21,7 +21,7 @@ impl World {
         let is_founded = self.judge.electorates.is_founded();
         // Before it founds anything, nobody depends on the founder.
         let may_be = (!is_founded && id == 1) || self.is_enough(|at| at != id);
-        if self.node_of(id).is_none() || !may_be {
+        if self.node_of(id).is_none() || !may_be || !self.would_be_known_without(id) {
             return;
         }
         if !is_founded {
@@ -58,7 +58,7 @@ impl World {
         self.is_doomed = true;
         self.nemesis.shuffle(&mut voters);
         for id in voters.into_iter().take(too_many) {
-            if self.node_of(id).is_some() {
+            if self.node_of(id).is_some() && self.would_be_known_without(id) {
                 self.wipe(id);
             }
         }
