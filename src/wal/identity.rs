@@ -60,7 +60,7 @@ impl Identity {
         Ok(wanted)
     }
 
-    /// The identity that the data folder holds; `None` if it is empty.
+    /// The identity that the data folder holds; `None` if there is no log.
     ///
     /// # Errors
     ///
@@ -93,8 +93,7 @@ impl Identity {
         // Nothing was ever written under this incarnation, or somebody has removed it: what it once promised is
         // gone, so it is another one from now on.
         if !names.iter().any(|name| segment::is_wal_name(name)) {
-            wanted.create(disk, names.iter().any(|name| name == UNFINISHED_FILE))?;
-            return Ok(wanted);
+            return Ok(None);
         }
         // The process that renamed it here may not have lived to sync the folder.
         disk.sync_dir().map_err(|e| WalError::io("sync", disk.path(""), e))?;

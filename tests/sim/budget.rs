@@ -44,7 +44,7 @@ impl World {
     /// one that is no member is not cured.
     pub fn is_member_with_data(&self, id: Number) -> bool {
         let Some(node) = self.node_of(id) else { return false };
- self.judge.views.get(&node).is_some_and(|view| view.durable.last_index() > 0)
+        self.judge.views.get(&node).is_some_and(|view| view.durable.last_index() > 0)
             && self.judge.possible_memberships().iter().all(|members| members.contains(node))
     }
 }

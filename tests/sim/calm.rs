@@ -9,6 +9,7 @@ impl World {
         self.is_healed = true;
         self.cut_transfer_after = None;
         self.network.unblock_all();
+        self.network.end_lag();
         self.choose_core();
         let swarm = &mut self.swarm;
         (swarm.loss, swarm.delay, swarm.duplication, swarm.request_loss) = (0.0, 0.0, 0.0, 0.0);

@@ -258,11 +258,12 @@ impl World {
     }
 
     fn attempt(&mut self, id: usize) {
-        let ids = self.ids();
+        // Once all is healed, those that stay out would only cost the client's patience.
+        let ids = if self.is_healed { self.core.clone() } else { self.ids().collect() };
         let clients = &mut self.clients;
         clients.last_ticket += 1;
         let ticket = clients.last_ticket << 8 | id as u64;
-        let any = clients.rng.u64(ids);
+        let any = ids[clients.rng.usize(0..ids.len())];
         let client = &mut clients.clients[id];
         let node = client.hint.take().unwrap_or(any);
         let asking = client.asking.as_mut().expect("the client asks");

@@ -186,8 +186,12 @@ impl SimDisk {
         state.operations += 1;
         let seed = state.hash ^ operation as u64;
         state.hash = xxhash_rust::xxh3::xxh3_64_with_seed(bytes, seed);
-        if state.fired.is_some() {
-            return Err(io::Error::other("the process should have ended"));
+        match state.fired {
+            None => {}
+            Some((Failure::Crash, _)) => return Err(io::Error::other("the process has ended")),
+            Some((failure, of)) => {
+                panic!("a failed {of:?} ({failure:?}) ends the process: {operation:?}")
+            }
         }
         let Some((failure, left)) = &mut state.armed else { return Ok(()) };
         let concerns = match failure {

@@ -80,7 +80,8 @@ impl Judge {
         let id = raft.id();
         let anew = self.electorates.is_founded();
         assert_eq!(self.committed(), 0, "node {id:x} founds a second cluster beside {founded:x}");
-        for (other, view) in self.views.iter().filter(|(other, view)| **other != id && !view.is_gone)
+        for (other, view) in
+            self.views.iter().filter(|(other, view)| **other != id && !view.is_gone)
         {
             let is_empty = view.memory.is_empty() && view.durable.terms.is_empty();
             assert!(is_empty, "node {id:x} founds a cluster, and {other:x} is founded already");

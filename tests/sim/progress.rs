@@ -73,6 +73,9 @@ impl World {
         if after.is_out_of_space && !before.is_out_of_space {
             seen.push(Fault::TurnHeld);
         }
+        if after.is_damaged && !before.is_damaged {
+            self.host(id).health = Health::Damaged;
+        }
         if before.is_damaged && !after.is_damaged {
             seen.push(Fault::WholeAgain);
             self.host(id).health = Health::Whole;

@@ -28,6 +28,9 @@ impl Judge {
     /// A flush is over: what its node takes for durable is held against what it says from now on.
     /// With `is_struck` a snapshot that is on it may be damaged.
     pub fn flushed(&mut self, id: NodeId, replica: &Replica<SimDisk>, is_struck: bool) {
+        if self.note_start_over(id, replica) {
+            return self.look(replica.node());
+        }
         self.note_snapshot(id, newest_snapshot(replica), is_struck);
         let committed = self.reference.terms();
         let raft = replica.node().raft();
@@ -45,6 +48,21 @@ impl Judge {
             view.durable.is_damaged = raft.is_damaged();
         }
         self.look(replica.node());
+    }
+
+    /// A node that has found out that its state is not that of the others has nothing any more but its
+    /// term and vote, and knows it. That it leaves the term is on its disk with the next flush.
+    fn note_start_over(&mut self, id: NodeId, replica: &Replica<SimDisk>) -> bool {
+        let raft = replica.node().raft();
+        let view = self.views.get_mut(&id).expect("the node is a member");
+        if !raft.is_damaged() || view.durable.is_damaged || !self.differing.remove(&id) {
+            return false;
+        }
+        let before = std::mem::take(&mut view.durable);
+        let durable = Image { hard_state: before.hard_state, is_damaged: true, ..Image::default() };
+        let lost = std::mem::take(&mut view.lost).into_iter().chain([before]).collect();
+        *view = View { durable, lost, term: view.term, ..View::default() };
+        true
     }
 
     /// A snapshot is safe as soon as it has its name, and its log may follow later. One that turns out to be
@@ -78,7 +96,10 @@ impl Judge {
                 ..
             } => {
                 let position = Position { index: *index, term: *term };
-                assert!(self.reference.has(position), "node {id:x} sends a snapshot of {position:?}");
+                assert!(
+                    self.reference.has(position),
+                    "node {id:x} sends a snapshot of {position:?}"
+                );
                 let name = snapshot_name(position);
                 assert!(disk.has_durably(&name), "node {id:x} sends a snapshot that may be lost");
                 let whole = self.reference.snapshot(*index);

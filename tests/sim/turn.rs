@@ -75,7 +75,7 @@ impl World {
         Ok(replica)
     }
 
-    fn wal_config(&mut self) -> WalConfig {
+    pub fn wal_config(&mut self) -> WalConfig {
         WalConfig { segment_bytes: self.swarm.segment_bytes, salt_seed: self.rng.u64(..) }
     }
 
@@ -349,7 +349,7 @@ impl World {
         let image = self.host(id).disk.durable_image();
         let config = self.wal_config();
         let recovered = recover(id, image, config).expect("what is synced can be read");
-        let (found, promised) = 
+        let (found, promised) =
             (self.judge.image_of(&recovered), self.judge.durable(self.known_node_of(id)));
         assert_eq!(&found, promised, "node {id}: not on its disk, after a sync");
     }
@@ -437,7 +437,7 @@ pub fn address(id: Number) -> String {
 }
 
 /// What a start would find on a disk.
-fn recover<D: Disk>(id: Number, mut disk: D, config: WalConfig) -> Result<Recovered, WalError> {
+pub fn recover<D: Disk>(id: Number, mut disk: D, config: WalConfig) -> Result<Recovered, WalError> {
     Identity::load_or_create(&mut disk, CLUSTER_ID, id, &name(id), 0)?;
     Ok(Wal::open(disk, config)?.1)
 }
