@@ -237,8 +237,10 @@ fn recover_and_refuse_old_folders(cluster: &mut Cluster, founded: &str, kept: &s
     fs::rename(kept, cluster.data_dir(1)).expect("the old disk is found again");
     cluster.start_node(1);
     let reason = format!("raft-1 holds data of the cluster founded as {founded}");
+    await_log(cluster, 0, &reason);
     await_log(cluster, 1, &reason);
-    await_log(cluster, 2, &reason);
+    // Of two that refuse each other, each names the other one.
+    await_log(cluster, 2, &format!("raft-1 of {founded}: start one of them with an empty folder"));
     let (status, _, errors) = cltraft(cluster, &["status"]);
     assert_eq!(status, Some(1));
     assert!(errors.contains(&reason), "{errors}");
