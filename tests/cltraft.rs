@@ -376,6 +376,9 @@ fn status_shows_every_server_and_warns() {
         ("raft_name", "raft-0"),
         ("raft_role", "candidate"),
         ("raft_leader", "-1"),
+        ("member_raft-0", "voter,incarnation=00000000000a,address=raft-0:6000"),
+        ("member_raft-1", "voter,incarnation=00000000000b,address=raft-1:6000"),
+        ("member_raft-2", "voter,incarnation=00000000000c,address=raft-2:6000"),
         ("peer_raft-1", "connecting"),
         ("peer_raft-2", "connecting"),
     ]);
@@ -388,7 +391,7 @@ fn status_shows_every_server_and_warns() {
     assert_eq!(lines.len(), 3);
     assert!(lines[1].starts_with("raft-0  ") && lines[1].ends_with("raft-2 connecting"));
     assert!(lines[2].ends_with("unreachable: connection refused"));
-    let expected = "warning: no majority: 1 of 3 answered, 2 are needed\n\
+    let expected = "warning: no majority: 1 of 3 voters answered, 2 are needed\n\
                     warning: no leader is known\n";
     assert_eq!(stderr(&output), expected);
     assert_eq!(status(&run("127.0.0.1:1", &["status"])), 3);

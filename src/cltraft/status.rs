@@ -164,8 +164,8 @@ fn freshest<'a, 'b>(answered: &'b [Fields<'a>]) -> Option<&'b Fields<'a>> {
     founded.max_by_key(|f| (f.get("raft_role") == "leader", f.number("raft_membership_index")))
 }
 
-/// The voters are known from the members that a node lists, or else from the peers that it has; asking fewer
-/// servers than a majority proves nothing.
+/// The voters are known from the members that a node lists; asking fewer servers than a majority proves
+/// nothing.
 fn no_majority(asked: usize, answered: &[Fields<'_>]) -> Option<String> {
     let voters: Vec<Listed<'_>> = freshest(answered)?.members().filter(Listed::is_voter).collect();
     let is_there = |voter: &&Listed<'_>| {

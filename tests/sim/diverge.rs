@@ -52,7 +52,8 @@ impl World {
         let mut files = self.host(id).disk.files();
         files.insert(name.clone(), spare.read(&name).expect("it was just made"));
         self.host(id).disk.replace(&files);
-        self.judge.differing.insert(id);
+        let node = self.known_node_of(id);
+        self.judge.differing.insert(node);
     }
 
     /// A follower comes back with a state of its own.
