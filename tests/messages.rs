@@ -217,6 +217,7 @@ fn membership() -> impl Strategy<Value = Membership> {
 fn standing() -> impl Strategy<Value = Standing> {
     prop_oneof![
         Just(Standing::Empty),
+        Just(Standing::Contacted),
         Just(Standing::Lost),
         (1..=u64::MAX).prop_map(|cluster_id| Standing::Member { cluster_id }),
     ]
@@ -474,6 +475,7 @@ fn us(known: &Known) -> Identity<'_> {
         name: "raft-0",
         standing: FOUNDED,
         membership: &known.membership,
+        committed: &known.membership,
         peers: &known.peers,
     }
 }
@@ -508,6 +510,7 @@ fn hellos_that_fit_are_accepted() {
         peer_hello_of(1, 5, "raft-1", Standing::Empty),
         peer_hello_of(7, 5, "raft-7", Standing::Empty),
         peer_hello_of(1, 11, "raft-1", Standing::Lost),
+        peer_hello_of(1, 5, "raft-1", Standing::Contacted),
         Hello { version_max: VERSION_MAX + 7, ..client_hello(0) },
         Hello { version_min: 0, ..client_hello(0) },
     ] {

@@ -30,6 +30,9 @@ const APPLICANTS_MAX: usize = 32;
 pub enum Standing {
     /// Its disk holds nothing: it belongs to no cluster and never did.
     Empty,
+    /// Its disk holds a term and nothing else: a cluster has spoken to it, and what it needs to belong to that
+    /// was not said, or was taken back.
+    Contacted,
     /// Its disk has lost so much that it does not know its cluster any more.
     Lost,
     Member {
@@ -77,18 +80,18 @@ impl Node {
         let cluster_id = self.raft.membership().cluster_id;
         if self.raft.is_founded() {
             Standing::Member { cluster_id }
-        } else if self.is_empty() {
-            Standing::Empty
-        } else {
+        } else if !self.has_nothing() {
             Standing::Lost
+        } else if self.raft.hard_state() != HardState::default() {
+            Standing::Contacted
+        } else {
+            Standing::Empty
         }
     }
 
-    fn is_empty(&self) -> bool {
-        !self.raft.is_founded()
-            && !self.raft.is_damaged()
-            && self.raft.hard_state() == HardState::default()
-            && self.raft.log().last().index == 0
+    /// No log, and none that was lost.
+    fn has_nothing(&self) -> bool {
+        !self.raft.is_founded() && !self.raft.is_damaged() && self.raft.log().last().index == 0
     }
 
     pub fn peer_connected(&mut self, peer: Peer) {
@@ -104,6 +107,7 @@ impl Node {
             .filter_map(|(at, name)| match self.connected_as(*at).map(|peer| peer.standing) {
                 None => Some((name.clone(), "not connected")),
                 Some(Standing::Empty) => None,
+                Some(Standing::Contacted) => Some((name.clone(), "a cluster has spoken to it")),
                 Some(Standing::Lost) => Some((name.clone(), "its disk has lost its data")),
                 Some(Standing::Member { .. }) => Some((name.clone(), "belongs to a cluster")),
             })
@@ -135,7 +139,8 @@ impl Node {
     pub(super) fn found_if_all_are_empty(&mut self) {
         let own = number(self.raft.id());
         let is_founder = self.config.initial.first_key_value().is_some_and(|(at, _)| *at == own);
-        if !is_founder || !self.is_empty() || !self.founding_waits_for().is_empty() {
+        let is_empty = self.standing() == Standing::Empty;
+        if !is_founder || !is_empty || !self.founding_waits_for().is_empty() {
             return;
         }
         let voter = |name: &str, address: &str| Member {
@@ -154,9 +159,10 @@ impl Node {
         self.raft.found(Rc::new(membership));
     }
 
-    /// A founding has arrived, and holds if it names this node and this node's disk is empty.
+    /// A founding has arrived, and holds if it names this node, and this node has no log. A candidate may have
+    /// been heard before it; no vote was given then.
     pub(super) fn learn_founding(&mut self, founding: Rc<Membership>) {
-        if self.is_empty() && founding.is_voter(self.raft.id()) && founding.cluster_id != 0 {
+        if self.has_nothing() && founding.is_voter(self.raft.id()) && founding.cluster_id != 0 {
             self.raft.found(founding);
         }
     }
@@ -173,8 +179,9 @@ impl Node {
         let says_again = is_time && self.raft.commit_index() == 0;
         for (id, connected) in &mut self.connected {
             let is_new = !connected.is_told || says_again;
-            let is_waiting = connected.peer.standing == Standing::Empty && is_new;
-            if is_waiting && founding.is_voter(*id) {
+            let has_nothing =
+                matches!(connected.peer.standing, Standing::Empty | Standing::Contacted);
+            if has_nothing && is_new && founding.is_voter(*id) {
                 connected.is_told = true;
                 self.messages.push((*id, PeerMessage::Found(Rc::clone(&founding))));
             }
@@ -196,14 +203,20 @@ impl Node {
         self.tick_transfer();
     }
 
-    /// Connected nodes that belong to no cluster: the leader hears of them, again and again.
+    /// Connected nodes that want to come in: the leader hears of them, again and again. Those that have a part of
+    /// this cluster's log and are no members were taken in by a leader that could not commit that.
     fn pass_on_applications(&mut self) {
         let membership = Rc::clone(self.raft.membership());
+        let may_apply = |standing: Standing| match standing {
+            Standing::Empty | Standing::Contacted => true,
+            Standing::Member { cluster_id } => cluster_id == membership.cluster_id,
+            Standing::Lost => false,
+        };
         let applicants: Vec<Applicant> = self
             .connected
             .values()
             .map(|connected| &connected.peer)
-            .filter(|peer| peer.standing == Standing::Empty)
+            .filter(|peer| may_apply(peer.standing))
             .filter(|peer| !membership.contains(peer.id) && !membership.was_removed(peer.id))
             .map(|Peer { id, name, address, .. }| Applicant {
                 id: *id,

@@ -255,10 +255,12 @@ fn read_welcome(reader: &mut Reader<'_>) -> Result<Welcome, Malformed> {
 const STANDING_EMPTY: u8 = 0;
 const STANDING_MEMBER: u8 = 1;
 const STANDING_LOST: u8 = 2;
+const STANDING_CONTACTED: u8 = 3;
 
 fn put_place(out: &mut Vec<u8>, standing: Standing, address: &str) {
     let (code, founded) = match standing {
         Standing::Empty => (STANDING_EMPTY, 0),
+        Standing::Contacted => (STANDING_CONTACTED, 0),
         Standing::Member { cluster_id } => (STANDING_MEMBER, cluster_id),
         Standing::Lost => (STANDING_LOST, 0),
     };
@@ -272,6 +274,7 @@ fn read_place(reader: &mut Reader<'_>) -> Result<(Standing, String), Malformed> 
     let founded = reader.u64("id of the founded cluster")?;
     let standing = match (code, founded) {
         (STANDING_EMPTY, 0) => Standing::Empty,
+        (STANDING_CONTACTED, 0) => Standing::Contacted,
         (STANDING_LOST, 0) => Standing::Lost,
         (STANDING_MEMBER, cluster_id) if cluster_id != 0 => Standing::Member { cluster_id },
         _ => return Err(Malformed("standing")),
@@ -306,6 +309,8 @@ pub struct Identity<'a> {
     pub standing: Standing,
     /// Of the cluster, as far as this node knows.
     pub membership: &'a Membership,
+    /// The newest that is committed. Who is removed by a later one may yet be needed.
+    pub committed: &'a Membership,
     /// Numbers and names of other nodes.
     pub peers: &'a BTreeMap<u64, String>,
 }
@@ -390,7 +395,7 @@ fn judge_peer(
         return refuse(RefusedCode::Cluster, reason);
     }
     let id = node_id(node, incarnation);
-    if us.membership.was_removed(id) {
+    if us.committed.was_removed(id) {
         let reason = format!(
             "{name} was removed from the cluster; with an empty folder it can come in anew"
         );

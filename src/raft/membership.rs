@@ -212,6 +212,11 @@ impl Memberships {
         &self.known.last().expect("there is always one").1
     }
 
+    /// The newest one that is committed, as far as it is known.
+    pub fn committed_one(&self) -> &Rc<Membership> {
+        &self.known.first().expect("there is always one").1
+    }
+
     pub fn newest_index(&self) -> Index {
         self.known.last().expect("there is always one").0
     }
@@ -240,14 +245,20 @@ impl Raft {
         self.memberships.newest()
     }
 
+    /// The members as of the newest committed entry that says so, as far as this node knows.
+    pub fn committed_membership(&self) -> &Rc<Membership> {
+        self.memberships.committed_one()
+    }
+
     /// Whether it belongs to a cluster. One that does not has an empty disk, or has lost all of it.
     pub fn is_founded(&self) -> bool {
         !self.membership().is_empty()
     }
 
-    /// Whether it was a member, and is none any more.
+    /// Whether it was a member, and is none any more: for good, as an entry that is not committed may be
+    /// truncated, and this node be needed until it is.
     pub fn is_removed(&self) -> bool {
-        self.membership().was_removed(self.config.id)
+        self.committed_membership().was_removed(self.config.id)
     }
 
     /// Of the log entry that the newest membership is from.
@@ -261,12 +272,12 @@ impl Raft {
     }
 
     /// The cluster begins, with this node as one of its voters: the first entry of every member's log, and the
-    /// same on all. Only for a node that has no log, no term and no vote.
+    /// same on all. Only for a node that has no log and gave no vote.
     pub fn found(&mut self, membership: Rc<Membership>) {
         assert!(!self.is_founded() && self.log.last() == Position::default(), "the log is empty");
-        assert_eq!(self.hard_state, super::HardState::default(), "it was in no election");
+        assert_eq!(self.hard_state.voted_for, None, "nobody votes without belonging to a cluster");
         assert!(membership.is_voter(self.config.id), "it is one of the voters");
-        self.hard_state.term = 1;
+        self.hard_state.term = self.hard_state.term.max(1);
         self.hard_state_unwritten = true;
         self.append_entry(Entry { term: 1, index: 1, payload: Payload::Members(membership) });
         self.restart_election_timer();

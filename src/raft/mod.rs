@@ -507,8 +507,12 @@ impl Raft {
         self.is_founded() && !self.is_damaged()
     }
 
-    /// Whether it may ask for votes.
+    /// Whether it may ask for votes. One that is not in the newest membership of its log may, until that is
+    /// committed: its log may be the only one without which nobody can win. It does not count its own vote then
+    /// (thesis 4.2.2).
     fn may_campaign(&self) -> bool {
-        self.membership().is_voter(self.config.id) && !self.is_damaged()
+        let id = self.config.id;
+        let votes = self.membership().is_voter(id) || self.committed_membership().is_voter(id);
+        votes && !self.is_damaged()
     }
 }

@@ -41,6 +41,7 @@ pub struct Links {
     /// Names of the peers, by number.
     names: BTreeMap<u64, String>,
     membership: Rc<Membership>,
+    committed: Rc<Membership>,
     leads: bool,
     /// Others say that this node was removed.
     is_removed: bool,
@@ -110,6 +111,7 @@ impl Links {
             peers,
             names,
             membership: Rc::default(),
+            committed: Rc::default(),
             leads: false,
             is_removed: false,
             unwanted: Vec::new(),
@@ -131,6 +133,7 @@ impl Links {
         if std::mem::replace(&mut self.welcome.standing, standing) != standing {
             self.leave_other_clusters();
         }
+        self.committed = Rc::clone(raft.committed_membership());
         if raft.is_removed() {
             self.stay_quiet();
         }
@@ -299,6 +302,7 @@ impl Links {
             name: &self.identity.name,
             standing: self.welcome.standing,
             membership: &self.membership,
+            committed: &self.committed,
             peers: &self.names,
         }
     }

@@ -76,7 +76,7 @@ impl Identity {
         wanted.load(disk, &names)
     }
 
-    /// The one in the folder, if it is of the same node and cluster as this.
+    /// The one in the folder, if there is a log of it, and it is of the same node and cluster as this.
     fn load<D: Disk>(&self, disk: &mut D, names: &[String]) -> Result<Option<Self>, WalError> {
         if !names.iter().any(|name| name == FILE) {
             if names.iter().any(|name| segment::is_wal_name(name)) {

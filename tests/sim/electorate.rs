@@ -138,9 +138,14 @@ impl Judge {
     /// "A candidate wins an election if it receives votes from a majority of the servers in the full cluster for
     /// the same term": the cluster of its own log.
     pub(super) fn check_elected(&self, id: NodeId, term: Term) {
-        let newest = self.electorates.newest_in(&self.views[&id].memory);
-        let (_, membership) = newest.expect("it belongs to a cluster");
-        assert!(membership.is_voter(id), "node {id:x} leads term {term} and is no voter");
+        let memory = &self.views[&id].memory;
+        let newest = self.electorates.newest_in(memory);
+        let ((index, _), membership) = newest.expect("it belongs to a cluster");
+        // Thesis 4.2.2: one that is removed by an entry of its log may be needed until that is committed.
+        let before = self.electorates.newest_in(&memory[..index as usize - 1]);
+        let may_lead = membership.is_voter(id)
+            || (index > self.committed() && before.is_some_and(|(_, before)| before.is_voter(id)));
+        assert!(may_lead, "node {id:x} leads term {term} and is no voter");
         let votes = membership
             .voters()
             .filter(|voter| *voter == id || self.votes.get(&(*voter, term)) == Some(&id))

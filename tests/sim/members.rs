@@ -81,7 +81,7 @@ impl World {
         let Some(process) = self.process(id).filter(|process| process.stops.is_none()) else {
             return;
         };
-        let led = process.replica.inputs().hand_over(None).is_ok();
+        let led = process.replica.inputs().leave();
         process.stops = Some(Stops { by, led });
         let at = process.busy_until.max(process.paused_until);
         self.faults.add(Fault::StopAsked);

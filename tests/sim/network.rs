@@ -379,6 +379,7 @@ impl World {
             name: &identity.name,
             standing: process.replica.node().standing(),
             membership: process.replica.node().raft().membership(),
+            committed: process.replica.node().raft().committed_membership(),
             peers: &peers,
         })
     }

@@ -64,17 +64,13 @@ impl World {
     fn open(&mut self, id: Number) -> Result<Replica<SimDisk>, WalError> {
         let seed = self.rng.u64(..);
         let wal = self.wal_config();
-        let host = self.host(id);
-        let mut disk = host.disk.clone();
-        let had_log = disk.files().keys().any(|name| name.starts_with("wal-"));
+        let mut disk = self.host(id).disk.clone();
         let found = Identity::load_or_create(&mut disk, CLUSTER_ID, id, &name(id), seed)?;
-        let known = host.identity.replace(found.clone()).filter(|_| had_log);
-        if let Some(known) = known {
-            assert_eq!(known, found, "node {id} is another one without having lost its disk");
-        }
         let config = self.node_config(id, node_id(id, found.incarnation), seed);
         let (replica, opened) = Replica::open(config, disk, wal)?;
         self.trace.tell(self.now, || format!("{id} is {found:x?} and has {opened:?}"));
+        let known = self.host(id).identity.get_or_insert_with(|| found.clone());
+        assert_eq!(*known, found, "node {id} is another one without having lost its disk");
         Ok(replica)
     }
 

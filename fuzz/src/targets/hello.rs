@@ -17,6 +17,7 @@ pub fn run(payload: &[u8]) {
         name: "raft-0",
         standing: Standing::Member { cluster_id: 7 },
         membership: &membership,
+        committed: &membership,
         peers: &peers,
     };
     if let Ok(hello) = Hello::decode(payload) {
