@@ -1,14 +1,14 @@
 //! What snapshots cost while the cluster is written to, and what endless writes leave behind:
 //! `cargo bench --bench snapshot`.
 //!
-//! Three real nodes with default settings on loopback, with their data under `TMPDIR`: that has to be a real
-//! disk for the figures to mean anything. First a state of `SNAPSHOT_STATE_MIB` (1024) is written, and then written
-//! over until every node has taken a snapshot of all of it from beginning to end. Told are the longest turn of
-//! each node's loop, the longest time in which no write was answered to anybody, and the longest that one client
-//! waited which writes one key after the other; beside them, as a measure of what the disk itself does meanwhile, the
-//! longest sync of a small file that no node has to do with. Then, on a new cluster, 1000 keys are written over for
-//! `SNAPSHOT_OVERWRITE_SECONDS` (600); told is what each node has on its disk and in its memory, every 10 seconds.
-//! 0 leaves a part out.
+//! Three real nodes with default settings on loopback, with their data under `TMPDIR`: that has to be a
+//! real disk for the figures to mean anything. First a state of `SNAPSHOT_STATE_MIB` (1024) is written,
+//! and then written over until every node has taken a snapshot of all of it from beginning to end. Told
+//! are the longest turn of each node's loop, the longest time in which no write was answered to anybody,
+//! and the longest that one client waited which writes one key after the other; beside them, as a
+//! measure of what the disk itself does meanwhile, the longest sync of a small file that no node has to
+//! do with. Then, on a new cluster, 1000 keys are written over for `SNAPSHOT_OVERWRITE_SECONDS` (600);
+//! told is what each node has on its disk and in its memory, every 10 seconds. 0 leaves a part out.
 
 #[path = "../tests/processes/mod.rs"]
 #[allow(dead_code)] // The tests use the rest.
@@ -229,7 +229,8 @@ struct Load {
 }
 
 impl Load {
-    /// Writes to each of `keys` once, in order; or without a `total` to any of them, until it is finished.
+    /// Writes to each of `keys` once, in order; or without a `total` to any of them, until it is
+    /// finished.
     fn start(cluster: &Cluster, keys: u64, total: Option<u64>) -> Self {
         let leader = cluster.await_leader();
         let (answers, stop) = (Answers::shared(), Arc::new(AtomicBool::new(false)));

@@ -28,9 +28,10 @@ const FULL_SNAPSHOT_TICKS: u64 = 256;
 /// Segments of the log that are removed in one turn, and entries dropped from memory.
 const SEGMENTS_PER_TURN: usize = 2;
 const ENTRIES_PER_TURN: usize = 32_768;
-/// While a snapshot is taken, twice as much of it is written in a turn as of the log, up to so many bytes: so the
-/// log grows by no more than half of the state meanwhile.
-const PIECE_BYTES_MAX: usize = 4 << 20;
+/// While a snapshot is taken, twice as much of it is written in a turn as of the log, up to so many
+/// bytes: so the log grows by half of the state meanwhile, or more if turns bring very much, but no turn
+/// syncs much more for it.
+const PIECE_BYTES_MAX: usize = 1 << 20;
 
 pub struct Replica<D: Disk> {
     node: Node,
@@ -51,6 +52,8 @@ pub struct Replica<D: Disk> {
     lacks_room: bool,
     /// Only what frees space is taken.
     is_low: bool,
+    /// The log says that a snapshot found no space.
+    told_no_space: bool,
     /// When a snapshot may be tried again, after one found no space.
     snapshot_after_ticks: u64,
 }
@@ -125,6 +128,7 @@ impl<D: Disk> Replica<D> {
             low_turns: 0,
             lacks_room: false,
             is_low: false,
+            told_no_space: false,
             snapshot_after_ticks: 0,
         };
         Ok((replica, Opened { torn_bytes, damaged, notes }))
@@ -208,8 +212,8 @@ impl<D: Disk> Replica<D> {
         Ok(outgoing)
     }
 
-    /// While the reserve is used up, or there is no room for the next snapshot (without which the log would never
-    /// end), only what frees space is taken.
+    /// While the reserve is used up, or there is no room for the next snapshot (without which the log
+    /// would never end), only what frees space is taken.
     fn look_for_space(&mut self) -> Result<(), WalError> {
         self.turns += 1;
         if self.turns.is_multiple_of(LOOK_TURNS) {
@@ -288,8 +292,9 @@ impl<D: Disk> Replica<D> {
             if written.is_ok() {
                 self.taking = None;
                 self.tidying = Some(position);
+                self.told_no_space = false;
                 if self.is_low {
-                    self.wait_for_space();
+                    self.snapshot_after_ticks = self.node.now_ticks() + FULL_SNAPSHOT_TICKS;
                     return self.give_up_older();
                 }
                 return Ok(());
@@ -304,8 +309,8 @@ impl<D: Disk> Replica<D> {
         self.is_low && self.node.machine().applied() > newest
     }
 
-    /// Whether what is still to be written of the snapshot that is being taken, or all of the next one, has room.
-    /// With only a little more than that, it stays as it was found last.
+    /// Whether what is still to be written of the snapshot that is being taken, or all of the next one,
+    /// has room. With only a little more than that, it stays as it was found last.
     fn has_room_for_snapshot(&self) -> Result<bool, WalError> {
         let Some(free) = self.wal.free_bytes()? else { return Ok(true) };
         let payload = self.node.machine().snapshot_bytes();
@@ -317,14 +322,13 @@ impl<D: Disk> Replica<D> {
         Ok(free >= wanted + more)
     }
 
-    /// Without space there is no snapshot now. The older one of two is given up, and with it the log that only it
-    /// needs; after a while it is tried again.
+    /// Without space there is no snapshot now. The older one of two is given up, and with it the log
+    /// that only it needs; after a while it is tried again.
     fn abandon_if_full(&mut self, result: Result<(), WalError>) -> Result<(), WalError> {
         match result {
             Err(error) if error.is_full() => {
-                log::warn!("no space for a snapshot: {error}");
                 self.taking = None;
-                self.wait_for_space();
+                self.wait_for_space("a snapshot", &error);
                 self.node.abandon_snapshot();
                 self.node.take_snapshot_soon();
                 self.wal.abandon_snapshot(SnapshotKind::Own)?;
@@ -334,7 +338,10 @@ impl<D: Disk> Replica<D> {
         }
     }
 
-    fn wait_for_space(&mut self) {
+    fn wait_for_space(&mut self, what: &str, error: &WalError) {
+        if !std::mem::replace(&mut self.told_no_space, true) {
+            log::warn!("no space for {what}: {error}; it is tried again until there is");
+        }
         self.snapshot_after_ticks = self.node.now_ticks() + FULL_SNAPSHOT_TICKS;
     }
 
@@ -353,9 +360,9 @@ impl<D: Disk> Replica<D> {
         }
     }
 
-    /// With a snapshot safely on disk, the log that the *older* one of two covers is not needed: if the newest
-    /// turns out to be unreadable, the older one and the log after it still make the state. It goes a part in
-    /// every turn, first from memory, then from the disk.
+    /// With a snapshot safely on disk, the log that the *older* one of two covers is not needed: if the
+    /// newest turns out to be unreadable, the older one and the log after it still make the state. It
+    /// goes a part in every turn, first from memory, then from the disk.
     fn tidy(&mut self) -> Result<(), WalError> {
         self.wal.remove_some()?;
         let Some(newest) = self.tidying else { return Ok(()) };
@@ -405,17 +412,16 @@ impl<D: Disk> Replica<D> {
         Ok(Some((to, PeerMessage::Raft(message))))
     }
 
-    /// Takes a piece of a leader's snapshot. Without space it is lost like a message, and what came before it;
-    /// after a while the leader's next attempt is taken.
+    /// Takes a piece of a leader's snapshot. Without space it is lost like a message, and what came
+    /// before it; after a while the leader's next attempt is taken.
     fn receive(&mut self, chunk: SnapshotChunk) -> Result<(), WalError> {
         if self.waits_for_space() {
             return Ok(());
         }
         match self.receive_piece(chunk) {
             Err(error) if error.is_full() => {
-                log::warn!("no space for the leader's snapshot: {error}");
                 self.receiving = None;
-                self.wait_for_space();
+                self.wait_for_space("the leader's snapshot", &error);
                 self.wal.abandon_snapshot(SnapshotKind::Incoming)?;
                 self.give_up_older()
             }
@@ -469,6 +475,7 @@ impl<D: Disk> Replica<D> {
         };
         self.wal.finish_snapshot(SnapshotKind::Incoming)?;
         self.tidying = None;
+        self.told_no_space = false;
         if self.taking.take().is_some() {
             self.wal.abandon_snapshot(SnapshotKind::Own)?;
         }
@@ -490,11 +497,11 @@ impl<D: Disk> Replica<D> {
 fn tell_space(is_low: bool) {
     if is_low {
         log::warn!(
-            "the disk is full: the log's reserve is in use; as a leader this node refuses what makes the state \
-             larger, until there is room"
+            "the disk is nearly full: as a leader this node refuses what makes the state larger, until there is \
+             room for the log and the next snapshot"
         );
     } else {
-        log::info!("there is room on the disk again: the log's reserve is whole");
+        log::info!("there is room on the disk again");
     }
 }
 

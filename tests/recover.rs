@@ -2,7 +2,6 @@
 //! cluster or the new one.
 
 #[path = "mem_disk/mod.rs"]
-#[allow(dead_code)] // The tests of the log use the rest.
 mod mem_disk;
 
 use mem_disk::MemDisk;

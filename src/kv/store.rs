@@ -87,8 +87,9 @@ impl Store {
         self.frozen = None;
     }
 
-    /// Appends the next keys and values of the frozen contents, until `out` has `bytes_max` or more, or the cursor
-    /// has passed very many keys that are newer than the contents. Returns whether that was all of them.
+    /// Appends the next keys and values of the frozen contents, until `out` has `bytes_max` or more, or
+    /// the cursor has passed very many keys that are newer than the contents. Returns whether that was
+    /// all of them.
     pub(super) fn take_frozen(&mut self, out: &mut Vec<u8>, bytes_max: usize) -> bool {
         let Store { map, frozen, .. } = self;
         let Some(frozen) = frozen else { return true };

@@ -161,15 +161,19 @@ impl Node {
         }
     }
 
-    /// Passes the founding on, once it is on disk, to members that have not heard of it.
+    /// Passes the founding on, once it is on disk, to members that have not heard of it. Until something is
+    /// committed it is said again and again: without it, they answer nobody.
     fn spread_founding(&mut self) {
         let log = self.raft.log();
         let founding = match log.get(1).map(|entry| &entry.payload) {
             Some(Payload::Members(founding)) if log.durable_index() >= 1 => Rc::clone(founding),
             _ => return,
         };
+        let is_time = self.now_ticks.is_multiple_of(u64::from(self.config.raft.heartbeat_ticks));
+        let says_again = is_time && self.raft.commit_index() == 0;
         for (id, connected) in &mut self.connected {
-            let is_waiting = connected.peer.standing == Standing::Empty && !connected.is_told;
+            let is_new = !connected.is_told || says_again;
+            let is_waiting = connected.peer.standing == Standing::Empty && is_new;
             if is_waiting && founding.is_voter(*id) {
                 connected.is_told = true;
                 self.messages.push((*id, PeerMessage::Found(Rc::clone(&founding))));

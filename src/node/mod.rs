@@ -407,8 +407,9 @@ impl Node {
         self.refuses_growth = refuse;
     }
 
-    /// The turn waits for space on the disk, and this node promises nothing. What promises nothing goes on: a
-    /// follower's clients are served by its leader, and whoever asked for what cannot be done is told so.
+    /// The turn waits for space on the disk, and this node promises nothing. What promises nothing goes
+    /// on: a follower's clients are served by its leader, and whoever asked for what cannot be done is
+    /// told so.
     pub fn held(&mut self) -> Outgoing {
         self.raft.drop_messages();
         self.abort_reads();
@@ -551,6 +552,13 @@ impl Node {
         for write in std::mem::take(&mut self.writes).into_values() {
             let what = format!("this node gave up its state; {OUTCOME_UNKNOWN_ADVICE}");
             self.answer(write.origin, Answer::Failed(failure(FailureCode::OutcomeUnknown, what)));
+        }
+        if let Some(transfer) = self.transfer.take() {
+            let what = "this node gave up its state; ask for the status".to_string();
+            self.answer(
+                transfer.origin,
+                Answer::Failed(failure(FailureCode::OutcomeUnknown, what)),
+            );
         }
         for held in std::mem::take(&mut self.held) {
             let what = "this node gave up its state; ask another".to_string();

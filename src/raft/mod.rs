@@ -401,8 +401,8 @@ impl Raft {
         }
     }
 
-    /// Loses what is to be sent, and pieces of snapshots that came, as a network may: for a turn that cannot come
-    /// to its end.
+    /// Loses what is to be sent, and pieces of snapshots that came, as a network may: for a turn that
+    /// cannot come to its end.
     pub fn drop_messages(&mut self) {
         self.snapshot_chunks.clear();
         self.messages.clear();

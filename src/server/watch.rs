@@ -224,7 +224,8 @@ fn tell_place(config: &Config, membership: &Membership, (role, term, leader): Pl
     }
 }
 
-/// Members that reach each other and elect nobody have lost something: the line has to send its reader there.
+/// Members that reach each other and elect nobody have lost something: the line has to send its reader
+/// there.
 fn tell_leaderless(config: &Config, node: &Node, links: &Links, since: Duration) {
     let voters = node.raft().membership().voter_count();
     let damage = if node.raft().is_damaged() {

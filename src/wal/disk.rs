@@ -52,8 +52,8 @@ pub trait Disk {
 
     fn remove(&mut self, name: &str) -> io::Result<()>;
 
-    /// Cuts a file that nobody reads any more down to `bytes`, so that removing it takes no long time at once. A
-    /// disk on which it never does need not.
+    /// Cuts a file that nobody reads any more down to `bytes`, so that removing it takes no long time at
+    /// once. A disk on which it never does need not.
     fn shrink(&mut self, _name: &str, _bytes: u64) -> io::Result<()> {
         Ok(())
     }

@@ -16,8 +16,8 @@ pub const SNAPSHOTS_KEPT: usize = 2;
 /// The name of the last damaged snapshot.
 pub const SET_ASIDE: &str = "snapshot.corrupt";
 
-/// A file that is removed little by little: as many bytes at a time. The pages of a large one, all given back at
-/// once, are a pause that costs a leader its office.
+/// A file that is removed little by little: as many bytes at a time. The pages of a large one, all given
+/// back at once, are a pause that costs a leader its office.
 const SHRINK_BYTES: u64 = 32 << 20;
 
 const OWN: &str = "snapshot-own.tmp";
@@ -43,8 +43,8 @@ impl SnapshotKind {
     }
 }
 
-/// Whether a name is that of a snapshot which is not finished, or not wanted any more: worth nothing after a
-/// restart.
+/// Whether a name is that of a snapshot which is not finished, or not wanted any more: worth nothing
+/// after a restart.
 pub fn is_temporary(name: &str) -> bool {
     name == OWN || name == INCOMING || name == OLD
 }
@@ -177,7 +177,8 @@ impl<D: Disk> Wal<D> {
         Ok(header.file)
     }
 
-    /// Gives the older one of two up, for want of space. The newest one and the log after it make the state.
+    /// Gives the older one of two up, for want of space. The newest one and the log after it make the
+    /// state.
     ///
     /// # Errors
     ///

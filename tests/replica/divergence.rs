@@ -1,4 +1,5 @@
-//! A state that is not the one that a majority has is not served any more: it is thrown away, and fetched again.
+//! A state that is not the one that a majority has is not served any more: it is thrown away, and
+//! fetched again.
 
 use crate::common::core::{accepted, entries, pre_vote, vote};
 use crate::*;

@@ -24,6 +24,10 @@ const TICKS_MAX: usize = 1000;
 
 /// Node 1 of so many voters.
 fn open<D: Disk>(disk: D, voters: u64) -> Replica<D> {
+    open_with(disk, voters, 32 << 10)
+}
+
+fn open_with<D: Disk>(disk: D, voters: u64, snapshot_log_bytes: usize) -> Replica<D> {
     let config = node::Config {
         raft: config(1, voters),
         name: "raft-1".to_string(),
@@ -32,7 +36,7 @@ fn open<D: Disk>(disk: D, voters: u64) -> Replica<D> {
         auto_members: true,
         limits: Limits::default(),
         forward_timeout_ticks: 50,
-        snapshot_log_bytes: 32 << 10,
+        snapshot_log_bytes,
         snapshot_piece_bytes: 4 << 10,
     };
     let wal = WalConfig { segment_bytes: SEGMENT_BYTES, salt_seed: 7 };

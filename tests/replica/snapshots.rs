@@ -60,8 +60,8 @@ fn piece((file, bytes): &(SnapshotFile, Vec<u8>), term: Term, offset: usize) -> 
     }
 }
 
-/// Hears a piece from a leader, and returns how far the follower says that it has come: in the next turn, when
-/// that is on its disk.
+/// Hears a piece from a leader, and returns how far the follower says that it has come: in the next
+/// turn, when that is on its disk.
 fn send(replica: &mut Replica<MemDisk>, from: u64, message: Message) -> Option<u64> {
     replica.inputs().peer_message(from, PeerMessage::Raft(message)).expect("one leader a term");
     turn(replica);

@@ -1,8 +1,8 @@
 //! How much may be lost for good, so that what is left can still go on.
 //!
 //! Of every membership that is in force or may come into force, a majority of the voters has its disk, and all
-//! that was on it. Not counted are those whose removal somebody has asked for: it may happen at any time until
-//! it is known that it did not. A learner that is lost may become a voter all the same, if it was heard a moment
+//! that was on it, also without those whose removal somebody has asked for: it may happen at any time, until
+//! it is known that it will not. A learner that is lost may become a voter all the same, if it was heard a moment
 //! ago; so it counts as a voter that is lost.
 
 use super::world::{Health, Number, World};
@@ -21,8 +21,8 @@ impl World {
             let is_the_same = self.node_of(at) == Some(id);
             is_the_same && self.host_ref(at).health == Health::Whole && stays(at)
         };
-        let voters: Vec<NodeId> =
-            membership.voters().filter(|id| !self.operator.may_remove(number(*id))).collect();
+        let may_go = |id: NodeId| has_all(id) && self.operator.may_remove(number(id));
+        let voters: Vec<NodeId> = membership.voters().filter(|id| !may_go(*id)).collect();
         let whole = voters.iter().filter(|id| has_all(**id)).count();
         let learners = membership.members.iter().filter(|(_, member)| !member.is_voter);
         let lost_learners = learners.filter(|(id, _)| !has_all(**id)).count();

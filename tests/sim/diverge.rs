@@ -29,13 +29,13 @@ impl World {
     /// written.
     fn give_other_state(&mut self, id: NodeId, position: Position) {
         let entries = self.judge.reference.entries_up_to(position.index);
-        let noop = &entries[0];
-        assert_eq!(noop.payload, Payload::Noop, "the first leader's");
+        let noop = &entries[1];
+        assert_eq!(noop.payload, Payload::Noop, "the first leader's, after the founding");
         let op = WriteOp::Put { key: b"never written", value: b"by anybody" };
         let command = Command::Write { request: None, op }.to_bytes().into();
         let other = Entry { payload: Payload::Command(command), ..noop.clone() };
         let mut machine = Machine::default();
-        for entry in std::iter::once(&other).chain(&entries[1..]) {
+        for entry in [&entries[0], &other].into_iter().chain(&entries[2..]) {
             machine.apply(entry).expect("it was applied before");
         }
         machine.begin_snapshot();

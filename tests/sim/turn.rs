@@ -66,9 +66,12 @@ impl World {
         let wal = self.wal_config();
         let host = self.host(id);
         let mut disk = host.disk.clone();
+        let had_log = disk.files().keys().any(|name| name.starts_with("wal-"));
         let found = Identity::load_or_create(&mut disk, CLUSTER_ID, id, &name(id), seed)?;
-        let known = host.identity.get_or_insert_with(|| found.clone());
-        assert_eq!(*known, found, "node {id} is another one without having lost its disk");
+        let known = host.identity.replace(found.clone()).filter(|_| had_log);
+        if let Some(known) = known {
+            assert_eq!(known, found, "node {id} is another one without having lost its disk");
+        }
         let config = self.node_config(id, node_id(id, found.incarnation), seed);
         let (replica, opened) = Replica::open(config, disk, wal)?;
         self.trace.tell(self.now, || format!("{id} is {found:x?} and has {opened:?}"));

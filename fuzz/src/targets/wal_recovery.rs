@@ -59,8 +59,8 @@ struct State {
     files: Files,
 }
 
-/// Whether the log held this in the first of these states. The copy of the hard state lies beside the batches that
-/// change it: the vote may be there, and they gone.
+/// Whether the log held this in the first of these states. The copy of the hard state lies beside the
+/// batches that change it: the vote may be there, and they gone.
 fn is_held(states: &[State], found: &Model) -> bool {
     states[0].model.entries == found.entries
         && states.iter().any(|state| state.model.hard_state == found.hard_state)
