@@ -126,13 +126,18 @@ pub fn warnings(reports: &[Report]) -> Vec<String> {
         if let Some(what) = fields.given("raft_waits_for") {
             warnings.push(line(&format!("{name} waits {what}")));
         }
-        let refused = fields.peers().filter(|(_, state)| state.contains("refuse"));
+        let refused = fields.peers().filter(|(_, state)| is_refusal(state));
         // Of one that was removed nothing else is to be expected.
         for (peer, state) in refused.filter(|_| !fields.is_removed()) {
             warnings.push(line(&format!("{name} about {peer}: {state}")));
         }
     }
     warnings
+}
+
+/// Whether one node turned the other away; "refused by ADDRESS" is only nobody's listening there.
+fn is_refusal(state: &str) -> bool {
+    state.contains("refuses this node: ") || state.contains("is refused: ")
 }
 
 /// What may be as it should be, and is worth knowing.
@@ -384,6 +389,15 @@ mod tests {
         set(&mut leader, "peer_raft-2", &state);
         let found = warnings(&[leader, node(1, "follower", 0)]);
         assert_eq!(found, [format!("raft-0 about raft-2: {state}")]);
+        for reason in ["a connection from ::1 is refused: so", "its welcome is refused: so"] {
+            let mut leader = node(0, "leader", 0);
+            set(&mut leader, "peer_raft-2", &format!("disconnected: {reason}"));
+            assert_eq!(warnings(&[leader, node(1, "follower", 0)]).len(), 1, "{reason}");
+        }
+        let mut leader = node(0, "leader", 0);
+        set(&mut leader, "peer_raft-2", "disconnected: refused by 127.0.0.1:6002");
+        let found = warnings(&[leader, node(1, "follower", 0), down(2)]);
+        assert!(found.is_empty(), "a process that does not run is not turned away: {found:?}");
     }
 
     #[test]
