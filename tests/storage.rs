@@ -128,6 +128,9 @@ fn a_corrupt_newest_snapshot_falls_back_to_the_older_one_and_the_log() {
     assert_eq!(digests(&cluster), before);
     let info = info(&cluster, node);
     assert_eq!(info["raft_damaged"], "0", "nothing was lost: {info:?}");
+    let log = cluster.log(node);
+    assert!(log.contains("is damaged at byte"), "it says what it found: {log}");
+    assert!(!log.contains("does not vote"), "nor was anything lost and fetched again: {log}");
 }
 
 fn flip_a_bit(path: &PathBuf, at: usize) {
