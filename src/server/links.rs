@@ -219,7 +219,7 @@ impl Links {
         let Standing::Member { cluster_id: ours } = self.welcome.standing else { return };
         let is_of_another = |link: &&Link| match link.standing {
             Standing::Member { cluster_id } => cluster_id != ours,
-            Standing::Empty | Standing::Lost => false,
+            Standing::Empty | Standing::Contacted | Standing::Lost => false,
         };
         let others = self.peers.values().filter(is_of_another).filter_map(|link| link.conn);
         self.unwanted.extend(others.map(|conn| (conn, "it belongs to another cluster")));
