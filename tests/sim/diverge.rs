@@ -7,7 +7,7 @@ use super::image::{newest_snapshot, snapshot_name};
 use super::world::{CALM_MAX, Ending, Health, MS, SECOND, World};
 use crate::mem_disk::MemDisk;
 use raftkv::kv::{Command, Machine, WriteOp};
-use raftkv::raft::{Entry, Index, NodeId, Payload, Position};
+use raftkv::raft::{Entry, Index, Payload, Position};
 use raftkv::wal::{Disk, SnapshotKind, Wal};
 
 /// Simulated time within which the nodes have compared their digests, at the pace of these clients.
@@ -15,7 +15,7 @@ const COMPARED_WITHIN: u64 = 60 * SECOND;
 const SEEDS: std::ops::Range<u64> = 1..6;
 
 impl World {
-    fn leader(&self) -> Option<NodeId> {
+    fn leader(&self) -> Option<Number> {
         self.ids().find(|id| self.leads(*id))
     }
 
@@ -27,7 +27,7 @@ impl World {
 
     /// The newest snapshot on a machine that is down becomes one of a state with a key that nobody has
     /// written.
-    fn give_other_state(&mut self, id: NodeId, position: Position) {
+    fn give_other_state(&mut self, id: Number, position: Position) {
         let entries = self.judge.reference.entries_up_to(position.index);
         let noop = &entries[1];
         assert_eq!(noop.payload, Payload::Noop, "the first leader's, after the founding");
@@ -57,7 +57,7 @@ impl World {
     }
 
     /// A follower comes back with a state of its own.
-    fn one_that_differs(seed: u64) -> (World, NodeId) {
+    fn one_that_differs(seed: u64) -> (World, Number) {
         let mut rng = fastrand::Rng::with_seed(seed);
         let swarm = Swarm {
             snapshot_log_bytes: 2000,
@@ -86,17 +86,17 @@ impl World {
         (world, id)
     }
 
-    fn applied(&self, id: NodeId) -> Index {
+    fn applied(&self, id: Number) -> Index {
         self.process_ref(id).map_or(0, |process| process.replica.node().machine().applied())
     }
 
-    fn differs(&self, id: NodeId) -> bool {
-        self.judge.differing.contains(&id)
+    fn differs(&self, id: Number) -> bool {
+        self.judge.differing.contains(&self.known_node_of(id))
     }
 
     /// The third node hears nothing while the leader commits with this one, so that only this one can
     /// follow it.
-    fn becomes_leader(&mut self, id: NodeId) {
+    fn becomes_leader(&mut self, id: Number) {
         let leader = self.leader().expect("they commit");
         let third = self.ids().find(|other| ![id, leader].contains(other)).expect("of three");
         self.network.block(leader, third);
@@ -112,7 +112,7 @@ impl World {
     }
 
     /// It has noticed, is whole again, and holds what all hold.
-    fn fetches_it_again(&mut self, id: NodeId) {
+    fn fetches_it_again(&mut self, id: Number) {
         self.wait_for("the comparison", |world| !world.differs(id));
         let node = self.process_ref(id).expect("it goes on").replica.node();
         assert!(node.raft().is_damaged() && !node.raft().is_leader(), "it has no say meanwhile");
