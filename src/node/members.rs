@@ -16,7 +16,7 @@ use super::requests::failure;
 use super::{Node, Origin, PeerMessage, PendingWrite};
 use crate::kv::{Answer, FailureCode, MemberRequest};
 use crate::raft::{
-    Change, ChangeError, HandoverError, HardState, Member, Membership, NodeId, Payload, Term,
+    Change, ChangeError, FOUNDING_TERM, HandoverError, Member, Membership, NodeId, Payload, Term,
     number,
 };
 use std::collections::BTreeMap;
@@ -75,14 +75,15 @@ pub(super) struct PendingTransfer {
 }
 
 impl Node {
-    /// What it says of itself to others.
+    /// What it says of itself to others. The term of a founding alone is what a crash has left of one that
+    /// nobody was told of.
     pub fn standing(&self) -> Standing {
         let cluster_id = self.raft.membership().cluster_id;
         if self.raft.is_founded() {
             Standing::Member { cluster_id }
         } else if !self.has_nothing() {
             Standing::Lost
-        } else if self.raft.hard_state() != HardState::default() {
+        } else if self.raft.term() > FOUNDING_TERM {
             Standing::Contacted
         } else {
             Standing::Empty

@@ -12,7 +12,7 @@
 
 use super::progress::Progress;
 use super::role::{Leadership, Role};
-use super::{Entry, Index, NodeId, Payload, Position, Raft};
+use super::{Entry, Index, NodeId, Payload, Position, Raft, Term};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::rc::Rc;
@@ -21,6 +21,9 @@ use std::rc::Rc;
 pub const MEMBERS_MAX: usize = 32;
 /// Removed nodes that are remembered, so that they can be told. Older ones are only unknown.
 pub const REMOVED_MAX: usize = 64;
+
+/// Of the founding. Elections begin with the term after it.
+pub const FOUNDING_TERM: Term = 1;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
@@ -277,9 +280,10 @@ impl Raft {
         assert!(!self.is_founded() && self.log.last() == Position::default(), "the log is empty");
         assert_eq!(self.hard_state.voted_for, None, "nobody votes without belonging to a cluster");
         assert!(membership.is_voter(self.config.id), "it is one of the voters");
-        self.hard_state.term = self.hard_state.term.max(1);
+        self.hard_state.term = self.hard_state.term.max(FOUNDING_TERM);
         self.hard_state_unwritten = true;
-        self.append_entry(Entry { term: 1, index: 1, payload: Payload::Members(membership) });
+        let payload = Payload::Members(membership);
+        self.append_entry(Entry { term: FOUNDING_TERM, index: 1, payload });
         self.restart_election_timer();
         // One of them need not wait long: nobody leads yet. It gives the others the time to hear of it.
         if self.membership().voters().next() == Some(self.config.id) {

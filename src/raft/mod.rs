@@ -45,7 +45,9 @@ mod snapshot;
 
 pub use handover::HandoverError;
 pub use log::{Log, Position};
-pub use membership::{Change, ChangeError, MEMBERS_MAX, Member, Membership, REMOVED_MAX};
+pub use membership::{
+    Change, ChangeError, FOUNDING_TERM, MEMBERS_MAX, Member, Membership, REMOVED_MAX,
+};
 pub use message::{
     AppendOutcome, Entry, HardState, Index, Message, NUMBER_MAX, NodeId, Payload, Round, Term,
     node_id, number,

@@ -14,7 +14,7 @@
 //!
 //! The first line ends in the format version; the checksum is of all lines above it.
 
-use super::{Disk, WalError, segment};
+use super::{Disk, WalError, marker, segment};
 use crate::raft::NodeId;
 
 pub(super) const FILE: &str = "identity";
@@ -91,8 +91,9 @@ impl Identity {
             return Err(foreign(disk, format!("belongs to {found}, not to {self}")));
         }
         // Nothing was ever written under this incarnation, or somebody has removed it: what it once promised is
-        // gone, so it is another one from now on.
-        if !names.iter().any(|name| segment::is_wal_name(name)) {
+        // gone, so it is another one from now on. Not if the log went with an account of it: that keeps the vote.
+        let is_promised = |name: &String| segment::is_wal_name(name) || name == marker::FILE;
+        if !names.iter().any(is_promised) {
             return Ok(None);
         }
         // The process that renamed it here may not have lived to sync the folder.

@@ -4,7 +4,7 @@
 
 use super::faults::Swarm;
 use super::image::{newest_snapshot, snapshot_name};
-use super::world::{CALM_MAX, Ending, Health, MS, SECOND, World};
+use super::world::{CALM_MAX, Ending, Health, MS, Number, SECOND, World};
 use crate::mem_disk::MemDisk;
 use raftkv::kv::{Command, Machine, WriteOp};
 use raftkv::raft::{Entry, Index, Payload, Position};
