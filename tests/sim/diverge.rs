@@ -15,11 +15,11 @@ const COMPARED_WITHIN: u64 = 60 * SECOND;
 const SEEDS: std::ops::Range<u64> = 1..6;
 
 impl World {
-    fn leader(&self) -> Option<Number> {
+    pub fn leader(&self) -> Option<Number> {
         self.ids().find(|id| self.leads(*id))
     }
 
-    fn wait_for(&mut self, what: &str, is_so: impl Fn(&World) -> bool) {
+    pub fn wait_for(&mut self, what: &str, is_so: impl Fn(&World) -> bool) {
         let end = self.now + COMPARED_WITHIN;
         self.run_until(end, &is_so);
         assert!(is_so(self), "{what} in time: {}", self.what_is_missing());
@@ -86,7 +86,7 @@ impl World {
         (world, id)
     }
 
-    fn applied(&self, id: Number) -> Index {
+    pub fn applied(&self, id: Number) -> Index {
         self.process_ref(id).map_or(0, |process| process.replica.node().machine().applied())
     }
 

@@ -54,7 +54,8 @@ faults! {
     DiskFull: "disk full",
     TurnHeld: "disk full: a turn waits for room",
     SnapshotGivenUp: "disk full: a snapshot is given up",
-    EndedByFullDisk: "disk full: a process ends or cannot start",
+    IncomingGivenUp: "disk full: a leader's snapshot is given up",
+    NoStartOnFullDisk: "disk full: a process cannot start",
     BitFlipped: "bit flipped in a file",
     BitFlippedInUse: "bit flipped in a file that is in use",
     SegmentLost: "file of the log lost",
@@ -130,9 +131,13 @@ impl Counts {
         }
     }
 
+    pub fn has(&self, fault: Fault) -> bool {
+        self.0[fault as usize].runs > 0
+    }
+
     /// The kinds that never happened.
     pub fn missing(&self) -> Vec<&'static str> {
-        let missing = Fault::ALL.iter().filter(|(fault, _)| self.0[*fault as usize].runs == 0);
+        let missing = Fault::ALL.iter().filter(|(fault, _)| !self.has(*fault));
         missing.map(|(_, words)| *words).collect()
     }
 }

@@ -32,6 +32,8 @@ pub struct View {
     pub durable: Image,
     /// A turn that waits for room on the disk.
     pub held: Option<Image>,
+    /// A leader's snapshot was given up in this turn, or in the last one.
+    pub gave_up_incoming: (bool, bool),
     /// What the next start may find instead: that, and the batch under way when the process ended.
     pub written: Option<Image>,
     /// What the disk has lost. It was acknowledged before, and counts for what is committed.

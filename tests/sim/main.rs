@@ -18,6 +18,7 @@ mod disk;
 mod diverge;
 mod electorate;
 mod faults;
+mod full_disk;
 mod history;
 mod image;
 mod invariants;

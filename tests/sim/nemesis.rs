@@ -109,6 +109,7 @@ impl World {
                 let until = self.now + self.nemesis.u64(10 * MS..=300 * MS);
                 self.host(id).fast_until = until;
             }
+            Strike::DiskFull if self.nemesis.u32(0..4) == 0 => self.next_receiver_is_full = true,
             Strike::DiskFull => {
                 let until = self.now + self.nemesis.u64(20 * MS..=1000 * MS);
                 self.fill_disk(id, until);
@@ -138,7 +139,7 @@ impl World {
         self.now % (storm + lull) >= storm
     }
 
-    fn fill_disk(&mut self, id: Number, until: Micros) {
+    pub fn fill_disk(&mut self, id: Number, until: Micros) {
         self.faults.add(Fault::DiskFull);
         let host = self.host(id);
         host.full_until = until;

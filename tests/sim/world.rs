@@ -184,6 +184,8 @@ pub struct World {
     pub transfers: Transfers,
     /// The connection of the next transfer of a snapshot breaks after so many more pieces.
     pub cut_transfer_after: Option<u32>,
+    /// The disk of whoever is sent a snapshot next has no room for it.
+    pub next_receiver_is_full: bool,
     pub clients: Clients,
     pub operator: Operator,
     pub judge: Judge,
@@ -284,6 +286,7 @@ impl World {
             network: Network::new(rng.fork()),
             transfers: Transfers::new(),
             cut_transfer_after: None,
+            next_receiver_is_full: false,
             clients: Clients::new(&swarm, rng.fork()),
             operator: Operator::default(),
             judge: Judge::default(),
