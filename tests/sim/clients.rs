@@ -84,6 +84,19 @@ impl Clients {
         }
     }
 
+    /// What clients still ask when a cluster is given up that has lost its majority: it may have been done.
+    pub fn unanswered(&self) -> Vec<Record> {
+        let record = |(client, asking): (usize, &Asking)| Record {
+            client,
+            request: asking.request.clone(),
+            invoked: asking.invoked,
+            answer: None,
+        };
+        let asking = self.clients.iter().map(|client| client.asking.as_ref()).enumerate();
+        let writes = asking.filter_map(|(client, asking)| Some((client, asking?)));
+        writes.filter(|(_, asking)| !opens_session(&asking.request)).map(record).collect()
+    }
+
     /// The client that has nothing to do until everything is healed.
     fn prober(&self) -> usize {
         self.clients.len() - 1
