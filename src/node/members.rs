@@ -168,8 +168,8 @@ impl Node {
         }
     }
 
-    /// Passes the founding on, once it is on disk, to members that have not heard of it. Until something is
-    /// committed it is said again and again: without it, they answer nobody.
+    /// Passes the founding on, once it is on disk, to members that have not heard of it. While nobody leads,
+    /// it is said again and again: they do not vote without it. A leader sends them all of its log.
     fn spread_founding(&mut self) {
         let log = self.raft.log();
         let founding = match log.get(1).map(|entry| &entry.payload) {
@@ -177,7 +177,7 @@ impl Node {
             _ => return,
         };
         let is_time = self.now_ticks.is_multiple_of(u64::from(self.config.raft.heartbeat_ticks));
-        let says_again = is_time && self.raft.commit_index() == 0;
+        let says_again = is_time && self.raft.leader().is_none();
         for (id, connected) in &mut self.connected {
             let is_new = !connected.is_told || says_again;
             let has_nothing =

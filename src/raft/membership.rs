@@ -275,10 +275,10 @@ impl Raft {
     }
 
     /// The cluster begins, with this node as one of its voters: the first entry of every member's log, and the
-    /// same on all. Only for a node that has no log and gave no vote.
+    /// same on all. Only for a node that has no log. It may have a term and a vote: a crash can cut off the log and
+    /// leave the vote that came with it.
     pub fn found(&mut self, membership: Rc<Membership>) {
         assert!(!self.is_founded() && self.log.last() == Position::default(), "the log is empty");
-        assert_eq!(self.hard_state.voted_for, None, "nobody votes without belonging to a cluster");
         assert!(membership.is_voter(self.config.id), "it is one of the voters");
         self.hard_state.term = self.hard_state.term.max(FOUNDING_TERM);
         self.hard_state_unwritten = true;
