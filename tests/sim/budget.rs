@@ -40,6 +40,13 @@ impl World {
         vec![Rc::new(Membership::of_voters(voters))]
     }
 
+    /// Whether one of the initial members that keep their disks knows of the cluster. Without any, those with the
+    /// empty disks are as at the very beginning, and found another one: nothing tells them of nodes that
+    /// joined later.
+    pub fn an_initial_one_remembers(&self, keeps: impl Fn(Number) -> bool) -> bool {
+        (1..=self.swarm.nodes).any(|id| keeps(id) && self.is_member_with_data(id))
+    }
+
     /// Whether it belongs to the cluster, and its disk shows it: of one that has nothing nothing can be lost, and
     /// one that is no member is not cured.
     pub fn is_member_with_data(&self, id: Number) -> bool {
