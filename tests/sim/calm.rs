@@ -114,7 +114,8 @@ impl World {
         )
     }
 
-    pub fn check_end(&self) -> bool {
+    pub fn check_end(&mut self) -> bool {
+        self.clients.give_up();
         for &id in self.core.iter().filter(|_| !self.is_doomed) {
             let process = self.process_ref(id).expect("the core is up");
             let node = process.replica.node();

@@ -107,6 +107,16 @@ impl Clients {
         self.probes_left == Some(0) && self.clients.iter().all(|client| client.asking.is_none())
     }
 
+    /// Nobody will be told any more; what was asked may have happened.
+    pub fn give_up(&mut self) {
+        for (client, asking) in self.clients.iter_mut().enumerate() {
+            let Some(Asking { request, invoked, .. }) = asking.asking.take() else { continue };
+            if !opens_session(&request) {
+                self.history.push(Record { client, request, invoked, answer: None });
+            }
+        }
+    }
+
     pub fn who_waits(&self) -> String {
         let waits =
             self.clients.iter().enumerate().filter_map(|(id, c)| Some((id, c.asking.as_ref()?)));
