@@ -1,13 +1,14 @@
 //! What snapshots cost while the cluster is written to, and what endless writes leave behind:
 //! `cargo bench --bench snapshot`.
 //!
-//! Three real nodes with default settings on loopback, with their data under `TMPDIR`: that has to be a real
-//! disk for the figures to mean anything. First a state of `SNAPSHOT_STATE_MIB` (1024) is written, and then written
-//! over until every node has taken a snapshot of all of it from beginning to end. Told are the longest turn of
-//! each node's loop, the longest time in which no write was answered to anybody, and the longest that one client
-//! waited which writes one key after the other. Then, on a new cluster, 1000 keys are written over for
-//! `SNAPSHOT_OVERWRITE_SECONDS` (600); told is what each node has on its disk and in its memory, every 10 seconds.
-//! 0 leaves a part out.
+//! Three real nodes with default settings on loopback, with their data under `TMPDIR`: that has to be a
+//! real disk for the figures to mean anything. First a state of `SNAPSHOT_STATE_MIB` (1024) is written,
+//! and then written over until every node has taken a snapshot of all of it from beginning to end. Told
+//! are the longest turn of each node's loop, the longest time in which no write was answered to anybody,
+//! and the longest that one client waited which writes one key after the other; beside them, as a
+//! measure of what the disk itself does meanwhile, the longest sync of a small file that no node has to
+//! do with. Then, on a new cluster, 1000 keys are written over for `SNAPSHOT_OVERWRITE_SECONDS` (600);
+//! told is what each node has on its disk and in its memory, every 10 seconds. 0 leaves a part out.
 
 #[path = "../tests/processes/mod.rs"]
 #[allow(dead_code)] // The tests use the rest.
@@ -56,13 +57,16 @@ fn snapshot_under_load(state_mib: u64) {
     let peaks = Peaks::default();
 
     let load = Load::start(&cluster, keys, Some(keys));
+    let bystander = Bystander::start();
     let begun = Instant::now();
     watch(&cluster, &peaks, |_| load.is_done());
     load.finish("to write them", begun);
+    bystander.finish();
     report_nodes(&cluster, &peaks);
 
     let load = Load::start(&cluster, keys, None);
     let probe = Probe::start(&cluster);
+    let bystander = Bystander::start();
     let begun = Instant::now();
     let whole = state_mib * MIB;
     let before: Vec<u64> = infos(&cluster).iter().map(last_index).collect();
@@ -75,6 +79,7 @@ fn snapshot_under_load(state_mib: u64) {
     });
     probe.finish();
     load.finish("to write over them, with a snapshot of all on each node", begun);
+    bystander.finish();
     report_nodes(&cluster, &peaks);
 }
 
@@ -86,6 +91,7 @@ fn overwrite_few_keys(duration: Duration) {
     );
     let peaks = Peaks::default();
     let load = Load::start(&cluster, FEW_KEYS, None);
+    let bystander = Bystander::start();
     let begun = Instant::now();
     let mut sampled = Instant::now();
     watch(&cluster, &peaks, |_| {
@@ -102,6 +108,7 @@ fn overwrite_few_keys(duration: Duration) {
         now - begun >= duration
     });
     load.finish("to write over them", begun);
+    bystander.finish();
     report_nodes(&cluster, &peaks);
 }
 
@@ -222,7 +229,8 @@ struct Load {
 }
 
 impl Load {
-    /// Writes to each of `keys` once, in order; or without a `total` to any of them, until it is finished.
+    /// Writes to each of `keys` once, in order; or without a `total` to any of them, until it is
+    /// finished.
     fn start(cluster: &Cluster, keys: u64, total: Option<u64>) -> Self {
         let leader = cluster.await_leader();
         let (answers, stop) = (Answers::shared(), Arc::new(AtomicBool::new(false)));
@@ -336,6 +344,46 @@ impl Probe {
             at(0.99),
             at(0.999),
             at(1.0)
+        );
+    }
+}
+
+/// Somebody else who uses the same disk, a little.
+struct Bystander {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<Duration>>,
+}
+
+impl Bystander {
+    fn start() -> Self {
+        let path = std::env::temp_dir().join(format!("raftkv-bystander-{}", std::process::id()));
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = stop.clone();
+        let thread = thread::spawn(move || {
+            let mut file = fs::File::create(&path).expect("a file beside the nodes'");
+            let mut times = Vec::new();
+            while !told.load(Ordering::Relaxed) {
+                let begun = Instant::now();
+                file.write_all(&[1; 4096]).expect("room");
+                file.sync_data().expect("a sound disk");
+                times.push(begun.elapsed());
+                thread::sleep(Duration::from_millis(20));
+            }
+            fs::remove_file(path).expect("the file is ours");
+            times
+        });
+        Bystander { stop, thread }
+    }
+
+    fn finish(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut times = self.thread.join().expect("the bystander panicked");
+        times.sort_unstable();
+        println!(
+            "the disk meanwhile: {} syncs of 4 KiB by somebody else, median {} ms, worst {} ms",
+            times.len(),
+            times[times.len() / 2].as_millis(),
+            times[times.len() - 1].as_millis()
         );
     }
 }

@@ -9,25 +9,53 @@
 use crate::kv::{Answer, Loader, Machine};
 use crate::node::{self, Node, Outgoing, PeerMessage, Ticket, Unreadable};
 use crate::raft::{
-    Index, Message, NodeId, Position, Ready, Restored, SnapshotChunk, SnapshotRead, Term,
+    Entry, Index, Message, NodeId, Position, Ready, Restored, SnapshotChunk, SnapshotRead, Term,
 };
-use crate::wal::{Disk, Recovered, SnapshotFile, SnapshotKind, Wal, WalConfig, WalError};
+use crate::wal::{
+    BLOCK_BYTES, Disk, Recovered, SnapshotFile, SnapshotKind, Wal, WalConfig, WalError,
+};
 use std::fmt;
 use std::rc::Rc;
 
 /// Turns between two attempts to make the reserve on a full disk again.
 const FILL_RESERVE_TURNS: u64 = 64;
+/// Turns between two looks at the room on the disk.
+const LOOK_TURNS: u64 = 16;
+/// Of a snapshot on disk, beside the payload: checksums, at most a part in so many, and the header.
+const CHECKSUMS_FRACTION: usize = 1024;
+/// Ticks between two attempts to write a snapshot, the own one or a leader's, to a full disk.
+const FULL_SNAPSHOT_TICKS: u64 = 256;
+/// Segments of the log that are removed in one turn, and entries dropped from memory.
+const SEGMENTS_PER_TURN: usize = 2;
+const ENTRIES_PER_TURN: usize = 32_768;
+/// While a snapshot is taken, twice as much of it is written in a turn as of the log, up to so many
+/// bytes: so the log grows by half of the state meanwhile, or more if turns bring very much, but no turn
+/// syncs much more for it.
+const PIECE_BYTES_MAX: usize = 1 << 20;
 
 pub struct Replica<D: Disk> {
     node: Node,
     wal: Wal<D>,
     /// A snapshot of the own state is being written.
     taking: Option<Position>,
+    /// A snapshot that was just taken: what it makes needless goes little by little.
+    tidying: Option<Position>,
     receiving: Option<Receiving>,
+    /// Bytes of entries that this turn brought.
+    turn_bytes: usize,
     /// A turn whose writing found no space: it is tried again, and nothing is said until it succeeds.
     held: Option<Ready>,
+    turns: u64,
     /// Turns with the disk's reserve used up.
     low_turns: u64,
+    /// There is no room for the next snapshot.
+    lacks_room: bool,
+    /// Only what frees space is taken.
+    is_low: bool,
+    /// The log says that a snapshot found no space.
+    told_no_space: bool,
+    /// When a snapshot may be tried again, after one found no space.
+    snapshot_after_ticks: u64,
 }
 
 /// A snapshot that a leader sends.
@@ -88,8 +116,21 @@ impl<D: Disk> Replica<D> {
             lost_in_term,
         };
         let node = Node::new(config, restored, machine);
-        let replica =
-            Replica { node, wal, taking: None, receiving: None, held: None, low_turns: 0 };
+        let replica = Replica {
+            node,
+            wal,
+            taking: None,
+            tidying: None,
+            receiving: None,
+            turn_bytes: 0,
+            held: None,
+            turns: 0,
+            low_turns: 0,
+            lacks_room: false,
+            is_low: false,
+            told_no_space: false,
+            snapshot_after_ticks: 0,
+        };
         Ok((replica, Opened { torn_bytes, damaged, notes }))
     }
 
@@ -108,7 +149,17 @@ impl<D: Disk> Replica<D> {
 
     /// Whether the next flush has something to do without further input.
     pub fn has_work(&self) -> bool {
-        self.held.is_none() && (self.node.has_work() || self.taking.is_some())
+        let has_files = self.taking.is_some() || self.tidying.is_some();
+        self.held.is_none() && (self.node.has_work() || has_files)
+    }
+
+    /// What there is on the disk, in a word: `ok`; `low`, the reserve is in use; `none`, a turn waits.
+    pub fn space(&self) -> &'static str {
+        match (&self.held, self.is_low) {
+            (Some(_), _) => "none",
+            (None, true) => "low",
+            (None, false) => "ok",
+        }
     }
 
     /// Whether the last turn waits for space on the disk.
@@ -123,15 +174,25 @@ impl<D: Disk> Replica<D> {
         &mut self,
         early: impl FnOnce(Vec<(NodeId, PeerMessage)>),
     ) -> Result<Outgoing, ReplicaError> {
+        let was_held = self.held.is_some();
         let ready = match self.held.take() {
             Some(ready) => ready,
             None => self.begin_turn(early)?,
         };
         match self.wal.sync() {
+            Ok(()) if was_held => log::warn!("there is room for the log again; this node goes on"),
             Ok(()) => {}
             Err(error) if error.is_full() => {
+                if !was_held {
+                    log::error!(
+                        "no room for the log ({error}): until there is, this node acknowledges nothing, \
+                         and goes on by itself then"
+                    );
+                }
                 self.held = Some(ready);
-                return Ok(Outgoing::default());
+                self.look_for_space()?;
+                self.take_snapshot()?;
+                return Ok(self.node.held());
             }
             Err(error) => return Err(error.into()),
         }
@@ -142,21 +203,38 @@ impl<D: Disk> Replica<D> {
         }
         self.look_for_space()?;
         self.take_snapshot()?;
+        self.tidy()?;
         if let Some(index) = self.node.diverged_at() {
+            // They speak of a log that is about to be thrown away; whoever misses one asks again.
+            outgoing.messages.retain(|(_, message)| !matches!(message, PeerMessage::Raft(_)));
             outgoing.answers.extend(self.start_over(index)?);
         }
         Ok(outgoing)
     }
 
-    /// While the reserve is used up, only what frees space is taken, and now and then it is tried again.
+    /// While the reserve is used up, or there is no room for the next snapshot (without which the log
+    /// would never end), only what frees space is taken.
     fn look_for_space(&mut self) -> Result<(), WalError> {
+        self.turns += 1;
+        if self.turns.is_multiple_of(LOOK_TURNS) {
+            let mut has_room = self.has_room_for_snapshot()?;
+            if !has_room {
+                self.give_up_older()?;
+                has_room = self.has_room_for_snapshot()?;
+            }
+            self.lacks_room = !has_room;
+        }
         if self.wal.is_low() {
             self.low_turns += 1;
             if self.low_turns.is_multiple_of(FILL_RESERVE_TURNS) {
                 self.wal.fill_reserve()?;
             }
         }
-        self.node.refuse_growth(self.wal.is_low());
+        let is_low = self.wal.is_low() || self.held.is_some() || self.lacks_room;
+        if is_low != std::mem::replace(&mut self.is_low, is_low) {
+            tell_space(is_low);
+        }
+        self.node.refuse_growth(is_low);
         Ok(())
     }
 
@@ -174,6 +252,7 @@ impl<D: Disk> Replica<D> {
             self.wal.append_hard_state(hard_state);
         }
         self.wal.append_entries(&ready.entries);
+        self.turn_bytes = ready.entries.iter().map(Entry::cost_bytes).sum();
         for chunk in std::mem::take(&mut ready.snapshot_chunks) {
             self.receive(chunk)?;
         }
@@ -187,14 +266,17 @@ impl<D: Disk> Replica<D> {
         log::error!("{what}: it is thrown away and fetched again");
         self.wal.void(&what)?;
         self.taking = None;
+        self.tidying = None;
         self.receiving = None;
+        self.snapshot_after_ticks = 0;
         Ok(self.node.start_over())
     }
 
     /// Goes on with the snapshot of the own state, or begins one if it is time.
     fn take_snapshot(&mut self) -> Result<(), WalError> {
         let Some(position) = self.taking else {
-            if self.node.wants_snapshot() {
+            let is_possible = self.tidying.is_none() && !self.waits_for_space();
+            if is_possible && (self.node.wants_snapshot() || self.needs_snapshot_for_space()) {
                 let position = self.node.begin_snapshot();
                 self.taking = Some(position);
                 let begun = self.wal.begin_snapshot(SnapshotKind::Own, position);
@@ -202,38 +284,100 @@ impl<D: Disk> Replica<D> {
             }
             return Ok(());
         };
-        let (piece, is_last) = self.node.snapshot_piece();
+        let piece_bytes = (2 * self.turn_bytes).min(PIECE_BYTES_MAX);
+        let (piece, is_last) = self.node.snapshot_piece(piece_bytes);
         let mut written = self.wal.append_snapshot(SnapshotKind::Own, &piece);
         if is_last && written.is_ok() {
             written = self.wal.finish_snapshot(SnapshotKind::Own).map(|_| ());
             if written.is_ok() {
                 self.taking = None;
-                return self.drop_old_log(position);
+                self.tidying = Some(position);
+                self.told_no_space = false;
+                if self.is_low {
+                    self.snapshot_after_ticks = self.node.now_ticks() + FULL_SNAPSHOT_TICKS;
+                    return self.give_up_older();
+                }
+                return Ok(());
             }
         }
         self.abandon_if_full(written)
     }
 
-    /// Without space there is no snapshot now; the next one is due when the log has grown again.
+    /// With a newer snapshot log could be removed, and the state may have become smaller.
+    fn needs_snapshot_for_space(&self) -> bool {
+        let newest = self.wal.snapshots().last().map_or(0, |file| file.position.index);
+        self.is_low && self.node.machine().applied() > newest
+    }
+
+    /// Whether what is still to be written of the snapshot that is being taken, or all of the next one,
+    /// has room. With only a little more than that, it stays as it was found last.
+    fn has_room_for_snapshot(&self) -> Result<bool, WalError> {
+        let Some(free) = self.wal.free_bytes()? else { return Ok(true) };
+        let payload = self.node.machine().snapshot_bytes();
+        let whole = (payload + payload / CHECKSUMS_FRACTION + BLOCK_BYTES) as u64;
+        let progress = self.wal.snapshot_progress(SnapshotKind::Own);
+        let written = progress.map_or(0, |(_, bytes)| bytes);
+        let wanted = whole.saturating_sub(written) + self.wal.segment_bytes();
+        let more = if self.lacks_room { wanted / 8 } else { 0 };
+        Ok(free >= wanted + more)
+    }
+
+    /// Without space there is no snapshot now. The older one of two is given up, and with it the log
+    /// that only it needs; after a while it is tried again.
     fn abandon_if_full(&mut self, result: Result<(), WalError>) -> Result<(), WalError> {
         match result {
             Err(error) if error.is_full() => {
-                log::warn!("no space for a snapshot: {error}");
                 self.taking = None;
+                self.wait_for_space("a snapshot", &error);
                 self.node.abandon_snapshot();
-                self.wal.abandon_snapshot(SnapshotKind::Own)
+                self.node.take_snapshot_soon();
+                self.wal.abandon_snapshot(SnapshotKind::Own)?;
+                self.give_up_older()
             }
             other => other,
         }
     }
 
-    /// With a snapshot safely on disk, the log that the *older* one of two covers is not needed: if the newest
-    /// turns out to be unreadable, the older one and the log after it still make the state.
-    fn drop_old_log(&mut self, newest: Position) -> Result<(), WalError> {
-        self.node.snapshot_saved(newest);
-        if let [older, _] = self.wal.snapshots() {
-            let upto = older.position.index;
-            self.wal.compact(upto)?;
+    fn wait_for_space(&mut self, what: &str, error: &WalError) {
+        if !std::mem::replace(&mut self.told_no_space, true) {
+            log::warn!("no space for {what}: {error}; it is tried again until there is");
+        }
+        self.snapshot_after_ticks = self.node.now_ticks() + FULL_SNAPSHOT_TICKS;
+    }
+
+    fn waits_for_space(&self) -> bool {
+        self.node.now_ticks() < self.snapshot_after_ticks
+    }
+
+    fn give_up_older(&mut self) -> Result<(), WalError> {
+        self.wal.drop_older_snapshot()?;
+        match self.wal.snapshots() {
+            [newest] => {
+                let upto = newest.position.index;
+                self.wal.compact(upto)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// With a snapshot safely on disk, the log that the *older* one of two covers is not needed: if the
+    /// newest turns out to be unreadable, the older one and the log after it still make the state. It
+    /// goes a part in every turn, first from memory, then from the disk.
+    fn tidy(&mut self) -> Result<(), WalError> {
+        self.wal.remove_some()?;
+        let Some(newest) = self.tidying else { return Ok(()) };
+        if !self.node.snapshot_saved(newest, ENTRIES_PER_TURN) {
+            return Ok(());
+        }
+        let is_done = match self.wal.snapshots() {
+            [older, _] => {
+                let upto = older.position.index;
+                self.wal.compact_some(upto, SEGMENTS_PER_TURN)?
+            }
+            _ => true,
+        };
+        if is_done {
+            self.tidying = None;
         }
         Ok(())
     }
@@ -268,8 +412,25 @@ impl<D: Disk> Replica<D> {
         Ok(Some((to, PeerMessage::Raft(message))))
     }
 
-    /// Writes a piece of a leader's snapshot, and installs it with the last one.
+    /// Takes a piece of a leader's snapshot. Without space it is lost like a message, and what came
+    /// before it; after a while the leader's next attempt is taken.
     fn receive(&mut self, chunk: SnapshotChunk) -> Result<(), WalError> {
+        if self.waits_for_space() {
+            return Ok(());
+        }
+        match self.receive_piece(chunk) {
+            Err(error) if error.is_full() => {
+                self.receiving = None;
+                self.wait_for_space("the leader's snapshot", &error);
+                self.wal.abandon_snapshot(SnapshotKind::Incoming)?;
+                self.give_up_older()
+            }
+            other => other,
+        }
+    }
+
+    /// Writes a piece, and installs the snapshot with the last one.
+    fn receive_piece(&mut self, chunk: SnapshotChunk) -> Result<(), WalError> {
         // A leader goes on to newer snapshots, never back: a chunk of an older one is late.
         let is_late = |receiving: &Receiving| {
             receiving.term == chunk.term && receiving.position > chunk.position
@@ -313,6 +474,8 @@ impl<D: Disk> Replica<D> {
             _ => return self.refuse_snapshot(chunk),
         };
         self.wal.finish_snapshot(SnapshotKind::Incoming)?;
+        self.tidying = None;
+        self.told_no_space = false;
         if self.taking.take().is_some() {
             self.wal.abandon_snapshot(SnapshotKind::Own)?;
         }
@@ -328,6 +491,17 @@ impl<D: Disk> Replica<D> {
         self.wal.abandon_snapshot(SnapshotKind::Incoming)?;
         self.node.snapshot_received(chunk, 0);
         Ok(())
+    }
+}
+
+fn tell_space(is_low: bool) {
+    if is_low {
+        log::warn!(
+            "the disk is nearly full: as a leader this node refuses what makes the state larger, until there is \
+             room for the log and the next snapshot"
+        );
+    } else {
+        log::info!("there is room on the disk again");
     }
 }
 

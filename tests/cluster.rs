@@ -6,14 +6,10 @@ mod processes;
 
 use load::{await_progress, check_told, with_writers};
 use processes::{Cluster, PATIENCE, await_condition, run};
-use raftkv::client::{Client, ClientError};
+use raftkv::client::ClientError;
 use raftkv::kv::Outcome;
-use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// Short timeouts, so that elections cost little; long enough for a machine that is busy with other tests.

@@ -237,8 +237,10 @@ fn recover_and_refuse_old_folders(cluster: &mut Cluster, founded: &str, kept: &s
     fs::rename(kept, cluster.data_dir(1)).expect("the old disk is found again");
     cluster.start_node(1);
     let reason = format!("raft-1 holds data of the cluster founded as {founded}");
+    await_log(cluster, 0, &reason);
     await_log(cluster, 1, &reason);
-    await_log(cluster, 2, &reason);
+    // Of two that refuse each other, each names the other one.
+    await_log(cluster, 2, &format!("raft-1 of {founded}: start one of them with an empty folder"));
     let (status, _, errors) = cltraft(cluster, &["status"]);
     assert_eq!(status, Some(1));
     assert!(errors.contains(&reason), "{errors}");
@@ -296,6 +298,38 @@ fn a_second_process_under_the_name_of_a_member_is_refused_and_the_first_stays() 
     });
     assert_eq!(field(&cluster, 2, "peer_raft-0"), "connected");
     assert_eq!(field(&cluster, 3, "raft_role"), "waiting");
+}
+
+/// Whoever is empty is let in by every cluster of its name; it must not stay with all of them.
+#[test]
+fn a_node_that_two_clusters_have_met_belongs_to_the_one_that_takes_it_in() {
+    let mut cluster = Cluster::with_joiners(5, 4, &[]);
+    let peers = |cluster: &Cluster, nodes: &[usize]| {
+        let peer = |node: &usize| format!("raft-{node}={}", cluster.address(*node));
+        nodes.iter().map(peer).collect::<Vec<_>>().join(",")
+    };
+    let mut command = cluster.command(0);
+    command.args(["--peers", &peers(&cluster, &[0]), "--auto-members", "off"]);
+    cluster.start_command(0, command);
+    for node in [1, 2, 3] {
+        let mut command = cluster.command(node);
+        command.args(["--peers", &peers(&cluster, &[1, 2, 3])]);
+        cluster.start_command(node, command);
+    }
+    cluster.await_voters(&[0]);
+    cluster.await_voters(&[1, 2, 3]);
+    // It dials all of them.
+    cluster.start_node(4);
+    cluster.await_voters(&[1, 2, 3, 4]);
+    await_log(&cluster, 4, "raft-0 is disconnected: it belongs to another cluster");
+    await_log(
+        &cluster,
+        4,
+        "raft-0: it refuses this node: Cluster: raft-4 holds data of the cluster",
+    );
+    await_condition("the other cluster to count on it no more", || {
+        cluster.info(0).is_some_and(|info| !info.contains_key("applicant_raft-4"))
+    });
 }
 
 // Members that go.

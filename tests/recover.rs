@@ -2,11 +2,10 @@
 //! cluster or the new one.
 
 #[path = "mem_disk/mod.rs"]
-#[allow(dead_code)] // The tests of the log use the rest.
 mod mem_disk;
 
 use mem_disk::MemDisk;
-use raftkv::config::RecoverRequest;
+use raftkv::config::{Config, Invocation, RecoverRequest, UsageError};
 use raftkv::kv::{Command, Limits, Machine, WriteOp};
 use raftkv::node;
 use raftkv::raft::{
@@ -165,6 +164,31 @@ fn what_is_sent_to_nodes_that_join_never_names_the_old_cluster() {
     assert_eq!(replica.wal().snapshots().last().map(|file| file.position), Some(report.position));
     assert_eq!(replica.node().raft().log().before(), report.position, "no older entry can be sent");
     assert_eq!(replica.node().machine().membership().cluster_id, NEW);
+}
+
+fn parsed(words: &[&str]) -> Result<Invocation, UsageError> {
+    Config::from_args(words.iter().map(Into::into), |_| None)
+}
+
+#[test]
+fn the_command_line_says_which_folder_and_whose_loss() {
+    let words = ["recover", "raft-2", "--data-dir", "/d", "--accept-loss-of", "raft-0, raft-1"];
+    let Ok(Invocation::Recover(request)) = parsed(&words) else { panic!("{:?}", parsed(&words)) };
+    assert_eq!((request.number, request.data_dir.as_path()), (2, "/d".as_ref()));
+    assert!(request.accept_loss_of.iter().eq(["raft-0", "raft-1"]));
+    assert_eq!(parsed(&["recover", "--help"]), Ok(Invocation::Help));
+    for (words, hint) in [
+        (&["recover"][..], "NAME is missing"),
+        (&["recover", "raft"], "does not end in a number"),
+        (&["recover", "raft-1", "raft-2"], "one NAME is recovered at a time"),
+        (&["recover", "raft-1", "--accept-loss", "raft-2"], "did you mean --accept-loss-of?"),
+        (&["recover", "raft-1", "--peers", "raft-0=a:1"], "--peers does not belong to 'recover'"),
+        (&["recover", "raft-1", "--data_dir", "d"], "did you mean --data-dir?"),
+        (&["raft-1", "--accept-loss-of", "raft-2"], "there is no --accept-loss-of"),
+    ] {
+        let UsageError(what) = parsed(words).expect_err(hint);
+        assert!(what.contains(hint), "{words:?}: {what}");
+    }
 }
 
 fn refusal(disk: &MemDisk, accepted: &[&str]) -> String {

@@ -4,6 +4,9 @@
 mod processes;
 
 use processes::{Cluster, Info, await_condition};
+use raftkv::kv::{Command, Loader, WriteOp};
+use raftkv::raft::{Entry, Payload};
+use raftkv::wal::{FileDisk, SnapshotKind, Wal, WalConfig};
 use std::fs;
 use std::path::PathBuf;
 
@@ -125,6 +128,9 @@ fn a_corrupt_newest_snapshot_falls_back_to_the_older_one_and_the_log() {
     assert_eq!(digests(&cluster), before);
     let info = info(&cluster, node);
     assert_eq!(info["raft_damaged"], "0", "nothing was lost: {info:?}");
+    let log = cluster.log(node);
+    assert!(log.contains("is damaged at byte"), "it says what it found: {log}");
+    assert!(!log.contains("does not vote"), "nor was anything lost and fetched again: {log}");
 }
 
 fn flip_a_bit(path: &PathBuf, at: usize) {
@@ -181,4 +187,64 @@ fn with_a_majority_damaged_nobody_is_elected_and_the_nodes_say_why() {
         assert!(cluster.log(node).contains("does not vote"));
     }
     assert!(cluster.nc(2, "GET k1\n").starts_with("-CLUSTERDOWN"));
+    await_condition("all to say what may be wrong", || {
+        let says = |node, what: &str| cluster.log(node).contains(what);
+        says(0, "this node has lost data and does not vote")
+            && says(1, "if a majority has, only a sound copy of a data folder helps")
+            && says(2, "some of them may have lost data, and do not vote")
+    });
+}
+
+/// Gives a node a newest snapshot with one value changed, in the place of the one that it has. All
+/// checksums are right: as if its memory had failed it.
+fn falsify_state(cluster: &Cluster, node: usize) {
+    let disk = FileDisk::open(&cluster.data_dir(node)).expect("the node is down");
+    let wal = WalConfig { segment_bytes: 16 << 10, salt_seed: 1 };
+    let (mut wal, _) = Wal::open(disk, wal).expect("a sound folder");
+    let newest = *wal.snapshots().last().expect("a snapshot was taken");
+    let payload = wal.read_snapshot(newest.position, 0, usize::MAX).expect("it is sound");
+    let mut loader = Loader::default();
+    loader.feed(&payload).expect("it is sound");
+    let mut machine = loader.finish().expect("it is sound");
+    let op = WriteOp::Put { key: b"still", value: b"false" };
+    let command = Command::Write { request: None, op }.to_bytes();
+    let index = newest.position.index + 1;
+    let entry = Entry { term: 1, index, payload: Payload::Command(command.into()) };
+    machine.apply(&entry).expect("a command");
+    machine.begin_snapshot();
+    let (mut payload, is_last) = machine.snapshot_piece(usize::MAX);
+    assert!(is_last);
+    payload[1..9].copy_from_slice(&newest.position.index.to_be_bytes());
+    wal.begin_snapshot(SnapshotKind::Own, newest.position).expect("room");
+    wal.append_snapshot(SnapshotKind::Own, &payload).expect("room");
+    wal.finish_snapshot(SnapshotKind::Own).expect("room");
+}
+
+#[test]
+fn a_replica_whose_state_differs_says_so_and_fetches_it_again() {
+    let mut cluster = Cluster::start(3, &SMALL);
+    let leader = cluster.await_leader();
+    // Nothing writes to this key any more: only a comparison can find it.
+    cluster.client().put(b"still", b"true").expect("it is written");
+    overwrite(&cluster, 1500);
+    cluster.await_same_applied();
+    let node = (leader + 1) % 3;
+    cluster.kill(node);
+    falsify_state(&cluster, node);
+    cluster.start_node(node);
+    cluster.await_same_applied();
+    let differs = info(&cluster, node)["digest"] != info(&cluster, leader)["digest"];
+    assert!(differs || cluster.log(node).contains("is not the one that a majority has"));
+    let mut client = cluster.client();
+    for write in 0..600 {
+        client.put(b"another", write.to_string().as_bytes()).expect("a majority is sound");
+    }
+    await_condition("the node to notice, and to be whole again", || {
+        let log = cluster.log(node);
+        log.contains("is not the one that a majority has: it is thrown away and fetched again")
+            && log.contains("has got back what was lost")
+    });
+    let digests = digests(&cluster);
+    assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
+    assert_eq!(info(&cluster, node)["raft_damaged"], "0");
 }

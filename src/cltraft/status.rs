@@ -47,6 +47,10 @@ impl<'a> Fields<'a> {
         self.get("raft_role") == "removed"
     }
 
+    fn is_waiting(&self) -> bool {
+        self.get("raft_role") == "waiting"
+    }
+
     fn members(&self) -> impl Iterator<Item = Listed<'a>> {
         let listed = self.0.iter().filter_map(|(key, value)| Listed::of(key, value));
         listed.filter(Listed::is_member)
@@ -122,13 +126,18 @@ pub fn warnings(reports: &[Report]) -> Vec<String> {
         if let Some(what) = fields.given("raft_waits_for") {
             warnings.push(line(&format!("{name} waits {what}")));
         }
-        let refused = fields.peers().filter(|(_, state)| state.contains("refuse"));
+        let refused = fields.peers().filter(|(_, state)| is_refusal(state));
         // Of one that was removed nothing else is to be expected.
         for (peer, state) in refused.filter(|_| !fields.is_removed()) {
             warnings.push(line(&format!("{name} about {peer}: {state}")));
         }
     }
     warnings
+}
+
+/// Whether one node turned the other away; "refused by ADDRESS" is only nobody's listening there.
+fn is_refusal(state: &str) -> bool {
+    state.contains("refuses this node: ") || state.contains("is refused: ")
 }
 
 /// What may be as it should be, and is worth knowing.
@@ -164,26 +173,37 @@ fn freshest<'a, 'b>(answered: &'b [Fields<'a>]) -> Option<&'b Fields<'a>> {
     founded.max_by_key(|f| (f.get("raft_role") == "leader", f.number("raft_membership_index")))
 }
 
-/// The voters are known from the members that a node lists, or else from the peers that it has; asking fewer
-/// servers than a majority proves nothing.
+/// The voters are known from the members that a node lists; a server of another version may list none, and then
+/// they are taken to be its peers and itself. Asking fewer servers than a majority proves nothing.
 fn no_majority(asked: usize, answered: &[Fields<'_>]) -> Option<String> {
-    let voters: Vec<Listed<'_>> = freshest(answered)?.members().filter(Listed::is_voter).collect();
-    let is_there = |voter: &&Listed<'_>| {
-        let is_it =
-            |f: &Fields<'_>| f.name() == voter.name && voter.has_incarnation(f.get("incarnation"));
-        answered.iter().any(is_it)
+    let (size, there) = match freshest(answered) {
+        Some(fields) => count_voters(fields, answered),
+        None => {
+            let founded = answered.iter().filter(|fields| !fields.is_waiting());
+            let size = founded.map(|fields| fields.peers().count() + 1).max()?;
+            (if size == 1 { asked } else { size }, answered.len())
+        }
     };
-    let (size, there) = (voters.len(), voters.iter().filter(is_there).count());
     let majority = size / 2 + 1;
     (asked >= majority && there < majority)
         .then(|| format!("no majority: {there} of {size} voters answered, {majority} are needed"))
 }
 
+/// All, and those that answered: a node of a voter's name and another incarnation has lost its disk.
+fn count_voters(listing: &Fields<'_>, answered: &[Fields<'_>]) -> (usize, usize) {
+    let voters: Vec<Listed<'_>> = listing.members().filter(Listed::is_voter).collect();
+    let is_there = |voter: &&Listed<'_>| {
+        let is_it =
+            |f: &Fields<'_>| f.name() == voter.name && voter.has_incarnation(f.get("incarnation"));
+        answered.iter().any(is_it)
+    };
+    (voters.len(), voters.iter().filter(is_there).count())
+}
+
 /// Those that belong to no cluster (yet, or any more) have no say.
 fn leader_trouble(answered: &[Fields<'_>]) -> Vec<String> {
     let mut warnings = Vec::new();
-    let members: Vec<_> =
-        answered.iter().filter(|f| !f.is_removed() && f.get("raft_role") != "waiting").collect();
+    let members: Vec<_> = answered.iter().filter(|f| !f.is_removed() && !f.is_waiting()).collect();
     let leaders: BTreeSet<_> = members.iter().filter_map(|fields| fields.leader()).collect();
     match leaders.len() {
         0 => warnings.push("no leader is known".to_owned()),
@@ -369,6 +389,15 @@ mod tests {
         set(&mut leader, "peer_raft-2", &state);
         let found = warnings(&[leader, node(1, "follower", 0)]);
         assert_eq!(found, [format!("raft-0 about raft-2: {state}")]);
+        for reason in ["a connection from ::1 is refused: so", "its welcome is refused: so"] {
+            let mut leader = node(0, "leader", 0);
+            set(&mut leader, "peer_raft-2", &format!("disconnected: {reason}"));
+            assert_eq!(warnings(&[leader, node(1, "follower", 0)]).len(), 1, "{reason}");
+        }
+        let mut leader = node(0, "leader", 0);
+        set(&mut leader, "peer_raft-2", "disconnected: refused by 127.0.0.1:6002");
+        let found = warnings(&[leader, node(1, "follower", 0), down(2)]);
+        assert!(found.is_empty(), "a process that does not run is not turned away: {found:?}");
     }
 
     #[test]

@@ -88,6 +88,11 @@ impl Machine {
         (piece, is_last)
     }
 
+    /// About how many bytes a snapshot of the state as it is now has.
+    pub fn snapshot_bytes(&self) -> usize {
+        snapshot::size(&self.store, &self.sessions)
+    }
+
     pub fn abandon_snapshot(&mut self) {
         self.snapshot_head = None;
         self.store.thaw();

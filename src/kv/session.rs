@@ -92,7 +92,11 @@ impl Sessions {
 
     pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         let mut sessions = Sessions::default();
-        for _ in 0..reader.u32("number of sessions")? {
+        let count = reader.u32("number of sessions")?;
+        if count as usize > SESSIONS_MAX {
+            return Err(Malformed("number of sessions"));
+        }
+        for _ in 0..count {
             let id = reader.u64("session")?;
             let sequence = reader.u64("sequence")?;
             let used_at = reader.u64("last use of a session")?;
@@ -100,7 +104,13 @@ impl Sessions {
                 let index = reader.u64("log index")?;
                 Ok(Executed { index, outcome: Outcome::decode(reader)? })
             })?;
-            sessions.by_use.insert(used_at, id);
+            // One encoding for one table: else replicas that loaded it would forget different sessions.
+            if sessions.by_id.last_key_value().is_some_and(|(last, _)| *last >= id) {
+                return Err(Malformed("order of sessions"));
+            }
+            if sessions.by_use.insert(used_at, id).is_some() {
+                return Err(Malformed("last use of a session"));
+            }
             sessions.by_id.insert(id, Session { sequence, executed, used_at });
         }
         Ok(sessions)

@@ -36,6 +36,14 @@ pub(super) fn put_head(out: &mut Vec<u8>, machine: &Machine) {
     machine.sessions().encode(out);
 }
 
+/// About how long a snapshot is; never too little.
+pub(super) fn size(store: &Store, sessions: &Sessions) -> usize {
+    const HEAD_BYTES: usize = 32;
+    const SESSION_BYTES: usize = 64;
+    const LENGTHS_BYTES: usize = 8;
+    HEAD_BYTES + sessions.len() * SESSION_BYTES + store.len() * LENGTHS_BYTES + store.bytes()
+}
+
 /// Rebuilds a state machine from the pieces of a snapshot.
 #[derive(Debug, Default)]
 pub struct Loader {

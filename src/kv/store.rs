@@ -7,6 +7,9 @@ use std::ops::Bound;
 use std::rc::Rc;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+/// What passing a key costs, put in bytes of a piece: also one that leaves nothing in it takes time.
+const PASSED_KEY_BYTES: usize = 32;
+
 type Key = Rc<[u8]>;
 type Value = Rc<[u8]>;
 
@@ -84,8 +87,9 @@ impl Store {
         self.frozen = None;
     }
 
-    /// Appends the next keys and values of the frozen contents, until `out` has `bytes_max` or more. Returns
-    /// whether that was all of them.
+    /// Appends the next keys and values of the frozen contents, until `out` has `bytes_max` or more, or
+    /// the cursor has passed very many keys that are newer than the contents. Returns whether that was
+    /// all of them.
     pub(super) fn take_frozen(&mut self, out: &mut Vec<u8>, bytes_max: usize) -> bool {
         let Store { map, frozen, .. } = self;
         let Some(frozen) = frozen else { return true };
@@ -94,7 +98,8 @@ impl Store {
             None => Bound::Unbounded,
         };
         let mut current = map.range((after, Bound::Unbounded)).peekable();
-        while out.len() < bytes_max {
+        let mut passed = 0;
+        while out.len() < bytes_max && passed * PASSED_KEY_BYTES < bytes_max {
             let old_key = frozen.old.first_key_value().map(|(key, _)| key);
             let next = match (current.peek(), old_key) {
                 (None, None) => {
@@ -114,6 +119,7 @@ impl Store {
                 put_blob(out, &value);
             }
             frozen.cursor = Some(next);
+            passed += 1;
         }
         false
     }

@@ -241,6 +241,11 @@ impl Node {
         self.writes.len() + self.reads.len() + self.forwards.len() + self.held.len()
     }
 
+    /// Time since this node began.
+    pub fn now_ticks(&self) -> u64 {
+        self.now_ticks
+    }
+
     // Inputs.
 
     pub fn tick(&mut self) {
@@ -330,11 +335,7 @@ impl Node {
         self.raft.persisted();
         self.notice_lost_leadership();
         self.release_held();
-        for id in self.raft.take_aborted_reads() {
-            if let Some(read) = self.reads.remove(&id) {
-                self.fail_not_leader(read.origin);
-            }
-        }
+        self.abort_reads();
         for read in self.raft.take_reads() {
             self.confirmed.push_back((read.index, read.id));
         }
@@ -372,27 +373,29 @@ impl Node {
         Position { index, term }
     }
 
-    /// The next piece of it, and whether that is the last one.
-    pub fn snapshot_piece(&mut self) -> (Vec<u8>, bool) {
-        self.machine.snapshot_piece(self.config.snapshot_piece_bytes)
+    /// The next piece of it, of the configured size or a larger one, and whether that is the last one.
+    pub fn snapshot_piece(&mut self, bytes_min: usize) -> (Vec<u8>, bool) {
+        self.machine.snapshot_piece(self.config.snapshot_piece_bytes.max(bytes_min))
     }
 
     /// A snapshot at `newest` is on disk: the log before it goes, but for what followers that are a
-    /// little behind still need.
-    pub fn snapshot_saved(&mut self, newest: Position) {
+    /// little behind still need. It goes by `entries_max`; returns whether no more of it is left.
+    pub fn snapshot_saved(&mut self, newest: Position, entries_max: usize) -> bool {
         let log = self.raft.log();
         let first = log.before().index + 1;
         let covered = || log.iter_from(first).take_while(|entry| entry.index <= newest.index);
         let mut excess = covered().map(Entry::cost_bytes).sum::<usize>();
+        let retained = RETAINED_LOG_BYTES.min(self.config.snapshot_log_bytes);
         let mut keep_from = log.before();
-        for entry in covered() {
-            if excess <= RETAINED_LOG_BYTES.min(self.config.snapshot_log_bytes) {
+        for entry in covered().take(entries_max) {
+            if excess <= retained {
                 break;
             }
             excess -= entry.cost_bytes();
             keep_from = Position { index: entry.index, term: entry.term };
         }
         self.raft.compact(newest, keep_from);
+        excess <= retained
     }
 
     pub fn abandon_snapshot(&mut self) {
@@ -402,6 +405,25 @@ impl Node {
     /// Space is scarce: only what frees some is taken.
     pub fn refuse_growth(&mut self, refuse: bool) {
         self.refuses_growth = refuse;
+    }
+
+    /// The turn waits for space on the disk, and this node promises nothing. What promises nothing goes
+    /// on: a follower's clients are served by its leader, and whoever asked for what cannot be done is
+    /// told so.
+    pub fn held(&mut self) -> Outgoing {
+        self.raft.drop_messages();
+        self.abort_reads();
+        self.notice_lost_leadership();
+        let messages = std::mem::take(&mut self.messages);
+        Outgoing { messages, answers: std::mem::take(&mut self.answers) }
+    }
+
+    fn abort_reads(&mut self) {
+        for id in self.raft.take_aborted_reads() {
+            if let Some(read) = self.reads.remove(&id) {
+                self.fail_not_leader(read.origin);
+            }
+        }
     }
 
     /// Whether a piece of a leader's snapshot has become useless; the leader is told.
@@ -530,6 +552,13 @@ impl Node {
         for write in std::mem::take(&mut self.writes).into_values() {
             let what = format!("this node gave up its state; {OUTCOME_UNKNOWN_ADVICE}");
             self.answer(write.origin, Answer::Failed(failure(FailureCode::OutcomeUnknown, what)));
+        }
+        if let Some(transfer) = self.transfer.take() {
+            let what = "this node gave up its state; ask for the status".to_string();
+            self.answer(
+                transfer.origin,
+                Answer::Failed(failure(FailureCode::OutcomeUnknown, what)),
+            );
         }
         for held in std::mem::take(&mut self.held) {
             let what = "this node gave up its state; ask another".to_string();

@@ -50,7 +50,8 @@ impl Node {
             let message = format!("{} was removed from the cluster; ask another", self.config.name);
             return Err(failure(FailureCode::ShuttingDown, message));
         }
-        if self.refuses_growth && grows(request) {
+        // Another node's disk is its own affair.
+        if self.refuses_growth && self.raft.is_leader() && grows(request) {
             let message =
                 "the disk is full: nothing was done; delete keys or make space".to_string();
             return Err(failure(FailureCode::Overloaded, message));

@@ -104,6 +104,16 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Who is a member if nothing else says it.
+    fn or_voters(&self, membership: Rc<Membership>) -> Rc<Membership> {
+        match membership.is_empty() {
+            true => Rc::new(Membership::of_voters(self.voters.iter().copied())),
+            false => membership,
+        }
+    }
+}
+
 /// What one turn of the loop has to do, in the order of the fields.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Ready {
@@ -206,10 +216,7 @@ impl Raft {
             "a leader is heard from before anybody's election timeout"
         );
         let commit_index = snapshot.map_or(base.index, |position| position.index);
-        let first = match snapshot {
-            Some(_) => membership,
-            None => Rc::new(Membership::of_voters(config.voters.iter().copied())),
-        };
+        let first = config.or_voters(membership);
         let memberships = Memberships::new(commit_index, first, entries.iter());
         let log = Log::new(base, entries);
         assert!(commit_index <= log.last().index, "the log reaches the snapshot");
@@ -394,6 +401,14 @@ impl Raft {
             snapshot_reads: std::mem::take(&mut self.snapshot_reads),
             messages: std::mem::take(&mut self.messages),
         }
+    }
+
+    /// Loses what is to be sent, and pieces of snapshots that came, as a network may: for a turn that
+    /// cannot come to its end.
+    pub fn drop_messages(&mut self) {
+        self.snapshot_chunks.clear();
+        self.messages.clear();
+        self.early_messages.clear();
     }
 
     /// All of the outstanding `Ready` is on disk.

@@ -131,7 +131,11 @@ impl Raft {
         assert!(position.index > self.commit_index, "older snapshots are not installed");
         let is_void = self.log.install(position);
         let first = self.log.before().index + 1;
-        self.memberships = Memberships::new(position.index, membership, self.log.iter_from(first));
+        self.memberships = Memberships::new(
+            position.index,
+            self.config.or_voters(membership),
+            self.log.iter_from(first),
+        );
         self.commit_index = position.index;
         self.snapshot = Some(position);
         self.accept(chunk, position.index);

@@ -217,7 +217,10 @@ impl Links {
     /// now, would be refused today.
     fn leave_other_clusters(&mut self) {
         let Standing::Member { cluster_id: ours } = self.welcome.standing else { return };
-        let is_of_another = |link: &&Link| matches!(link.standing, Standing::Member { cluster_id } if cluster_id != ours);
+        let is_of_another = |link: &&Link| match link.standing {
+            Standing::Member { cluster_id } => cluster_id != ours,
+            Standing::Empty | Standing::Contacted | Standing::Lost => false,
+        };
         let others = self.peers.values().filter(is_of_another).filter_map(|link| link.conn);
         self.unwanted.extend(others.map(|conn| (conn, "it belongs to another cluster")));
     }

@@ -224,12 +224,26 @@ fn tell_place(config: &Config, membership: &Membership, (role, term, leader): Pl
     }
 }
 
+/// Members that reach each other and elect nobody have lost something: the line has to send its reader
+/// there.
 fn tell_leaderless(config: &Config, node: &Node, links: &Links, since: Duration) {
     let voters = node.raft().membership().voter_count();
+    let damage = if node.raft().is_damaged() {
+        "; this node has lost data and does not vote"
+    } else if links.peers_connected() >= voters / 2 {
+        "; as these do, some of them may have lost data, and do not vote: see their logs"
+    } else {
+        ""
+    };
+    let advice = if damage.is_empty() {
+        ""
+    } else {
+        "; if a majority has, only a sound copy of a data folder helps, and nothing is made up until then"
+    };
     let states: Vec<String> =
         links.peer_states().iter().map(|(_, name, state)| format!("{name} {state}")).collect();
     warn!(
-        "{} has had no leader for {:.0} s; {} of {voters} voters must reach each other: {}",
+        "{} has had no leader for {:.0} s; {} of {voters} voters must reach each other: {}{damage}{advice}",
         config.name,
         since.as_secs_f64(),
         quorum::majority(voters),

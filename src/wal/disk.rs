@@ -11,7 +11,7 @@
 
 use super::WalError;
 use super::identity::FILE as IDENTITY_NAME;
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
 use rustix::io::{Errno, retry_on_intr};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -52,7 +52,18 @@ pub trait Disk {
 
     fn remove(&mut self, name: &str) -> io::Result<()>;
 
+    /// Cuts a file that nobody reads any more down to `bytes`, so that removing it takes no long time at
+    /// once. A disk on which it never does need not.
+    fn shrink(&mut self, _name: &str, _bytes: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     fn sync_dir(&mut self) -> io::Result<()>;
+
+    /// Room for further files; `None` if nobody knows.
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
 
     /// How a message calls a file, or with an empty name the folder.
     fn path(&self, name: &str) -> PathBuf;
@@ -188,8 +199,17 @@ impl Disk for FileDisk {
         fs::remove_file(self.path(name))
     }
 
+    fn shrink(&mut self, name: &str, bytes: u64) -> io::Result<()> {
+        OpenOptions::new().write(true).open(self.path(name))?.set_len(bytes)
+    }
+
     fn sync_dir(&mut self) -> io::Result<()> {
         self.handle.sync_all()
+    }
+
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        let room = fstatvfs(&self.handle)?;
+        Ok(Some(room.f_bavail.saturating_mul(room.f_frsize)))
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -58,9 +58,13 @@ impl fmt::Display for WalError {
         match self {
             WalError::Io { operation, path, source } => write!(
                 f,
-                "cannot {operation} {}: {source}; check the disk, its free space and the \
-                 permissions, then start again",
-                path.display()
+                "cannot {operation} {}: {source}{}",
+                path.display(),
+                if self.is_full() {
+                    ""
+                } else {
+                    "; check the disk and the permissions, then start again"
+                }
             ),
             WalError::InUse { folder } => write!(
                 f,

@@ -60,7 +60,7 @@ impl Identity {
         Ok(wanted)
     }
 
-    /// The identity that the data folder holds; `None` if it is empty.
+    /// The identity that the data folder holds; `None` if there is no log.
     ///
     /// # Errors
     ///

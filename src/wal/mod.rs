@@ -118,7 +118,7 @@ mod snapshots;
 pub use disk::{Disk, FileDisk};
 pub use error::WalError;
 pub use identity::Identity;
-pub use snapshot::SnapshotFile;
+pub use snapshot::{BLOCK_BYTES, SnapshotFile};
 pub use snapshots::{SET_ASIDE, SNAPSHOTS_KEPT, SnapshotKind};
 
 use crate::raft::{Entry, HardState, Index, Position, Term};
@@ -334,23 +334,35 @@ impl<D: Disk> Wal<D> {
     ///
     /// # Errors
     ///
+    /// As [`Wal::compact_some`].
+    pub fn compact(&mut self, upto: Index) -> Result<(), WalError> {
+        self.compact_some(upto, usize::MAX).map(|_| ())
+    }
+
+    /// The same for at most `segments_max` of them. Returns whether none is left to be removed.
+    ///
+    /// # Errors
+    ///
     /// An error of the disk, which is final.
     ///
     /// # Panics
     ///
     /// If no finished snapshot reaches `upto`: then the entries are the only ones there are.
-    pub fn compact(&mut self, upto: Index) -> Result<(), WalError> {
+    pub fn compact_some(&mut self, upto: Index, segments_max: usize) -> Result<bool, WalError> {
         self.check_running()?;
         let snapshot = self.snapshots().last().map_or(0, |file| file.position.index);
         assert!(upto <= snapshot, "compacted up to {upto}, but the snapshot ends at {snapshot}");
         let useless = self.closed.iter().take_while(|closed| closed.last_index <= upto).count();
         if useless == 0 {
-            return Ok(());
+            return Ok(true);
         }
-        let compacted = self.remove_oldest(useless);
+        let compacted = self.remove_oldest(useless.min(segments_max));
         self.or_stop(compacted)?;
-        self.shape.forget_before(upto);
-        self.fill_reserve()
+        if useless <= segments_max {
+            self.shape.forget_before(upto);
+        }
+        self.fill_reserve()?;
+        Ok(useless <= segments_max)
     }
 
     /// What was lost and is not known to be whole again; also after a restart.
@@ -407,9 +419,25 @@ impl<D: Disk> Wal<D> {
         Ok(())
     }
 
+    /// Room that a new segment needs.
+    pub fn segment_bytes(&self) -> u64 {
+        segment::capacity_for(&self.config, 0)
+    }
+
     /// Whether the reserve is used up: the disk was full, and the next new segment may not be possible.
     pub fn is_low(&self) -> bool {
         self.reserve.is_none()
+    }
+
+    /// Room on the disk, in bytes, what is being removed included; `None` if nobody knows.
+    ///
+    /// # Errors
+    ///
+    /// An error of the disk; nothing has happened.
+    pub fn free_bytes(&self) -> Result<Option<u64>, WalError> {
+        let free = self.disk.free_bytes();
+        let free = free.map_err(|e| WalError::io("ask for the room on", self.disk.path(""), e))?;
+        Ok(free.map(|bytes| bytes.saturating_add(self.removed_bytes())))
     }
 
     /// Makes the reserve again, if it is used up and there is room for it. Cheap if there is none; call it

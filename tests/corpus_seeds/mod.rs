@@ -167,6 +167,11 @@ pub fn snapshot_loading() -> Vec<Seed> {
     ];
     let claimed =
         |name, pieces: &[u8; 3], rest: &[&[u8]]| seed(name, &[&[1], pieces, &[1], &rest.concat()]);
+    // Two like that: id and last use of each.
+    let sessions = |id: u8, used_at: u8, other: u8, other_used_at: u8| {
+        let one = |id, used_at| [&[0; 7][..], &[id], &[0; 15], &[used_at, 0]].concat();
+        [&[54, 0, 0, 0, 2][..], &one(id, used_at), &one(other, other_used_at)].concat()
+    };
     // Entries, the two snapshots, whether the log is compacted; then commands.
     let commands: [&[u8]; 7] = [
         &[18, 3, 5, 1],
@@ -185,6 +190,8 @@ pub fn snapshot_loading() -> Vec<Seed> {
         claimed("pairs", &FAST, &[&none, &pairs]),
         claimed("pairs-slowly", &SLOW, &[&none, &pairs]),
         claimed("session", &[6, 40, 99], &[session, &pairs]),
+        claimed("sessions-out-of-order", &FAST, &[&sessions(7, 8, 3, 9), &pairs]),
+        claimed("sessions-used-at-once", &FAST, &[&sessions(3, 8, 7, 8), &pairs]),
         claimed("out-of-order", &FAST, &[&none, &out_of_order]),
         claimed("cut-short", &FAST, &[&none, &pairs[..pairs.len() - 1]]),
         injured("sound", [sound; 2]),

@@ -114,6 +114,31 @@ proptest! {
     }
 }
 
+/// A key that came after the freeze leaves nothing in a piece, but passing it takes time.
+#[test]
+fn keys_that_are_newer_than_a_snapshot_are_passed_a_bounded_number_at_a_time() {
+    const NEW_KEYS: usize = 10_000;
+    const PIECE_BYTES: usize = 320;
+    let mut machine = Machine::default();
+    apply(&mut machine, Command::Write { request: None, op: put("a", "1") });
+    machine.begin_snapshot();
+    for key in 0..NEW_KEYS {
+        apply(&mut machine, Command::Write { request: None, op: put(&format!("b{key}"), "2") });
+    }
+    let mut pieces = 1;
+    let mut bytes = Vec::new();
+    loop {
+        let (piece, is_last) = machine.snapshot_piece(PIECE_BYTES);
+        bytes.extend(piece);
+        if is_last {
+            break;
+        }
+        pieces += 1;
+    }
+    assert!(pieces >= NEW_KEYS / PIECE_BYTES, "{pieces} pieces");
+    assert_eq!(load(&bytes, 100).expect("a whole snapshot").store().len(), 1);
+}
+
 #[test]
 fn a_snapshot_that_is_abandoned_leaves_nothing_behind() {
     let mut machine = Machine::default();

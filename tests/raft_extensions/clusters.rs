@@ -85,3 +85,21 @@ fn five_nodes_survive_two() {
     cluster.run(20 * ELECTION_TICKS_MAX);
     assert_eq!(cluster.leader(), None, "two of five");
 }
+
+/// With the default timeouts, of which each tick is 10 ms.
+#[test]
+fn three_nodes_that_start_together_have_a_leader_within_two_seconds() {
+    for seed in 0..200 {
+        let mut cluster = Cluster::with(3, |config| {
+            *config = Config::new(config.id, 1..=3, seed * 10 + config.id)
+        });
+        let ticks = (1..=200).find(|_| {
+            cluster.run(1);
+            cluster.leader().is_some()
+        });
+        assert!(ticks.is_some(), "seed {seed}: {}", cluster.summary());
+        let (leader, term) = (cluster.leader(), cluster.raft(1).term());
+        cluster.run(500);
+        assert_eq!((cluster.leader(), cluster.raft(1).term()), (leader, term), "seed {seed}");
+    }
+}

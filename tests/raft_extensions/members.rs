@@ -416,3 +416,24 @@ fn clusters_grow_to_seven_and_survive_three() {
     cluster.run(20 * ELECTION_TICKS_MAX);
     assert_eq!(cluster.leader(), None, "four of seven are gone");
 }
+
+/// Thesis 4.2.2: the entry that removes a voter is on its disk only, and the other lacks what comes before it as
+/// well. The other votes for nobody whose log is shorter, so the one that is to go has to lead once more.
+#[test]
+fn a_voter_whose_removal_nobody_else_knows_may_still_lead() {
+    let mut cluster = Cluster::new(2);
+    let leader = cluster.elect();
+    let other = other_than(&cluster, &[leader]);
+    cluster.run(4 * HEARTBEAT_TICKS);
+    cluster.isolate(leader);
+    let removal = Change::Remove { id: leader };
+    cluster.server_mut(leader).core_mut().propose_change(&removal).expect("it still leads");
+    cluster.turn(leader);
+    cluster.crash(leader, usize::MAX);
+    cluster.restart(leader);
+    cluster.heal();
+    assert!(!cluster.raft(leader).is_removed(), "nobody has agreed to it yet");
+    cluster.run_until(40 * ELECTION_TICKS_MAX, |c| c.raft(other).is_leader());
+    assert_eq!(voters(cluster.raft(other)), [other]);
+    assert!(cluster.raft(leader).is_removed());
+}

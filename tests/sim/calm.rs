@@ -7,8 +7,9 @@ impl World {
     pub fn heal(&mut self) {
         self.trace.event(self.now, &[4], || "everything is healed".to_owned());
         self.is_healed = true;
-        self.cut_transfer_after = None;
+        (self.cut_transfer_after, self.next_receiver_is_full) = (None, false);
         self.network.unblock_all();
+        self.network.end_lag();
         self.choose_core();
         let swarm = &mut self.swarm;
         (swarm.loss, swarm.delay, swarm.duplication, swarm.request_loss) = (0.0, 0.0, 0.0, 0.0);

@@ -84,6 +84,19 @@ impl Clients {
         }
     }
 
+    /// What clients still ask when a cluster is given up that has lost its majority: it may have been done.
+    pub fn unanswered(&self) -> Vec<Record> {
+        let record = |(client, asking): (usize, &Asking)| Record {
+            client,
+            request: asking.request.clone(),
+            invoked: asking.invoked,
+            answer: None,
+        };
+        let asking = self.clients.iter().map(|client| client.asking.as_ref()).enumerate();
+        let writes = asking.filter_map(|(client, asking)| Some((client, asking?)));
+        writes.filter(|(_, asking)| !opens_session(&asking.request)).map(record).collect()
+    }
+
     /// The client that has nothing to do until everything is healed.
     fn prober(&self) -> usize {
         self.clients.len() - 1
@@ -268,11 +281,12 @@ impl World {
     }
 
     fn attempt(&mut self, id: usize) {
-        let ids = self.ids();
+        // Once all is healed, those that stay out would only cost the client's patience.
+        let ids = if self.is_healed { self.core.clone() } else { self.ids().collect() };
         let clients = &mut self.clients;
         clients.last_ticket += 1;
         let ticket = clients.last_ticket << 8 | id as u64;
-        let any = clients.rng.u64(ids);
+        let any = ids[clients.rng.usize(0..ids.len())];
         let client = &mut clients.clients[id];
         let node = client.hint.take().unwrap_or(any);
         let asking = client.asking.as_mut().expect("the client asks");

@@ -8,6 +8,9 @@ use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 
+/// Room on a disk that is not full: more than anybody wants.
+const FREE_BYTES: u64 = 1 << 40;
+
 /// What an armed disk will do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
@@ -41,6 +44,7 @@ struct State {
     segments_removed: u64,
     snapshots_refused: u64,
     snapshots_set_aside: u64,
+    incoming_given_up: u64,
     hash: u64,
     rng: fastrand::Rng,
 }
@@ -107,6 +111,11 @@ impl SimDisk {
     /// Damaged snapshots that were taken out of use so far.
     pub fn snapshots_set_aside(&self) -> u64 {
         self.state.borrow().snapshots_set_aside
+    }
+
+    /// Snapshots of leaders that were removed before they were whole, on a full disk.
+    pub fn incoming_given_up(&self) -> u64 {
+        self.state.borrow().incoming_given_up
     }
 
     /// Flips a bit under whoever uses the file.
@@ -186,8 +195,12 @@ impl SimDisk {
         state.operations += 1;
         let seed = state.hash ^ operation as u64;
         state.hash = xxhash_rust::xxh3::xxh3_64_with_seed(bytes, seed);
-        if state.fired.is_some() {
-            return Err(io::Error::other("the process should have ended"));
+        match state.fired {
+            None => {}
+            Some((Failure::Crash, _)) => return Err(io::Error::other("the process has ended")),
+            Some((failure, of)) => {
+                panic!("a failed {of:?} ({failure:?}) ends the process: {operation:?}")
+            }
         }
         let Some((failure, left)) = &mut state.armed else { return Ok(()) };
         let concerns = match failure {
@@ -247,7 +260,7 @@ impl Disk for SimDisk {
         if let Err(error) = result {
             // A full disk leaves the name, but no room.
             if self.part_of(1) == 1 {
-                self.mem.create(name, 0)?;
+                let _ = self.mem.create(name, 0);
             }
             return Err(error);
         }
@@ -270,8 +283,8 @@ impl Disk for SimDisk {
         let result = self.begin(Operation::Write, bytes);
         let written =
             if result.is_ok() { bytes.len() } else { self.sectors_of(offset, bytes.len()) };
-        self.mem.write_at(file, offset, &bytes[..written])?;
-        result
+        // The first error is the one that is told; that the disk is full as well is none of its business.
+        result.and(self.mem.write_at(file, offset, &bytes[..written]))
     }
 
     fn sync_data(&mut self, file: &mut usize) -> io::Result<()> {
@@ -297,7 +310,10 @@ impl Disk for SimDisk {
         let result = self.begin(Operation::Name, name.as_bytes());
         if result.is_ok() || self.is_done_all_the_same() {
             self.mem.remove(name)?;
-            self.state.borrow_mut().segments_removed += u64::from(name.starts_with("wal-"));
+            let mut state = self.state.borrow_mut();
+            state.segments_removed += u64::from(name.starts_with("wal-"));
+            let is_given_up = state.is_full && name.starts_with("snapshot-incoming");
+            state.incoming_given_up += u64::from(is_given_up);
         }
         result
     }
@@ -308,6 +324,10 @@ impl Disk for SimDisk {
             self.mem.sync_dir()?;
         }
         result
+    }
+
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        Ok(Some(if self.is_full() { 0 } else { FREE_BYTES }))
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -141,10 +141,12 @@ impl Judge {
         let memory = &self.views[&id].memory;
         let newest = self.electorates.newest_in(memory);
         let ((index, _), membership) = newest.expect("it belongs to a cluster");
-        // Thesis 4.2.2: one that is removed by an entry of its log may be needed until that is committed.
+        // Thesis 4.2.2: one that is removed by an entry of its log may be needed until that is committed, as far
+        // as it knows.
         let before = self.electorates.newest_in(&memory[..index as usize - 1]);
         let may_lead = membership.is_voter(id)
-            || (index > self.committed() && before.is_some_and(|(_, before)| before.is_voter(id)));
+            || (index > self.views[&id].commit
+                && before.is_some_and(|(_, before)| before.is_voter(id)));
         assert!(may_lead, "node {id:x} leads term {term} and is no voter");
         let votes = membership
             .voters()

@@ -26,6 +26,8 @@ faults! {
     NodeIsolated: "partition: one node alone",
     LinksOneWay: "partition: one way",
     Bridge: "partition: groups joined by one node",
+    LinksLag: "links to one node lag",
+    LagThenMute: "links to one node lag, and it cannot send",
     Healed: "partition healed",
     ConnectionReset: "connection lost",
     RequestLost: "client's request lost",
@@ -52,7 +54,8 @@ faults! {
     DiskFull: "disk full",
     TurnHeld: "disk full: a turn waits for room",
     SnapshotGivenUp: "disk full: a snapshot is given up",
-    EndedByFullDisk: "disk full: a process ends or cannot start",
+    IncomingGivenUp: "disk full: a leader's snapshot is given up",
+    NoStartOnFullDisk: "disk full: a process cannot start",
     BitFlipped: "bit flipped in a file",
     BitFlippedInUse: "bit flipped in a file that is in use",
     SegmentLost: "file of the log lost",
@@ -128,9 +131,13 @@ impl Counts {
         }
     }
 
+    pub fn has(&self, fault: Fault) -> bool {
+        self.0[fault as usize].runs > 0
+    }
+
     /// The kinds that never happened.
     pub fn missing(&self) -> Vec<&'static str> {
-        let missing = Fault::ALL.iter().filter(|(fault, _)| self.0[*fault as usize].runs == 0);
+        let missing = Fault::ALL.iter().filter(|(fault, _)| !self.has(*fault));
         missing.map(|(_, words)| *words).collect()
     }
 }
@@ -150,6 +157,7 @@ impl fmt::Display for Counts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strike {
     Partition,
+    Lag,
     Heal,
     Reset,
     Kill,
@@ -171,8 +179,9 @@ pub enum Strike {
     Stop,
 }
 
-const STRIKES: [(Strike, Micros); 19] = [
+const STRIKES: [(Strike, Micros); 20] = [
     (Strike::Partition, 500 * MS),
+    (Strike::Lag, 500 * MS),
     (Strike::Reset, 400 * MS),
     (Strike::Kill, 900 * MS),
     (Strike::PowerCut, 900 * MS),
@@ -250,6 +259,25 @@ pub struct Swarm {
     pub sessions: u32,
 }
 
+impl Swarm {
+    /// Three nodes, and nothing ever goes wrong.
+    pub fn without_faults(rng: &mut fastrand::Rng) -> Swarm {
+        Swarm {
+            nodes: 3,
+            ordered: true,
+            loss: 0.0,
+            delay: 0.0,
+            duplication: 0.0,
+            recovery_crash: 0.0,
+            rot: 0.0,
+            drift: 0.0,
+            strikes: Vec::new(),
+            request_loss: 0.0,
+            ..Swarm::draw(rng)
+        }
+    }
+}
+
 /// How much of everything: a third of the runs have each kind or not, the others are calm or hell.
 struct Mood {
     rng: fastrand::Rng,
@@ -273,8 +301,8 @@ impl Mood {
         self.rng.f64() < self.share
     }
 
-    /// Those that the run has, in a storm one after the other within 20 to 300 ms in the mean: how much a cluster
-    /// has to bear is not to depend on how many kinds there are.
+    /// Those that the run has, in a storm one after the other within 15 to 200 ms in the mean: how much a
+    /// cluster has to bear is not to depend on how many kinds there are.
     fn strikes(&mut self, rng: &mut fastrand::Rng) -> Vec<(Strike, Micros)> {
         let mut strikes: Vec<(Strike, f64)> = STRIKES
             .iter()
@@ -282,7 +310,7 @@ impl Mood {
             .collect();
         strikes.retain(|_| self.has());
         let rate: f64 = strikes.iter().map(|(_, every)| 1.0 / every).sum();
-        let gap = (20.0 + 280.0 * rng.f64()) * MS as f64;
+        let gap = (15.0 + 185.0 * rng.f64()) * MS as f64;
         let slowing = gap * rate;
         strikes.iter().map(|(strike, every)| (*strike, (every * slowing) as Micros)).collect()
     }

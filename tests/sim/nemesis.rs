@@ -47,8 +47,9 @@ impl World {
     fn strike_at(&mut self, id: Number, strike: Strike) {
         let ids: Vec<Number> = self.ids().collect();
         match strike {
-            Strike::Partition if ids.len() == 1 => {}
+            Strike::Partition | Strike::Lag if ids.len() == 1 => {}
             Strike::Partition => self.partition(&ids, id),
+            Strike::Lag => self.lag(id),
             Strike::Reset => {
                 let other = ids[self.nemesis.usize(0..ids.len())];
                 self.reset_any(id, other);
@@ -108,6 +109,7 @@ impl World {
                 let until = self.now + self.nemesis.u64(10 * MS..=300 * MS);
                 self.host(id).fast_until = until;
             }
+            Strike::DiskFull if self.nemesis.u32(0..4) == 0 => self.next_receiver_is_full = true,
             Strike::DiskFull => {
                 let until = self.now + self.nemesis.u64(20 * MS..=1000 * MS);
                 self.fill_disk(id, until);
@@ -137,7 +139,7 @@ impl World {
         self.now % (storm + lull) >= storm
     }
 
-    fn fill_disk(&mut self, id: Number, until: Micros) {
+    pub fn fill_disk(&mut self, id: Number, until: Micros) {
         self.faults.add(Fault::DiskFull);
         let host = self.host(id);
         host.full_until = until;
@@ -197,8 +199,35 @@ impl World {
                 self.block(left, right, true);
             }
         }
-        let heals = self.now + self.nemesis.u64(50 * MS..=1500 * MS);
+        self.heal_within(1500 * MS);
+    }
+
+    fn heal_within(&mut self, most: Micros) {
+        let heals = self.now + self.nemesis.u64(50 * MS..=most);
         self.schedule(heals, Event::Strike(Strike::Heal, 0));
+    }
+
+    /// What is sent to a node arrives late. If it cannot send either after a while, the others choose a
+    /// new leader when old replies still tell it that they follow.
+    fn lag(&mut self, id: Number) {
+        self.faults.add(Fault::LinksLag);
+        let lasts = self.nemesis.u64(100 * MS..=800 * MS);
+        let lag = self.nemesis.u64(50 * MS..=800 * MS);
+        self.network.lag(id, self.now + lasts, lag);
+        if self.nemesis.bool() {
+            let mute_at = self.now + self.nemesis.u64(0..=lasts);
+            self.schedule(mute_at, Event::Mute(id));
+        }
+    }
+
+    pub fn mute(&mut self, id: Number) {
+        if self.is_healed {
+            return;
+        }
+        self.faults.add(Fault::LagThenMute);
+        let ids: Vec<Number> = self.ids().collect();
+        self.block(&[id], &ids, false);
+        self.heal_within(1000 * MS);
     }
 
     fn block(&mut self, left: &[Number], right: &[Number], both_ways: bool) {

@@ -36,6 +36,8 @@ pub struct Network {
     sides: BTreeMap<(Number, Number), Side>,
     /// From, to.
     blocked: BTreeSet<(Number, Number)>,
+    /// Until when messages to a node take longer, and how much.
+    lags: BTreeMap<Number, (Micros, Micros)>,
     last_conn: ConnId,
     pub rng: fastrand::Rng,
 }
@@ -51,7 +53,13 @@ pub struct Pair {
 
 impl Network {
     pub fn new(rng: fastrand::Rng) -> Self {
-        Network { sides: BTreeMap::new(), blocked: BTreeSet::new(), last_conn: 0, rng }
+        Network {
+            sides: BTreeMap::new(),
+            blocked: BTreeSet::new(),
+            lags: BTreeMap::new(),
+            last_conn: 0,
+            rng,
+        }
     }
 
     pub fn latency(&mut self, swarm: &Swarm) -> Micros {
@@ -60,6 +68,14 @@ impl Network {
 
     pub fn block(&mut self, from: Number, to: Number) {
         self.blocked.insert((from, to));
+    }
+
+    pub fn lag(&mut self, to: NodeId, until: Micros, lag: Micros) {
+        self.lags.insert(to, (until, lag));
+    }
+
+    pub fn end_lag(&mut self) {
+        self.lags.clear();
     }
 
     pub fn unblock_all(&mut self) {
@@ -133,6 +149,11 @@ impl World {
 
     fn carry(&mut self, from: Number, to: NodeId, bound_to: Option<ConnId>, bytes: Rc<[u8]>) {
         let mut at = self.now + self.network.latency(&self.swarm);
+        if let Some((until, lag)) = self.network.lags.get(&to)
+            && self.now < *until
+        {
+            at += lag;
+        }
         if self.network.rng.f64() < self.swarm.delay {
             self.faults.add(Fault::MessageDelayed);
             at += self.network.rng.u64(0..=self.swarm.delay_max);

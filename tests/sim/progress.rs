@@ -5,7 +5,7 @@ use super::disk::SimDisk;
 use super::faults::Fault;
 use super::image::newest_snapshot;
 use super::network::ConnId;
-use super::world::{Health, Number, World};
+use super::world::{Health, MS, Number, World};
 use raftkv::node::PeerMessage;
 use raftkv::raft::{Message, Position, Term};
 use raftkv::replica::Replica;
@@ -30,6 +30,7 @@ pub struct Before {
     segments_removed: u64,
     snapshots_refused: u64,
     snapshots_set_aside: u64,
+    incoming_given_up: u64,
     is_damaged: bool,
     is_out_of_space: bool,
 }
@@ -43,9 +44,15 @@ impl Before {
             segments_removed: disk.segments_removed(),
             snapshots_refused: disk.snapshots_refused(),
             snapshots_set_aside: disk.snapshots_set_aside(),
+            incoming_given_up: disk.incoming_given_up(),
             is_damaged: replica.wal().damaged().is_some(),
             is_out_of_space: replica.is_out_of_space(),
         }
+    }
+
+    /// Since then.
+    pub fn gave_up_incoming(&self, disk: &SimDisk) -> bool {
+        disk.incoming_given_up() > self.incoming_given_up
     }
 }
 
@@ -67,11 +74,17 @@ impl World {
         if was_taking && after.taking.is_none() && after.newest == before.newest {
             seen.push(Fault::SnapshotGivenUp);
         }
+        if before.gave_up_incoming(&self.hosts[id as usize - 1].disk) {
+            seen.push(Fault::IncomingGivenUp);
+        }
         if after.segments_removed > before.segments_removed {
             seen.push(Fault::LogDropped);
         }
         if after.is_out_of_space && !before.is_out_of_space {
             seen.push(Fault::TurnHeld);
+        }
+        if after.is_damaged && !before.is_damaged {
+            self.host(id).health = Health::Damaged;
         }
         if before.is_damaged && !after.is_damaged {
             seen.push(Fault::WholeAgain);
@@ -119,6 +132,10 @@ impl World {
             conn: self.network.conn(from, to),
         };
         let before = self.transfers.insert((from, to), piece);
+        if std::mem::take(&mut self.next_receiver_is_full) {
+            let until = self.now + self.nemesis.u64(20 * MS..=500 * MS);
+            self.fill_disk(to, until);
+        }
         if !piece.is_last {
             self.cut_transfer(from, to);
         }

@@ -26,8 +26,23 @@ impl Judge {
     }
 
     /// A flush is over: what its node takes for durable is held against what it says from now on.
-    /// With `is_struck` a snapshot that is on it may be damaged.
-    pub fn flushed(&mut self, id: NodeId, replica: &Replica<SimDisk>, is_struck: bool) {
+    /// With `is_struck` a snapshot that is on it may be damaged; `gave_up_incoming`: a leader's snapshot was
+    /// given up.
+    pub fn flushed(
+        &mut self,
+        id: NodeId,
+        replica: &Replica<SimDisk>,
+        is_struck: bool,
+        gave_up_incoming: bool,
+    ) {
+        let view = self.view(id);
+        // What there is to say of a received piece is said in the next turn, or the next one that does not wait.
+        let (this, last) = view.gave_up_incoming;
+        let waited = view.held.is_some();
+        view.gave_up_incoming = (gave_up_incoming || (waited && this), this || (waited && last));
+        if self.note_start_over(id, replica) {
+            return self.look(replica.node());
+        }
         self.note_snapshot(id, newest_snapshot(replica), is_struck);
         let committed = self.reference.terms();
         let raft = replica.node().raft();
@@ -45,6 +60,21 @@ impl Judge {
             view.durable.is_damaged = raft.is_damaged();
         }
         self.look(replica.node());
+    }
+
+    /// A node that has found out that its state is not that of the others has nothing any more but its
+    /// term and vote, and knows it. That it leaves the term is on its disk with the next flush.
+    fn note_start_over(&mut self, id: NodeId, replica: &Replica<SimDisk>) -> bool {
+        let raft = replica.node().raft();
+        let view = self.views.get_mut(&id).expect("the node is a member");
+        if !raft.is_damaged() || view.durable.is_damaged || !self.differing.remove(&id) {
+            return false;
+        }
+        let before = std::mem::take(&mut view.durable);
+        let durable = Image { hard_state: before.hard_state, is_damaged: true, ..Image::default() };
+        let lost = std::mem::take(&mut view.lost).into_iter().chain([before]).collect();
+        *view = View { durable, lost, term: view.term, ..View::default() };
+        true
     }
 
     /// A snapshot is safe as soon as it has its name, and its log may follow later. One that turns out to be
@@ -105,16 +135,14 @@ impl Judge {
         replica: &Replica<SimDisk>,
     ) {
         let PeerMessage::Raft(message) = message else { return };
-        let durable = &self.views[&id].durable;
+        let View { durable, gave_up_incoming: (this, last), .. } = &self.views[&id];
         let HardState { term, voted_for } = durable.hard_state;
         let is_promised = match message {
             Message::RequestPreVote { .. } | Message::PreVoteReply { .. } => true,
             Message::VoteReply { granted: true, term: of } => {
-                self.note_vote(id, *of, to);
                 term > *of || (term == *of && voted_for == Some(to))
             }
             Message::RequestVote { term: of, .. } => {
-                self.note_vote(id, *of, id);
                 term > *of || (term == *of && voted_for == Some(id))
             }
             Message::AppendReply { outcome: AppendOutcome::Accepted { match_index }, .. } => {
@@ -128,11 +156,17 @@ impl Judge {
                 ..
             } => {
                 let position = Position { index: *index, term: *last_included_term };
-                term >= message.term() && has_received(replica, position, *offset)
+                let is_kept = *this || *last || has_received(replica, position, *offset);
+                term >= message.term() && is_kept
             }
             other => term >= other.term(),
         };
         assert!(is_promised, "sent before it was synced: {message:?} of node {id:x}");
+        match message {
+            Message::VoteReply { granted: true, term: of } => self.note_vote(id, *of, to),
+            Message::RequestVote { term: of, .. } => self.note_vote(id, *of, id),
+            _ => {}
+        }
     }
 
     fn note_vote(&mut self, voter: NodeId, term: Term, candidate: NodeId) {
@@ -202,7 +236,8 @@ fn promised_hard_state(images: &[&Image], found: &Image) -> Option<HardState> {
 }
 
 /// A transfer does not outlive the process, so this much need only be written; and what was said of one that
-/// has come to its end, or given way to a newer one, in the same turn, means nothing any more.
+/// has come to its end, was given up on a full disk, or has given way to a newer one meanwhile, means
+/// nothing any more: the next piece is answered with what there is.
 fn has_received(replica: &Replica<SimDisk>, position: Position, offset: u64) -> bool {
     let is_over = replica.node().raft().commit_index() >= position.index;
     match replica.wal().snapshot_progress(SnapshotKind::Incoming) {

@@ -40,6 +40,10 @@ impl Reference {
         self.entries.push(entry.clone());
     }
 
+    pub fn entries_up_to(&self, index: Index) -> &[Entry] {
+        &self.entries[..index as usize]
+    }
+
     pub fn terms(&self) -> &[Term] {
         &self.terms
     }

@@ -6,7 +6,7 @@ use super::faults::Fault;
 use super::image::Image;
 use super::progress::Before;
 use super::world::{
-    CrashPoint, Ending, Event, Health, Input, MS, Number, Process, State, TICK, World,
+    CrashPoint, Ending, Event, Health, Host, Input, MS, Number, Process, State, TICK, World,
 };
 use raftkv::kv::Limits;
 use raftkv::node::{self, Outgoing, PeerMessage};
@@ -43,7 +43,7 @@ impl World {
             Ok(replica) => self.started(id, replica),
             Err(error) => {
                 self.trace.tell(self.now, || format!("{id} cannot start: {error}"));
-                let ending = if self.is_end_by_full_disk(id, &error) {
+                let ending = if self.is_for_want_of_room(id, &error) {
                     Ending::Process
                 } else {
                     let fired = self.host(id).disk.fired();
@@ -74,7 +74,7 @@ impl World {
         Ok(replica)
     }
 
-    fn wal_config(&mut self) -> WalConfig {
+    pub fn wal_config(&mut self) -> WalConfig {
         WalConfig { segment_bytes: self.swarm.segment_bytes, salt_seed: self.rng.u64(..) }
     }
 
@@ -267,9 +267,10 @@ impl World {
         let State::Up(process) = &self.hosts[id as usize - 1].state else {
             unreachable!("its turn")
         };
-        let is_struck = self.hosts[id as usize - 1].health == Health::Struck;
+        let Host { health, disk, .. } = &self.hosts[id as usize - 1];
+        let (is_struck, gave_up) = (*health == Health::Struck, before.gave_up_incoming(disk));
         let me = process.replica.node().raft().id();
-        self.judge.flushed(me, &process.replica, is_struck);
+        self.judge.flushed(me, &process.replica, is_struck, gave_up);
         for (to, message) in &outgoing.messages {
             self.judge.check_sent(me, *to, message, &process.replica);
         }
@@ -356,11 +357,6 @@ impl World {
     // The end of a process.
 
     fn disk_failed(&mut self, id: Number, error: &ReplicaError) {
-        if let ReplicaError::Wal(error) = error
-            && self.is_end_by_full_disk(id, error)
-        {
-            return self.end_process_in_flush(id, Ending::Process);
-        }
         let (failure, operation) = self.host(id).disk.fired().unwrap_or_else(|| {
             panic!("node {id} ends without a fault of its disk: {error}");
         });
@@ -369,11 +365,11 @@ impl World {
         self.end_process_in_flush(id, ending);
     }
 
-    /// Only where nothing else can be done, for want of room even for what must not be lost.
-    fn is_end_by_full_disk(&mut self, id: Number, error: &WalError) -> bool {
+    /// Not even the reserve is there, which a start may need.
+    fn is_for_want_of_room(&mut self, id: Number, error: &WalError) -> bool {
         let is_so = error.is_full() && self.host(id).disk.is_full();
         if is_so {
-            self.faults.add(Fault::EndedByFullDisk);
+            self.faults.add(Fault::NoStartOnFullDisk);
         }
         is_so
     }
@@ -436,7 +432,7 @@ pub fn address(id: Number) -> String {
 }
 
 /// What a start would find on a disk.
-fn recover<D: Disk>(id: Number, mut disk: D, config: WalConfig) -> Result<Recovered, WalError> {
+pub fn recover<D: Disk>(id: Number, mut disk: D, config: WalConfig) -> Result<Recovered, WalError> {
     Identity::load_or_create(&mut disk, CLUSTER_ID, id, &name(id), 0)?;
     Ok(Wal::open(disk, config)?.1)
 }

@@ -75,6 +75,8 @@ pub enum Event {
     Strike(Strike, Micros),
     /// A majority loses its disks.
     Doom,
+    /// A node cannot send any more.
+    Mute(NodeId),
     // Connections.
     Dial {
         node: Number,
@@ -182,6 +184,8 @@ pub struct World {
     pub transfers: Transfers,
     /// The connection of the next transfer of a snapshot breaks after so many more pieces.
     pub cut_transfer_after: Option<u32>,
+    /// The disk of whoever is sent a snapshot next has no room for it.
+    pub next_receiver_is_full: bool,
     pub clients: Clients,
     pub operator: Operator,
     pub judge: Judge,
@@ -263,12 +267,18 @@ impl World {
     fn new(seed: u64, is_told: bool) -> World {
         let mut rng = fastrand::Rng::with_seed(seed);
         let swarm = Swarm::draw(&mut rng.fork());
+        let world = World::of(swarm, rng, is_told);
+        world.trace.tell(0, || format!("seed {seed}: {:#?}", world.swarm));
+        world
+    }
+
+    pub fn of(swarm: Swarm, mut rng: fastrand::Rng, is_told: bool) -> World {
         let hosts = (0..swarm.nodes).map(|_| Host::new(&swarm, &mut rng)).collect();
         let mut faults = Counts::default();
         if swarm.drift > 0.0 {
             faults.add(Fault::ClockDrift);
         }
-        let world = World {
+        World {
             now: 0,
             events: BTreeMap::new(),
             last_event: 0,
@@ -276,6 +286,7 @@ impl World {
             network: Network::new(rng.fork()),
             transfers: Transfers::new(),
             cut_transfer_after: None,
+            next_receiver_is_full: false,
             clients: Clients::new(&swarm, rng.fork()),
             operator: Operator::default(),
             judge: Judge::default(),
@@ -287,12 +298,10 @@ impl World {
             is_doomed: false,
             core: Vec::new(),
             swarm,
-        };
-        world.trace.tell(0, || format!("seed {seed}: {:#?}", world.swarm));
-        world
+        }
     }
 
-    fn start_all(&mut self) {
+    pub fn start_all(&mut self) {
         for id in self.ids() {
             let at = self.rng.u64(0..=self.swarm.start_spread);
             self.schedule(at, Event::Start(id));
@@ -342,6 +351,7 @@ impl World {
             Event::SpaceAgain(node) => self.space_again(node),
             Event::Strike(strike, every) => self.strike(strike, every),
             Event::Doom => self.doom(),
+            Event::Mute(node) => self.mute(node),
             Event::Dial { node, process, peer } => self.dial(node, process, peer),
             Event::Probe { node, process, peer } => self.probe(node, process, peer),
             Event::Connect(pair) => self.connect(pair),

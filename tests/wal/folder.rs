@@ -100,6 +100,42 @@ fn snapshots_on_a_real_disk_replace_the_log_before_them() {
     assert_eq!(open().1.damaged.as_deref(), Some("for a test"));
 }
 
+/// To give all pages of a large file back at once takes as long as an election.
+#[test]
+fn a_large_snapshot_is_removed_little_by_little_and_never_found_again() {
+    const PIECE_BYTES: usize = 1 << 20;
+    const OLD: &str = "snapshot-old.tmp";
+    let folder = folder("large-snapshots");
+    let open = || Wal::open(FileDisk::open(&folder).unwrap(), config(2048)).unwrap();
+    let length = || fs::metadata(folder.join(OLD)).map(|file| file.len());
+    let (mut wal, _) = open();
+    let write = |wal: &mut Wal<FileDisk>, index| {
+        wal.begin_snapshot(SnapshotKind::Own, position(index, 1)).unwrap();
+        for _ in 0..70 {
+            wal.append_snapshot(SnapshotKind::Own, &[index as u8; PIECE_BYTES]).unwrap();
+        }
+        wal.finish_snapshot(SnapshotKind::Own).unwrap();
+    };
+    (1..=3).for_each(|index| write(&mut wal, index));
+    let whole = length().unwrap();
+    wal.remove_some().unwrap();
+    let part = length().unwrap();
+    assert!(whole >= 70 << 20 && (1..whole).contains(&part), "{whole}, then {part}");
+    // A crash in the middle: what is left of it is no snapshot.
+    drop(wal);
+    let (mut wal, recovered) = open();
+    assert!(length().is_err());
+    assert_eq!((recovered.base, recovered.notes.len()), (position(3, 1), 0));
+    write(&mut wal, 4);
+    while length().is_ok() {
+        wal.remove_some().unwrap();
+    }
+    wal.remove_some().unwrap();
+    let kept: Vec<_> = wal.snapshots().iter().map(|file| file.position.index).collect();
+    assert_eq!(kept, [3, 4]);
+    fs::remove_dir_all(&folder).unwrap();
+}
+
 #[test]
 fn room_for_a_segment_is_set_aside_before_it_is_used() {
     use std::os::unix::fs::MetadataExt;

@@ -1,9 +1,9 @@
-//! A state machine from bytes that claim to be its snapshot, and from the files of a data folder that has
-//! suffered: what is loaded is what was once frozen, or nothing is.
+//! A state machine from bytes that claim to be its snapshot, and from the files of a data folder that
+//! has suffered: what is loaded is what was once frozen, or nothing is.
 //!
-//! Input: a byte. Odd: the payload's pieces, its head, and then its keys and values as they are, but with the
-//! right count and digest, which no fuzzer guesses. Even: [`INJURIES`], 4 bytes each, to the snapshots of a small
-//! folder, then choices for what is in it.
+//! Input: a byte. Odd: the payload's pieces, its head, and then its keys and values as they are, but
+//! with the right count and digest, which no fuzzer guesses. Even: [`INJURIES`], 4 bytes each, to the
+//! snapshots of a small folder, then choices for what is in it.
 
 use super::commands::choose_payload;
 use super::input::{Input, Pieces};
@@ -28,8 +28,8 @@ pub fn run(input: &[u8]) {
     }
 }
 
-/// Whatever is believed is what a snapshot of it says again, byte for byte: so nothing was made up, and no two
-/// snapshots mean the same.
+/// Whatever is believed is what a snapshot of it says again, byte for byte: so nothing was made up, and
+/// no two snapshots mean the same.
 fn load_claimed(input: &mut Input<'_>) {
     let pieces = Pieces::choose(input);
     let honest = !input.byte().is_multiple_of(4);
@@ -83,7 +83,8 @@ fn freeze(mut machine: Machine, piece_bytes: usize) -> Vec<u8> {
     }
 }
 
-/// What a data folder was made to hold: the log, and the snapshot of the state after each of its entries.
+/// What a data folder was made to hold: the log, and the snapshot of the state after each of its
+/// entries.
 struct Past {
     entries: Vec<Entry>,
     payloads: Vec<Vec<u8>>,
@@ -150,8 +151,8 @@ fn payload_of(machine: &mut Machine) -> Vec<u8> {
     payload
 }
 
-/// What is handed out is the state at some index and the entries after it, and all of them unless it is said that
-/// something is lost.
+/// What is handed out is the state at some index and the entries after it, and all of them unless it is
+/// said that something is lost.
 fn check_recovered(past: &Past, mut wal: Wal<MemDisk>, recovered: Recovered, is_sound: bool) {
     let Recovered { snapshot, base, entries, damaged, notes, .. } = recovered;
     let mut payload = past.payloads[0].clone();

@@ -59,12 +59,11 @@ struct State {
     files: Files,
 }
 
-/// Whether this is what the log held in the first of these states. The copy of the hard state is written beside
-/// the batch that changes it: the vote may be there, and the batch gone.
+/// Whether the log held this in the first of these states. The copy of the hard state lies beside the
+/// batches that change it: the vote may be there, and they gone.
 fn is_held(states: &[State], found: &Model) -> bool {
-    let hard_states = states.iter().take(2).map(|state| state.model.hard_state);
     states[0].model.entries == found.entries
-        && hard_states.into_iter().any(|h| h == found.hard_state)
+        && states.iter().any(|state| state.model.hard_state == found.hard_state)
 }
 
 /// Whether all that one batch wrote is there: it was written after everything before it was durable, so
