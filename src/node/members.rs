@@ -141,7 +141,10 @@ impl Node {
         let own = number(self.raft.id());
         let is_founder = self.config.initial.first_key_value().is_some_and(|(at, _)| *at == own);
         let is_empty = self.standing() == Standing::Empty;
-        if !is_founder || !is_empty || !self.founding_waits_for().is_empty() {
+        if !is_founder || !is_empty || self.meets_a_cluster() {
+            return;
+        }
+        if !self.founding_waits_for().is_empty() {
             return;
         }
         let voter = |name: &str, address: &str| Member {

@@ -98,7 +98,7 @@ impl Raft {
     ) {
         let granted = term > self.hard_state.term
             && !self.hears_a_leader()
-            && self.may_vote()
+            && self.may_vote(candidate_last)
             && self.is_up_to_date(candidate_last);
         let term = if granted { term } else { self.hard_state.term };
         self.send(from, Message::PreVoteReply { term, granted });
@@ -109,7 +109,8 @@ impl Raft {
         let voted_for = self.hard_state.voted_for;
         let is_led = matches!(self.role, Role::Follower { leader: Some(_) });
         let is_free = voted_for.map_or(!is_led, |id| id == from);
-        let granted = is_free && self.may_vote() && self.is_up_to_date(candidate_last);
+        let granted =
+            is_free && self.may_vote(candidate_last) && self.is_up_to_date(candidate_last);
         if granted {
             if voted_for.is_none() {
                 self.hard_state.voted_for = Some(from);

@@ -506,9 +506,11 @@ impl Raft {
     }
 
     /// Whether it may give a vote. A learner may: it can have become a voter without knowing it yet, and
-    /// whoever asks counts only those that vote by its own log (section 6). A node of no cluster may not.
-    fn may_vote(&self) -> bool {
-        self.is_founded() && !self.is_damaged()
+    /// whoever asks counts only those that vote by its own log (section 6). A member that has not even the
+    /// founding may vote for a log that a leader has written to, but not for the first leader: so that one's
+    /// election leaves the founding on the disks of a majority.
+    fn may_vote(&self, candidate_last: Position) -> bool {
+        (self.is_founded() || candidate_last.term > FOUNDING_TERM) && !self.is_damaged()
     }
 
     /// Whether it may ask for votes. One that is not in the newest membership of its log may, until that is

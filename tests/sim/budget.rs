@@ -4,6 +4,10 @@
 //! that was on it, also without those whose removal somebody has asked for: it may happen at any time, until
 //! it is known that it will not. A learner that is lost may become a voter all the same, if it was heard a moment
 //! ago; so it counts as a voter that is lost.
+//!
+//! And of the initial members one at least keeps what it has. If a cluster has grown so much that all of them are a
+//! minority, their disks may be lost within these bounds; but then they know nothing of any cluster, and when
+//! they meet each other before they meet the others, they found a new one.
 
 use super::world::{Health, Number, World};
 use raftkv::raft::{Membership, NodeId, number, quorum};
@@ -29,6 +33,17 @@ impl World {
         whole >= quorum::majority(voters.len() + lost_learners)
     }
 
+    /// Whether an initial member remains that knows that there is a cluster.
+    pub fn would_be_known_without(&self, id: Number) -> bool {
+        let mut others = (1..=self.swarm.nodes).filter(|at| *at != id);
+        !self.judge.electorates.is_founded() || others.any(|at| self.has_data(at))
+    }
+
+    fn has_data(&self, id: Number) -> bool {
+        let view = self.node_of(id).and_then(|node| self.judge.views.get(&node));
+        view.is_some_and(|view| view.durable.last_index() > 0)
+    }
+
     /// Those that may be in force. Before a cluster is founded: the one that the founder would found, of whom it
     /// is, or believes that it is, connected to.
     fn memberships(&self) -> Vec<Rc<Membership>> {
@@ -40,18 +55,11 @@ impl World {
         vec![Rc::new(Membership::of_voters(voters))]
     }
 
-    /// Whether one of the initial members that keep their disks knows of the cluster. Without any, those with the
-    /// empty disks are as at the very beginning, and found another one: nothing tells them of nodes that
-    /// joined later.
-    pub fn an_initial_one_remembers(&self, keeps: impl Fn(Number) -> bool) -> bool {
-        (1..=self.swarm.nodes).any(|id| keeps(id) && self.is_member_with_data(id))
-    }
-
     /// Whether it belongs to the cluster, and its disk shows it: of one that has nothing nothing can be lost, and
     /// one that is no member is not cured.
     pub fn is_member_with_data(&self, id: Number) -> bool {
         let Some(node) = self.node_of(id) else { return false };
-        self.judge.views.get(&node).is_some_and(|view| view.durable.last_index() > 0)
+        self.has_data(id)
             && self.judge.possible_memberships().iter().all(|members| members.contains(node))
     }
 }
