@@ -419,6 +419,8 @@ impl Raft {
             self.count_vote(self.config.id, true);
         }
         self.advance_commit();
+        // Those that a round waited for may have been removed.
+        self.confirm_read_round();
         self.notice_whole();
     }
 

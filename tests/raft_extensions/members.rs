@@ -437,3 +437,15 @@ fn a_voter_whose_removal_nobody_else_knows_may_still_lead() {
     assert_eq!(voters(cluster.raft(other)), [other]);
     assert!(cluster.raft(leader).is_removed());
 }
+
+#[test]
+fn a_read_does_not_wait_for_a_voter_that_was_removed() {
+    let mut raft = settled_leader(1, 2, 1, &[]);
+    assert!(raft.read(7));
+    turn(&mut raft);
+    assert_eq!(raft.take_reads(), [], "node 2 has not answered");
+    raft.propose_change(&Change::Remove { id: 2 }).expect("node 1 is enough");
+    turn(&mut raft);
+    let confirmed: Vec<u64> = raft.take_reads().iter().map(|read| read.id).collect();
+    assert_eq!(confirmed, [7]);
+}

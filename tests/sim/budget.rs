@@ -33,7 +33,12 @@ impl World {
         whole >= quorum::majority(voters.len() + lost_learners)
     }
 
-    /// Its disk holds a log.
+    /// Whether an initial member remains that knows that there is a cluster.
+    pub fn would_be_known_without(&self, id: Number) -> bool {
+        let mut others = (1..=self.swarm.nodes).filter(|at| *at != id);
+        !self.judge.electorates.is_founded() || others.any(|at| self.has_data(at))
+    }
+
     fn has_data(&self, id: Number) -> bool {
         let view = self.node_of(id).and_then(|node| self.judge.views.get(&node));
         view.is_some_and(|view| view.durable.last_index() > 0)
@@ -48,13 +53,6 @@ impl World {
         let as_founder_sees = |at: Number| self.network.connected_to(1, at).or(self.node_of(at));
         let voters = (1..=self.swarm.nodes).filter_map(as_founder_sees);
         vec![Rc::new(Membership::of_voters(voters))]
-    }
-
-    /// Whether one of the initial members that keep their disks knows of the cluster. Without any, those with the
-    /// empty disks are as at the very beginning, and found another one: nothing tells them of nodes that
-    /// joined later.
-    pub fn an_initial_one_remembers(&self, keeps: impl Fn(Number) -> bool) -> bool {
-        (1..=self.swarm.nodes).any(|id| keeps(id) && self.is_member_with_data(id))
     }
 
     /// Whether it belongs to the cluster, and its disk shows it: of one that has nothing nothing can be lost, and

@@ -21,8 +21,7 @@ impl World {
         let is_founded = self.judge.electorates.is_founded();
         // Before it founds anything, nobody depends on the founder.
         let may_be = (!is_founded && id == 1) || self.is_enough(|at| at != id);
-        let may_be = may_be && (!is_founded || self.an_initial_one_remembers(|at| at != id));
-        if self.node_of(id).is_none() || !may_be {
+        if self.node_of(id).is_none() || !may_be || !self.would_be_known_without(id) {
             return;
         }
         if !is_founded {
@@ -55,15 +54,11 @@ impl World {
         if self.is_healed || too_many == voters.len() {
             return;
         }
-        self.nemesis.shuffle(&mut voters);
-        voters.truncate(too_many);
-        if !self.an_initial_one_remembers(|at| !voters.contains(&at)) {
-            return;
-        }
         self.faults.add(Fault::MajorityWiped);
         self.is_doomed = true;
-        for id in voters {
-            if self.node_of(id).is_some() {
+        self.nemesis.shuffle(&mut voters);
+        for id in voters.into_iter().take(too_many) {
+            if self.node_of(id).is_some() && self.would_be_known_without(id) {
                 self.wipe(id);
             }
         }
