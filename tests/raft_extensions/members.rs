@@ -245,10 +245,20 @@ fn a_node_of_no_cluster_neither_votes_nor_campaigns() {
         raft.tick();
     }
     assert_eq!((raft.role_name(), raft.has_ready()), ("waiting", false));
-    step(&mut raft, 2, request_pre_vote(1, (9, 9)));
+    step(&mut raft, 2, request_pre_vote(2, (1, 1)));
     assert_eq!(only_reply(&mut raft), pre_vote(0, false));
-    step(&mut raft, 2, request_vote(1, (9, 9)));
-    assert_eq!(only_reply(&mut raft), vote(1, false));
+    step(&mut raft, 2, request_vote(2, (1, 1)));
+    assert_eq!(only_reply(&mut raft), vote(2, false));
+}
+
+/// The founding may be compacted by then, and nobody could tell it.
+#[test]
+fn a_member_without_a_log_votes_once_there_was_a_leader() {
+    let mut raft = waiting(1);
+    step(&mut raft, 2, request_pre_vote(3, (5, 2)));
+    assert_eq!(only_reply(&mut raft), pre_vote(3, true));
+    step(&mut raft, 2, request_vote(3, (5, 2)));
+    assert_eq!(only_reply(&mut raft), vote(3, true));
 }
 
 #[test]
