@@ -18,7 +18,7 @@ source "$ROOT/scripts/docker.sh"
 # shellcheck source=scripts/kind.sh
 source "$ROOT/scripts/kind.sh"
 
-COMMANDS=(local docker kind status kill stop start logs down clean help)
+COMMANDS=(local docker kind status kill stop start wipe logs down clean help)
 
 usage() {
     cat <<'USAGE'
@@ -35,7 +35,9 @@ From a second terminal, for local and docker alike:
   status            what every node says of itself, and its process or container
   kill raft-N       kill -9, as a crash does
   stop raft-N       SIGTERM, as an orderly shutdown does
-  start [raft-N]    start that node again; without a name, every node that is down
+  start [raft-N]    start that node again; without a name, every node that is down;
+                    raft-3 to raft-6 join the cluster by being started
+  wipe raft-N       remove the data of a node that does not run, as a lost disk does
   logs raft-N [-f]  the last lines of a node's log; -f follows
   down              stop and remove whatever this script started; data stays
   clean             remove the data too (only when nothing runs)
@@ -135,8 +137,10 @@ running_mode() {
 node_command() {
     local verb=$1 name=${2-} mode
     [[ -n $name ]] || usage_error "$verb needs a node: ./run.sh $verb raft-2 (nodes: ${NODES[*]})"
-    is_node "$name" || die "there is no node '$name'" "the nodes are: ${NODES[*]}"
+    is_node "$name" || die_no_node "$name"
     mode=$(running_mode)
+    # Data outlives its cluster.
+    [[ $mode != none || $verb != wipe || ! -d $DATA/$name ]] || mode=local
     [[ $mode != none ]] || die_nothing_runs
     shift
     "${mode}_${verb}" "$@"
@@ -145,7 +149,7 @@ node_command() {
 start_command() {
     local mode
     if [[ -n ${1-} ]]; then
-        is_node "$1" || die "there is no node '$1'" "the nodes are: ${NODES[*]}"
+        is_node "$1" || die_no_node "$1"
     fi
     mode=$(running_mode)
     # Nodes started one by one, with no client, make a cluster too: local needs nothing to be there before.
@@ -163,6 +167,11 @@ logs_command() {
     else
         node_command logs "$@"
     fi
+}
+
+die_no_node() {
+    die "there is no node '$1'" \
+        "the nodes are: ${NODES[*]}; ${LATER_NODES[*]} can join (./run.sh start ${LATER_NODES[0]})"
 }
 
 die_nothing_runs() {
@@ -214,7 +223,7 @@ main() {
         local) local_run "$@" ;;
         docker) docker_run "$@" ;;
         kind) kind_command "$@" ;;
-        kill | stop) node_command "$command" "$@" ;;
+        kill | stop | wipe) node_command "$command" "$@" ;;
         start) start_command "$@" ;;
         logs) logs_command "$@" ;;
         status | down | clean)

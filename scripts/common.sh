@@ -1,7 +1,14 @@
 # shellcheck shell=bash
 # What every mode of run.sh shares: messages, waiting for a condition, ports, builds. Sourced, never run.
 
-NODES=(raft-0 raft-1 raft-2)
+# Those that a new cluster begins with; they are the --peers of every node.
+INITIAL_NODES=(raft-0 raft-1 raft-2)
+# Those that can join it later, by being started.
+# shellcheck disable=SC2034 # used where this is sourced
+LATER_NODES=(raft-3 raft-4 raft-5 raft-6)
+# Those that there are: the initial ones, and what each mode finds of the later ones.
+# shellcheck disable=SC2034
+NODES=("${INITIAL_NODES[@]}")
 # shellcheck disable=SC2034 # used where this is sourced
 SERVER_IMAGE=localhost:5001/servidor:latest
 # shellcheck disable=SC2034
@@ -28,7 +35,7 @@ usage_error() {
 
 is_node() {
     local node
-    for node in "${NODES[@]}"; do
+    for node in "${INITIAL_NODES[@]}" "${LATER_NODES[@]}"; do
         [[ $node != "$1" ]] || return 0
     done
     return 1

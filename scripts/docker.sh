@@ -29,6 +29,17 @@ docker_any_container() {
     command -v docker >/dev/null && [[ -n $(docker_containers) ]]
 }
 
+# Nodes that joined later are known by their containers and volumes.
+find_docker_nodes() {
+    local node there
+    there=$(docker_containers && docker volume ls --filter "label=$DOCKER_LABEL" --format '{{.Name}}' 2>/dev/null) ||
+        there=
+    NODES=("${INITIAL_NODES[@]}")
+    for node in "${LATER_NODES[@]}"; do
+        ! grep -qxE "(raftkv-)?$node" <<<"$there" || NODES+=("$node")
+    done
+}
+
 docker_state() {
     local state
     state=$(docker container inspect --format '{{.State.Status}}' "$1" 2>/dev/null) || state=gone
@@ -73,6 +84,7 @@ run_container() {
 }
 
 docker_run_node() {
+    docker volume create --label "$DOCKER_LABEL" "raftkv-$1" >/dev/null
     run_container "$1" --network-alias "$1.raft-service" --env "MINOMBREPOD=$1" \
         --volume "raftkv-$1:/data" --env "RAFTKV_DATA_DIR=/data/$1" --stop-timeout 15 "$SERVER_IMAGE" "$1"
 }
@@ -91,12 +103,12 @@ docker_run() {
     need_docker
     ! docker_any_container || die "containers of an earlier run are still there: $(docker_containers | xargs)" \
         "./run.sh status shows them; ./run.sh down removes them"
+    find_docker_nodes
     docker_check_names
     docker_build
     docker network inspect "$DOCKER_NETWORK" >/dev/null 2>&1 ||
         docker network create --label "$DOCKER_LABEL" "$DOCKER_NETWORK" >/dev/null
     for node in "${NODES[@]}"; do
-        docker volume create --label "$DOCKER_LABEL" "raftkv-$node" >/dev/null
         docker_run_node "$node"
     done
     run_container client --env "LANG=${LANG-}" "$CLIENT_IMAGE"
@@ -167,13 +179,25 @@ docker_stop() {
     say "container $1 has stopped with status $(docker container inspect --format '{{.State.ExitCode}}' "$1")"
 }
 
+# A container keeps its volume from being removed, so it goes too; start makes both anew.
+docker_wipe() {
+    [[ $(docker_state "$1") != running ]] || die "$1 is running" \
+        "./run.sh kill $1 first: a disk is not taken out of a node that writes to it"
+    docker volume ls --quiet --filter "label=$DOCKER_LABEL" | grep -qx "raftkv-$1" ||
+        die "$1 has no data: there is no volume raftkv-$1 of ours"
+    [[ $(docker_state "$1") == gone ]] || docker rm "$1" >/dev/null
+    docker volume rm "raftkv-$1" >/dev/null
+    say "$1 has lost its data: the volume raftkv-$1 is removed; ./run.sh start $1 brings it back with an empty one"
+}
+
 docker_start() {
     local node names=("$@")
+    find_docker_nodes
     [[ $# -gt 0 ]] || names=("${NODES[@]}")
     for node in "${names[@]}"; do
         case $(docker_state "$node") in
             running) [[ $# -eq 0 ]] || die "$node is running already" ;;
-            gone) docker_run_node "$node" && say "container $node was made anew, on its old volume" ;;
+            gone) docker_run_node "$node" && say "container $node was made, on the volume raftkv-$node" ;;
             *) docker start "$node" >/dev/null && say "container $node is up again" ;;
         esac
     done

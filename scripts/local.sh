@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Local mode: three srvraft processes on this machine, and cltraft in the foreground. Sourced by run.sh.
+# Local mode: three (or more) srvraft processes on this machine, and cltraft in the foreground. Sourced by run.sh.
 #
 #   $DATA/raft-N/       the node's data folder
 #   $DATA/raft-N.log    its log (outside of the folder, which belongs to the node alone)
@@ -22,12 +22,27 @@ node_port() { printf '%s\n' $((BASE_PORT + ${1##*-})); }
 node_log() { printf '%s\n' "$DATA/$1.log"; }
 pid_file() { printf '%s\n' "$RUN_DIR/$1.pid"; }
 
-# name=host:port of every node, comma-separated; with an empty prefix, only host:port.
-local_addresses() {
-    local with_name=$1 node list=()
-    for node in "${NODES[@]}"; do
-        list+=("${with_name:+$node=}127.0.0.1:$(node_port "$node")")
+# Nodes that joined later are known by what they left here.
+find_local_nodes() {
+    local node
+    NODES=("${INITIAL_NODES[@]}")
+    for node in "${LATER_NODES[@]}"; do
+        [[ ! -e $DATA/$node && ! -e $(pid_file "$node") ]] || NODES+=("$node")
     done
+}
+find_local_nodes
+
+# name=host:port of the nodes that a cluster begins with, comma-separated.
+initial_peers() {
+    local node list=()
+    for node in "${INITIAL_NODES[@]}"; do list+=("$node=127.0.0.1:$(node_port "$node")"); done
+    (IFS=, && printf '%s\n' "${list[*]}")
+}
+
+# host:port of every node, comma-separated.
+local_addresses() {
+    local node list=()
+    for node in "${NODES[@]}"; do list+=("127.0.0.1:$(node_port "$node")"); done
     (IFS=, && printf '%s\n' "${list[*]}")
 }
 
@@ -97,7 +112,7 @@ spawn_node() {
     printf '%s\n' "$BASE_PORT" >"$RUN_DIR/port"
     printf '%s\n' "$BIN_DIR" >"$RUN_DIR/bin"
     setsid "$BIN_DIR/srvraft" "$node" --listen "127.0.0.1:$(node_port "$node")" \
-        --peers "$(local_addresses name)" --data-dir "$DATA/$node" \
+        --advertise "127.0.0.1:$(node_port "$node")" --peers "$(initial_peers)" --data-dir "$DATA/$node" \
         </dev/null >>"$(node_log "$node")" 2>&1 &
     write_pid "$node" "$!"
     disown # its end is no news for this shell
@@ -149,6 +164,7 @@ local_leave() {
         say "taken down from another terminal"
         return
     fi
+    find_local_nodes # some may have joined since
     terminate client "${NODES[@]}"
     rm -rf -- "$RUN_DIR"
     say "stopped; the data stays in $DATA (./run.sh clean removes it)"
@@ -181,7 +197,7 @@ local_run() {
 local_client() {
     local status=0 pid
     say "the client follows; Ctrl-C stops everything; another terminal: ./run.sh status, ./run.sh kill raft-2"
-    "$BIN_DIR/cltraft" --servers "$(local_addresses '')" </dev/null &
+    "$BIN_DIR/cltraft" --servers "$(local_addresses)" </dev/null &
     pid=$!
     write_pid client "$pid"
     wait "$pid" 2>/dev/null || status=$?
@@ -204,6 +220,15 @@ local_stop() {
     terminate "$1"
     printf '0 stopped\n' >"$(pid_file "$1")" # the cluster is still up, and this node is one of it
     say "$1 has stopped; ./run.sh start $1 brings it back"
+}
+
+local_wipe() {
+    local folder=$DATA/$1
+    ! is_running "$1" || die "$1 is running (process $(live_pid "$1"))" \
+        "./run.sh kill $1 first: a disk is not taken out of a node that writes to it"
+    [[ -d $folder ]] || die "$1 has no data: there is no $folder"
+    rm -rf -- "$folder"
+    say "$1 has lost its data: $folder is removed; ./run.sh start $1 brings it back with an empty disk"
 }
 
 local_start() {
@@ -234,7 +259,7 @@ local_logs() {
 local_status() {
     local node pid status=0
     if [[ -x $BIN_DIR/cltraft ]]; then
-        RAFTKV_SERVERS=$(local_addresses '') "$BIN_DIR/cltraft" status || status=$?
+        RAFTKV_SERVERS=$(local_addresses) "$BIN_DIR/cltraft" status || status=$?
     else
         complain "the nodes cannot be asked: there is no cltraft in $BIN_DIR (cargo build --release makes it)"
         status=1

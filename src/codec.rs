@@ -133,6 +133,16 @@ pub fn put_blob(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
+/// Like [`put_blob`], for bytes that are written in place.
+pub fn put_sized(out: &mut Vec<u8>, put: impl FnOnce(&mut Vec<u8>)) {
+    let length_at = out.len();
+    put_u32(out, 0);
+    let body_at = out.len();
+    put(out);
+    let length = u32::try_from(out.len() - body_at).expect("a blob is shorter than 4 GiB");
+    out[length_at..body_at].copy_from_slice(&length.to_be_bytes());
+}
+
 pub fn put_option<T>(out: &mut Vec<u8>, value: Option<T>, put: impl FnOnce(&mut Vec<u8>, T)) {
     put_bool(out, value.is_some());
     if let Some(value) = value {

@@ -4,6 +4,7 @@
 //!
 //! - [`codec`]: bytes to fields and back
 //! - [`raft`]: consensus, pure
+//! - [`payload`]: what log entries carry, as bytes
 //! - [`kv`]: the state machine, pure
 //! - [`node`]: a Raft node with its state machine and waiting requests, pure
 //! - [`protocol`]: bytes to messages and back, pure
@@ -12,6 +13,7 @@
 //! - [`net`]: sockets, names and signals
 //! - [`suggest`]: what may have been meant, for both command lines
 //! - [`config`]: the server's command line and environment, checked
+//! - [`recover`]: a cluster out of one surviving data folder
 //! - [`server`]: the loop turn
 //! - [`client`]: the client library
 //! - [`cltraft`]: the client program
@@ -25,8 +27,10 @@ pub mod config;
 pub mod kv;
 pub mod net;
 pub mod node;
+pub mod payload;
 pub mod protocol;
 pub mod raft;
+pub mod recover;
 pub mod replica;
 pub mod server;
 pub mod suggest;

@@ -15,6 +15,7 @@ use crate::wal::{
     BLOCK_BYTES, Disk, Recovered, SnapshotFile, SnapshotKind, Wal, WalConfig, WalError,
 };
 use std::fmt;
+use std::rc::Rc;
 
 /// Turns between two attempts to make the reserve on a full disk again.
 const FILL_RESERVE_TURNS: u64 = 64;
@@ -109,6 +110,7 @@ impl<D: Disk> Replica<D> {
         let restored = Restored {
             hard_state,
             snapshot: snapshot.map(|file| file.position),
+            membership: Rc::clone(machine.membership()),
             base,
             entries,
             lost_in_term,
@@ -205,6 +207,7 @@ impl<D: Disk> Replica<D> {
         if let Some(index) = self.node.diverged_at() {
             // They speak of a log that is about to be thrown away; whoever misses one asks again.
             outgoing.messages.retain(|(_, message)| !matches!(message, PeerMessage::Raft(_)));
+            outgoing.doubt();
             outgoing.answers.extend(self.start_over(index)?);
         }
         Ok(outgoing)
@@ -504,7 +507,7 @@ fn tell_space(is_low: bool) {
 }
 
 /// The state of a snapshot file, read piece by piece.
-fn load<D: Disk>(
+pub(crate) fn load<D: Disk>(
     wal: &mut Wal<D>,
     file: &SnapshotFile,
     piece_bytes: usize,

@@ -5,7 +5,7 @@ mod mock;
 use mock::{Mock, Seen, Step, Store, failed, written};
 use raftkv::cltraft::args::{Args, Command as Parsed, Input, parse};
 use raftkv::cltraft::lang::Lang;
-use raftkv::kv::{FailureCode, Outcome, Refusal};
+use raftkv::kv::{FailureCode, MemberRequest, Outcome, Refusal};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -64,10 +64,24 @@ fn commands_and_their_words() {
     assert_eq!(command(&["cas", "k", "new", "--absent"]), cas(None));
     assert_eq!(command(&["incr", "k"]), Parsed::Increment { key: key(), delta: 1 });
     assert_eq!(command(&["incr", "k", "-12"]), Parsed::Increment { key: key(), delta: -12 });
+    let name = || "raft-3".to_owned();
+    assert_eq!(command(&["member", "list"]), Parsed::MemberList);
+    assert_eq!(command(&["member", "add", "raft-3"]), member(MemberRequest::Add { name: name() }));
+    let promote = MemberRequest::Promote { name: name() };
+    assert_eq!(command(&["member", "promote", "raft-3"]), member(promote));
+    let remove = MemberRequest::Remove { name: name() };
+    assert_eq!(command(&["member", "remove", "raft-3"]), member(remove));
+    let to = Some(name());
+    assert_eq!(command(&["transfer", "raft-3"]), member(MemberRequest::Transfer { to }));
+    assert_eq!(command(&["transfer"]), member(MemberRequest::Transfer { to: None }));
     assert_eq!(command(&["put", "--help"]), Parsed::Help(Some("put")));
     assert_eq!(command(&["help", "cas"]), Parsed::Help(Some("cas")));
     assert_eq!(command(&["-h"]), Parsed::Help(None));
     assert_eq!(command(&["-V"]), Parsed::Version);
+}
+
+fn member(request: MemberRequest) -> Parsed {
+    Parsed::Member(request)
 }
 
 #[test]
@@ -93,6 +107,18 @@ fn mistakes_get_a_hint() {
         (&["--servers", ",", "status"], "names no server"),
         (&["help", "me"], "knows no 'me'"),
         (&["-x"], "no option -x"),
+        (&["member"], "'member' needs more words: write cltraft member list"),
+        (&["member", "lst"], "knows no 'lst'"),
+        (&["member", "list", "raft-1"], "can't be done with 2 words"),
+        (
+            &["member", "add"],
+            "write cltraft member list, or cltraft member add|promote|remove NODE",
+        ),
+        (&["member", "remove", "3"], "a node's name, such as raft-2, not '3'"),
+        (&["transfer", "leader"], "a node's name, such as raft-2, not 'leader'"),
+        (&["transfer", "raft-1", "raft-2"], "write cltraft transfer [NODE]"),
+        (&["transfer", "raft-1", "--count", "2"], "--count does not belong to 'transfer'"),
+        (&["members"], "did you mean 'member'"),
     ] {
         let error = parsed(words, &[]).expect_err(hint);
         assert!(error.contains(hint), "{words:?}: {error}");
@@ -388,7 +414,7 @@ fn status_shows_every_server_and_warns() {
     assert_eq!(lines.len(), 3);
     assert!(lines[1].starts_with("raft-0  ") && lines[1].ends_with("raft-2 connecting"));
     assert!(lines[2].ends_with("unreachable: connection refused"));
-    let expected = "warning: no majority: 1 of 3 answered, 2 are needed\n\
+    let expected = "warning: no majority: 1 of 3 voters answered, 2 are needed\n\
                     warning: no leader is known\n";
     assert_eq!(stderr(&output), expected);
     assert_eq!(status(&run("127.0.0.1:1", &["status"])), 3);

@@ -1,17 +1,15 @@
 //! Real processes on real sockets: what a user of a running cluster relies on.
 
+mod load;
 #[allow(dead_code)] // The benches use the rest.
 mod processes;
 
+use load::{await_progress, check_told, with_writers};
 use processes::{Cluster, PATIENCE, await_condition, run};
-use raftkv::client::{Client, ClientError};
+use raftkv::client::ClientError;
 use raftkv::kv::Outcome;
-use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// Short timeouts, so that elections cost little; long enough for a machine that is busy with other tests.
@@ -74,62 +72,6 @@ fn a_half_closed_connection_gets_the_whole_answer() {
         let answer = cluster.nc(node, "GET large\nGET large\n");
         assert_eq!(answer.len(), 2 * (value.len() + "$900000\r\n\r\n".len()));
         assert!(cluster.nc(node, "INFO\n").contains("raft_commit_index:"));
-    }
-}
-
-/// What one writer was told.
-#[derive(Default)]
-struct Told {
-    increments: u64,
-    puts: BTreeMap<Vec<u8>, Vec<u8>>,
-}
-
-/// Increments one shared counter and writes keys of its own until told to stop. With a session nothing
-/// may be doubled, so the counter must end at the number of answered increments.
-fn write_until(stop: &AtomicBool, writer: usize, mut client: Client) -> Told {
-    let mut told = Told::default();
-    let mut round = 0;
-    while !stop.load(Ordering::Relaxed) {
-        client.increment(b"counter", 1).expect("a session makes the retry safe");
-        told.increments += 1;
-        let (key, value) = (format!("k{writer}-{round}"), format!("v{writer}-{round}"));
-        client.put(key.as_bytes(), value.as_bytes()).expect("a session makes the retry safe");
-        told.puts.insert(key.into_bytes(), value.into_bytes());
-        round += 1;
-    }
-    told
-}
-
-fn with_writers(cluster: &mut Cluster, mut trouble: impl FnMut(&mut Cluster)) -> Vec<Told> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let writers: Vec<_> = (0..4)
-        .map(|writer| {
-            let (stop, client) = (stop.clone(), cluster.client());
-            thread::spawn(move || write_until(&stop, writer, client))
-        })
-        .collect();
-    trouble(cluster);
-    stop.store(true, Ordering::Relaxed);
-    writers.into_iter().map(|writer| writer.join().expect("no write failed")).collect()
-}
-
-/// Waits until the cluster has committed more, so that the trouble before was survived under load.
-fn await_progress(cluster: &Cluster, leader: usize) {
-    let commit = |cluster: &Cluster| {
-        cluster.info(leader).map_or(0, |info| number(&info, "raft_commit_index"))
-    };
-    let before = commit(cluster);
-    await_condition("a hundred more entries", || commit(cluster) > before + 100);
-}
-
-fn check_told(cluster: &Cluster, told: &[Told]) {
-    let mut client = cluster.client();
-    let increments: u64 = told.iter().map(|told| told.increments).sum();
-    let counter = client.get(b"counter").expect("it is read").value.expect("it is there");
-    assert_eq!(counter, increments.to_string().into_bytes(), "nothing lost, nothing doubled");
-    for (key, value) in told.iter().flat_map(|told| &told.puts) {
-        let read = client.get(key).expect("it is read").value;
-        assert_eq!(read.as_ref(), Some(value), "{} was answered", String::from_utf8_lossy(key));
     }
 }
 

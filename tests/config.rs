@@ -33,7 +33,7 @@ fn what_is_wrong_is_named_and_what_to_do_is_said() {
         ("raft-0 --peers ,", "no members"),
         ("raft-0 --peers 127.0.0.1:6000", "is not NAME=HOST:PORT"),
         ("raft-0 --peers raft-0=h:70000", "is not NAME=HOST:PORT"),
-        ("raft-0 --peers raft-1=h:1,raft-2=h:2", "raft-0 is not among the members raft-1, raft-2"),
+        ("raft-0 --peers raft-1=h:1,raft-2=h:2", "raft-0 is not among --peers"),
         ("raft-0 --peers raft-0=h:1,other-0=h:2", "names number 0 twice, raft-0 and other-0"),
         ("raft-0 --peers other-0=h:2", "raft-0 and other-0 have the same number"),
         ("raft-0 --peers raft-0=h:1 --heartbeat 50", "such as 50ms"),
@@ -58,7 +58,7 @@ fn what_is_wrong_is_named_and_what_to_do_is_said() {
 fn a_flag_wins_over_the_environment_and_that_over_the_default() {
     let peers = ("RAFTKV_PEERS", "raft-0=[::1]:6000,raft-1=b");
     let given = config("raft-1", &[peers, ("RAFTKV_CONNECTIONS_MAX", "7")]);
-    assert_eq!((given.id, given.connections_max, given.client_pipeline_max), (1, 7, 1024));
+    assert_eq!((given.number, given.connections_max, given.client_pipeline_max), (1, 7, 1024));
     assert_eq!(given.members[&0].address(), "[::1]:6000");
     assert_eq!(given.members[&1].address(), "b:6000");
     let given = config("raft-1 --connections-max 8", &[peers, ("RAFTKV_CONNECTIONS_MAX", "7")]);
@@ -75,7 +75,7 @@ fn in_kubernetes_a_name_is_enough() {
         ("RAFT_PORT", "tcp://10.0.0.1:6000"),
     ];
     let config = config("", &env);
-    assert_eq!((config.name.as_str(), config.id, config.members.len()), ("raft-4", 4, 5));
+    assert_eq!((config.name.as_str(), config.number, config.members.len()), ("raft-4", 4, 5));
     assert_eq!(config.members[&0].address(), "raft-0.raft-service.default.svc.cluster.local:6000");
     assert_eq!(config.listen.port(), 6000);
 }

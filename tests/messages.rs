@@ -6,17 +6,18 @@ use raftkv::kv::{
     Answer, Command, Failure, FailureCode, LeaderHint, Outcome, Refusal, Request, RequestId,
     WriteOp,
 };
-use raftkv::node::PeerMessage;
+use raftkv::node::{Applicant, PeerMessage, Standing};
 use raftkv::protocol::client::{
     BadRequest, ReplyBody, ReplyFrame, RequestBody, RequestFrame, request_id,
 };
 use raftkv::protocol::hello::{
-    HELLO_BYTES_MAX, Hello, HelloReply, Identity, KnownPeer, NAME_BYTES_MAX, Refused, RefusedCode,
-    Role, VERSION_MAX, VERSION_MIN, Welcome, judge, judge_welcome,
+    HELLO_BYTES_MAX, Hello, HelloReply, Identity, NAME_BYTES_MAX, Refused, RefusedCode, Role,
+    VERSION_MAX, VERSION_MIN, Welcome, judge, judge_welcome,
 };
 use raftkv::protocol::peer::{self, NUMBER_MAX};
 use raftkv::protocol::{Kind, Limits, client_frame_bytes_max, peer_frame_bytes_max};
-use raftkv::raft::{AppendOutcome, Entry, Message, Payload};
+use raftkv::raft::{AppendOutcome, Entry, Member, Membership, Message, Payload, node_id};
+use std::collections::BTreeMap;
 
 // ---------------------------------------------------------------- arbitrary values
 
@@ -176,8 +177,9 @@ fn raft_message() -> impl Strategy<Value = Message> {
             Message::RequestPreVote { term, last_log_index, last_log_term }
         }),
         ballot().prop_map(|(term, (last_log_index, last_log_term))| {
-            Message::RequestVote { term, last_log_index, last_log_term }
+            Message::RequestVote { term, last_log_index, last_log_term, by_leader: term % 2 == 0 }
         }),
+        (1..NUMBER_MAX).prop_map(|term| Message::TimeoutNow { term }),
         (1..NUMBER_MAX, any::<bool>())
             .prop_map(|(term, granted)| Message::PreVoteReply { term, granted }),
         (1..NUMBER_MAX, any::<bool>())
@@ -194,6 +196,30 @@ fn peer_message() -> impl Strategy<Value = PeerMessage> {
         raft_message().prop_map(PeerMessage::Raft),
         (any::<u64>(), request()).prop_map(|(id, request)| PeerMessage::Forward { id, request }),
         (any::<u64>(), answer()).prop_map(|(id, answer)| PeerMessage::ForwardReply { id, answer }),
+        membership().prop_map(|membership| PeerMessage::Found(membership.into())),
+        (any::<u64>(), name(), name())
+            .prop_map(|(id, name, address)| PeerMessage::Applies(Applicant { id, name, address })),
+    ]
+}
+
+fn membership() -> impl Strategy<Value = Membership> {
+    let member = (name(), name(), any::<bool>()).prop_map(|(name, address, is_voter)| Member {
+        name,
+        address,
+        is_voter,
+    });
+    let members = prop::collection::btree_map(any::<u64>(), member, 0..4);
+    (any::<u64>(), members, vec(any::<u64>(), 0..4)).prop_map(|(cluster_id, members, removed)| {
+        Membership { cluster_id, members, removed: removed.into() }
+    })
+}
+
+fn standing() -> impl Strategy<Value = Standing> {
+    prop_oneof![
+        Just(Standing::Empty),
+        Just(Standing::Contacted),
+        Just(Standing::Lost),
+        (1..=u64::MAX).prop_map(|cluster_id| Standing::Member { cluster_id }),
     ]
 }
 
@@ -212,11 +238,15 @@ fn reply_frame() -> impl Strategy<Value = ReplyFrame> {
 
 fn hello() -> impl Strategy<Value = Hello> {
     let role = prop_oneof![
-        (any::<u64>(), any::<u64>(), name()).prop_map(|(node, incarnation, name)| Role::Peer {
-            node,
-            incarnation,
-            name
-        }),
+        (any::<u64>(), any::<u64>(), name(), standing(), name()).prop_map(
+            |(node, incarnation, name, standing, address)| Role::Peer {
+                node,
+                incarnation,
+                name,
+                standing,
+                address
+            }
+        ),
         name().prop_map(|name| Role::Client { name }),
     ];
     (any::<u16>(), any::<u16>(), any::<u64>(), role).prop_map(|(a, b, cluster_id, role)| Hello {
@@ -229,20 +259,37 @@ fn hello() -> impl Strategy<Value = Hello> {
 
 fn hello_reply() -> impl Strategy<Value = HelloReply> {
     prop_oneof![
-        (any::<u16>(), any::<(u64, u64, u64)>(), name(), any::<(u32, u32, u32)>()).prop_map(
-            |(version, (cluster_id, node, incarnation), name, (frame, key, value))| {
-                HelloReply::Welcome(Welcome {
+        (
+            any::<u16>(),
+            any::<(u64, u64, u64)>(),
+            name(),
+            any::<(u32, u32, u32)>(),
+            standing(),
+            name()
+        )
+            .prop_map(
+                |(
                     version,
-                    cluster_id,
-                    node,
-                    incarnation,
+                    (cluster_id, node, incarnation),
                     name,
-                    frame_bytes_max: frame,
-                    key_bytes_max: key,
-                    value_bytes_max: value,
-                })
-            }
-        ),
+                    (frame, key, value),
+                    standing,
+                    address,
+                )| {
+                    HelloReply::Welcome(Welcome {
+                        version,
+                        cluster_id,
+                        node,
+                        incarnation,
+                        name,
+                        frame_bytes_max: frame,
+                        key_bytes_max: key,
+                        value_bytes_max: value,
+                        standing,
+                        address,
+                    })
+                }
+            ),
         (any::<u8>(), ".{0,60}").prop_map(|(code, reason)| HelloReply::Refused(Refused {
             code: RefusedCode::from_u8(code),
             reason
@@ -328,7 +375,7 @@ proptest! {
 }
 
 fn ballot(term: u64, last_log_index: u64, last_log_term: u64) -> Message {
-    Message::RequestVote { term, last_log_index, last_log_term }
+    Message::RequestVote { term, last_log_index, last_log_term, by_leader: false }
 }
 
 fn entry(term: u64, index: u64) -> Entry {
@@ -404,23 +451,46 @@ fn a_count_of_entries_beyond_the_bytes_is_refused_before_anything_is_reserved() 
 
 const CLUSTER: u64 = 0xc1;
 
-fn known() -> Vec<KnownPeer> {
-    vec![
-        KnownPeer { node: 1, name: "raft-1".to_owned(), incarnation: Some(11) },
-        KnownPeer { node: 2, name: "raft-2".to_owned(), incarnation: None },
-    ]
+/// The cluster that was founded.
+const FOUNDED: Standing = Standing::Member { cluster_id: 77 };
+
+/// What raft-0 knows: the names of two others, and that incarnation 9 of raft-1 was removed.
+struct Known {
+    peers: BTreeMap<u64, String>,
+    membership: Membership,
 }
 
-fn us(peers: &[KnownPeer]) -> Identity<'_> {
-    Identity { cluster_id: CLUSTER, node: 0, incarnation: 10, name: "raft-0", peers }
+fn known() -> Known {
+    let members = [node_id(0, 10), node_id(1, 11), node_id(2, 22)];
+    let mut membership = Membership { cluster_id: 77, ..Membership::of_voters(members) };
+    membership.removed.push_back(node_id(1, 9));
+    Known { peers: [1, 2].map(|node| (node, format!("raft-{node}"))).into(), membership }
+}
+
+fn us(known: &Known) -> Identity<'_> {
+    Identity {
+        cluster_id: CLUSTER,
+        node: 0,
+        incarnation: 10,
+        name: "raft-0",
+        standing: FOUNDED,
+        membership: &known.membership,
+        committed: &known.membership,
+        peers: &known.peers,
+    }
 }
 
 fn peer_hello(node: u64, incarnation: u64, name: &str) -> Hello {
+    peer_hello_of(node, incarnation, name, FOUNDED)
+}
+
+fn peer_hello_of(node: u64, incarnation: u64, name: &str, standing: Standing) -> Hello {
+    let (name, address) = (name.to_owned(), format!("{name}:6000"));
     Hello {
         version_min: VERSION_MIN,
         version_max: VERSION_MAX,
         cluster_id: CLUSTER,
-        role: Role::Peer { node, incarnation, name: name.to_owned() },
+        role: Role::Peer { node, incarnation, name, standing, address },
     }
 }
 
@@ -437,6 +507,10 @@ fn hellos_that_fit_are_accepted() {
         client_hello(CLUSTER),
         peer_hello(1, 11, "raft-1"),
         peer_hello(2, 777, "raft-2"),
+        peer_hello_of(1, 5, "raft-1", Standing::Empty),
+        peer_hello_of(7, 5, "raft-7", Standing::Empty),
+        peer_hello_of(1, 11, "raft-1", Standing::Lost),
+        peer_hello_of(1, 5, "raft-1", Standing::Contacted),
         Hello { version_max: VERSION_MAX + 7, ..client_hello(0) },
         Hello { version_min: 0, ..client_hello(0) },
     ] {
@@ -465,11 +539,21 @@ fn hellos_that_do_not_fit_are_refused_with_the_reason() {
             RefusedCode::Cluster,
             "not 0000000000000000",
         ),
-        (peer_hello(3, 1, "raft-3"), RefusedCode::UnknownNode, "add it to the peers"),
+        (
+            peer_hello_of(3, 1, "raft-3", Standing::Lost),
+            RefusedCode::UnknownNode,
+            "with an empty folder it can come in anew",
+        ),
+        (peer_hello(1, 9, "raft-1"), RefusedCode::Removed, "was removed from the cluster"),
+        (
+            peer_hello_of(1, 11, "raft-1", Standing::Member { cluster_id: 78 }),
+            RefusedCode::Cluster,
+            "holds data of the cluster founded as 000000000000004e",
+        ),
+        (peer_hello(1 << 16, 1, "raft-65536"), RefusedCode::WrongNode, "above 65535"),
         (peer_hello(0, 10, "raft-0"), RefusedCode::WrongNode, "dialled itself"),
         (peer_hello(0, 99, "raft-0"), RefusedCode::WrongNode, "two nodes run under one name"),
         (peer_hello(1, 11, "other-1"), RefusedCode::WrongNode, "not other-1"),
-        (peer_hello(1, 12, "raft-1"), RefusedCode::Incarnation, "lost or exchanged"),
     ] {
         let refused = judge(&hello, &us(&peers)).expect_err(&format!("{hello:?}"));
         assert_eq!(refused.code, code, "{hello:?}");
@@ -489,17 +573,19 @@ fn the_dialer_notices_whom_it_reached() {
         frame_bytes_max: 1,
         key_bytes_max: 1,
         value_bytes_max: 1,
+        standing: FOUNDED,
+        address: format!("{name}:6000"),
     };
     let right = welcome(1, 11, "raft-1");
-    assert_eq!(judge_welcome(&right, &us(&peers), &peers[0]), Ok(()));
+    assert_eq!(judge_welcome(&right, &us(&peers), 1), Ok(()));
     for (wrong, code) in [
         (welcome(2, 22, "raft-2"), RefusedCode::WrongNode),
         (welcome(0, 10, "raft-0"), RefusedCode::WrongNode),
-        (welcome(1, 12, "raft-1"), RefusedCode::Incarnation),
+        (welcome(1, 9, "raft-1"), RefusedCode::Removed),
         (Welcome { cluster_id: 5, ..right.clone() }, RefusedCode::Cluster),
         (Welcome { version: VERSION_MAX + 1, ..right.clone() }, RefusedCode::Version),
     ] {
-        let refused = judge_welcome(&wrong, &us(&peers), &peers[0]).expect_err("another node");
+        let refused = judge_welcome(&wrong, &us(&peers), 1).expect_err("another node");
         assert_eq!(refused.code, code, "{refused}");
     }
 }

@@ -4,10 +4,20 @@ mod common;
 
 use common::core::{accepted, append, config, pre_vote, vote};
 use raftkv::kv::{Answer, Command, FailureCode, Limits, Machine, Outcome, Request, WriteOp};
-use raftkv::node::{Config, Node, Outgoing, PeerMessage, Routing, Ticket};
-use raftkv::raft::{Config as RaftConfig, Entry, Message, NodeId, Payload, Restored};
+use raftkv::node::{Config, Node, Outgoing, Peer, PeerMessage, Routing, Standing, Ticket};
+use raftkv::raft::{Config as RaftConfig, Entry, Message, NodeId, Payload, Restored, node_id};
+use std::collections::BTreeMap;
 
 const FORWARD_TIMEOUT_TICKS: u64 = 5;
+
+fn node_of(number: u64) -> NodeId {
+    node_id(number, 7)
+}
+
+fn peer(number: u64) -> Peer {
+    let standing = Standing::Member { cluster_id: 1 };
+    Peer { id: node_of(number), name: format!("node-{number}"), address: String::new(), standing }
+}
 
 /// Node 1 of three, in term 0 and with an empty log.
 fn node() -> Node {
@@ -17,8 +27,16 @@ fn node() -> Node {
 /// Each process of a node has another seed.
 fn node_with_seed(seed: u64) -> Node {
     let config = Config {
-        raft: RaftConfig { seed, ..config(1, 3) },
-        addresses: (1..=3).map(|id| (id, format!("node-{id}:6000"))).collect(),
+        raft: RaftConfig {
+            id: node_of(1),
+            voters: (1..=3).map(node_of).collect(),
+            seed,
+            ..config(1, 3)
+        },
+        name: "node-1".to_string(),
+        address: "node-1:6000".to_string(),
+        initial: BTreeMap::new(),
+        auto_members: true,
         limits: Limits::default(),
         forward_timeout_ticks: FORWARD_TIMEOUT_TICKS,
         snapshot_log_bytes: 1 << 20,
@@ -45,11 +63,11 @@ fn leader() -> Node {
         node.tick();
     }
     turn(&mut node);
-    hear(&mut node, 2, pre_vote(1, true));
+    hear(&mut node, node_of(2), pre_vote(1, true));
     turn(&mut node);
-    hear(&mut node, 2, vote(1, true));
+    hear(&mut node, node_of(2), vote(1, true));
     turn(&mut node);
-    hear(&mut node, 2, accepted(1, 1));
+    hear(&mut node, node_of(2), accepted(1, 1));
     turn(&mut node);
     assert_eq!((node.raft().role_name(), node.raft().commit_index()), ("leader", 1));
     node
@@ -61,8 +79,8 @@ fn follower() -> Node {
 }
 
 fn following(mut node: Node) -> Node {
-    node.peer_connected(2);
-    hear(&mut node, 2, append(1, (0, 0), 0, Vec::new()));
+    node.peer_connected(peer(2));
+    hear(&mut node, node_of(2), append(1, (0, 0), 0, Vec::new()));
     turn(&mut node);
     node
 }
@@ -102,7 +120,7 @@ fn a_write_is_answered_once_it_is_committed() {
     let mut node = leader();
     ask(&mut node, 7, put(b"a"));
     assert_eq!(turn(&mut node).answers, []);
-    hear(&mut node, 3, accepted(1, 2));
+    hear(&mut node, node_of(3), accepted(1, 2));
     let answer = Answer::Written { outcome: Outcome::Put, index: 2, leader: 1 };
     assert_eq!(turn(&mut node).answers, [(7, answer)]);
     assert_eq!(node.requests_pending(), 0);
@@ -113,7 +131,7 @@ fn a_write_is_unknown_as_soon_as_leadership_is_lost() {
     let mut node = leader();
     ask(&mut node, 7, put(b"a"));
     turn(&mut node);
-    hear(&mut node, 3, append(2, (0, 0), 0, Vec::new()));
+    hear(&mut node, node_of(3), append(2, (0, 0), 0, Vec::new()));
     assert_eq!(failures(&turn(&mut node)), [(7, FailureCode::OutcomeUnknown)]);
     assert_eq!(node.requests_pending(), 0);
 }
@@ -127,7 +145,7 @@ fn a_write_whose_place_in_the_log_another_entry_takes_is_unknown() {
         ask(&mut node, 7, put(b"a"));
         turn(&mut node);
         let entry = Entry { term: 2, index: 2, payload };
-        hear(&mut node, 3, append(2, (1, 1), 2, vec![entry]));
+        hear(&mut node, node_of(3), append(2, (1, 1), 2, vec![entry]));
         assert_eq!(failures(&turn(&mut node)), [(7, FailureCode::OutcomeUnknown)]);
         assert_eq!((node.machine().applied(), node.requests_pending()), (2, 0));
     }
@@ -140,7 +158,7 @@ fn a_write_that_a_new_leader_commits_is_answered() {
     ask(&mut node, 7, put(b"a"));
     turn(&mut node);
     let entry = Entry { term: 2, index: 3, payload: Payload::Noop };
-    hear(&mut node, 3, append(2, (2, 1), 2, vec![entry]));
+    hear(&mut node, node_of(3), append(2, (2, 1), 2, vec![entry]));
     let answer = Answer::Written { outcome: Outcome::Put, index: 2, leader: 1 };
     assert_eq!(turn(&mut node).answers, [(7, answer)]);
 }
@@ -150,7 +168,7 @@ fn a_read_is_not_done_once_leadership_is_lost() {
     let mut node = leader();
     ask(&mut node, 7, get());
     turn(&mut node);
-    hear(&mut node, 3, append(2, (0, 0), 0, Vec::new()));
+    hear(&mut node, node_of(3), append(2, (0, 0), 0, Vec::new()));
     assert_eq!(failures(&turn(&mut node)), [(7, FailureCode::NotLeader)]);
     assert_eq!(node.requests_pending(), 0);
 }
@@ -159,13 +177,15 @@ fn a_read_is_not_done_once_leadership_is_lost() {
 #[test]
 fn a_forwarded_write_without_an_answer_is_unknown_and_a_read_not_done() {
     let by_time = |node: &mut Node| (0..FORWARD_TIMEOUT_TICKS).for_each(|_| node.tick());
-    let by_connection = |node: &mut Node| node.peer_unreachable(2);
+    let by_connection = |node: &mut Node| node.peer_unreachable(node_of(2));
     for end in [&by_time as &dyn Fn(&mut Node), &by_connection] {
         let mut node = follower();
         ask(&mut node, 7, put(b"a"));
         ask(&mut node, 8, get());
         let ids = forwarded(&turn(&mut node));
-        assert!(matches!(ids[..], [(2, first), (2, second)] if first != second), "{ids:?}");
+        let [(to, first), (to_as_well, second)] = ids[..] else { panic!("{ids:?}") };
+        assert_eq!((to, to_as_well), (node_of(2), node_of(2)));
+        assert_ne!(first, second);
         end(&mut node);
         let outgoing = turn(&mut node);
         let expected = [(7, FailureCode::OutcomeUnknown), (8, FailureCode::NoLeader)];
@@ -178,7 +198,7 @@ fn a_forwarded_write_without_an_answer_is_unknown_and_a_read_not_done() {
 #[test]
 fn what_cannot_be_forwarded_is_not_done() {
     let mut node = follower();
-    node.peer_unreachable(2);
+    node.peer_unreachable(node_of(2));
     ask(&mut node, 7, put(b"a"));
     let outgoing = turn(&mut node);
     assert_eq!(failures(&outgoing), [(7, FailureCode::NoLeader)]);
@@ -192,11 +212,11 @@ fn only_the_asked_leader_answers_and_once() {
     let (_, id) = forwarded(&turn(&mut node))[0];
     let answer = Answer::Written { outcome: Outcome::Put, index: 2, leader: 2 };
     let reply = PeerMessage::ForwardReply { id, answer: answer.clone() };
-    node.peer_message(3, reply.clone()).unwrap();
+    node.peer_message(node_of(3), reply.clone()).unwrap();
     assert_eq!(turn(&mut node).answers, []);
-    node.peer_message(2, reply.clone()).unwrap();
+    node.peer_message(node_of(2), reply.clone()).unwrap();
     assert_eq!(turn(&mut node).answers, [(7, answer)]);
-    node.peer_message(2, reply).unwrap();
+    node.peer_message(node_of(2), reply).unwrap();
     assert_eq!(turn(&mut node).answers, []);
 }
 
@@ -211,7 +231,7 @@ fn an_answer_to_an_earlier_process_is_not_taken_for_one_to_this() {
     let answer = |index| Answer::Written { outcome: Outcome::Put, index, leader: 2 };
     for (id, index) in [(earlier_id, 2), (id, 3)] {
         let reply = PeerMessage::ForwardReply { id, answer: answer(index) };
-        node.peer_message(2, reply).unwrap();
+        node.peer_message(node_of(2), reply).unwrap();
     }
     assert_eq!(turn(&mut node).answers, [(7, answer(3))]);
 }
@@ -220,12 +240,12 @@ fn an_answer_to_an_earlier_process_is_not_taken_for_one_to_this() {
 #[test]
 fn a_forwarded_request_is_not_forwarded_again() {
     let mut node = follower();
-    node.peer_message(3, PeerMessage::Forward { id: 9, request: put(b"a") }).unwrap();
+    node.peer_message(node_of(3), PeerMessage::Forward { id: 9, request: put(b"a") }).unwrap();
     let outgoing = turn(&mut node);
     assert_eq!(forwarded(&outgoing), []);
     let is_refused = |message: &(NodeId, PeerMessage)| {
-        matches!(message, (3, PeerMessage::ForwardReply { id: 9, answer: Answer::Failed(failure) })
-            if failure.code == FailureCode::NotLeader)
+        matches!(message, (to, PeerMessage::ForwardReply { id: 9, answer: Answer::Failed(failure) }) 
+            if *to == node_of(3) && failure.code == FailureCode::NotLeader)
     };
     assert!(outgoing.messages.iter().any(is_refused), "{outgoing:?}");
 }

@@ -299,7 +299,7 @@ free_base_port() {
     local base port
     while true; do
         base=$((20000 + RANDOM % 10000))
-        for port in $base $((base + 1)) $((base + 2)); do
+        for port in $base $((base + 1)) $((base + 2)) $((base + 3)); do
             ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || continue 2
         done
         printf '%s\n' "$base"
@@ -368,12 +368,48 @@ test_local_life() {
     check "... is of raft-1" says "raft-1 is up"
     check "... and of no other" says_nothing_of "raft-0 is up"
 
-    mapfile -t pids < <(cluster_pids)
+    test_local_members
+
+    mapfile -t pids < <(cluster_pids && pid_of raft-3)
     kill -INT -- "-$LOCAL" # what a terminal does on Ctrl-C
     check "Ctrl-C ends it" ended_with 130
     check "... and every process, also those started from elsewhere" all_gone "${pids[@]}"
     check "... and leaves the data" test -d "$RAFTKV_DATA/raft-0"
 }
+
+# status_row PATTERN: a line of cltraft's table, of ./run.sh status, is like this.
+status_row() {
+    "$HOUSE/run.sh" status >"$TMP/status" 2>/dev/null || true # a node that has just come may still wait
+    grep -qE -- "$1" "$TMP/status"
+}
+
+# ./run.sh status is content: every member answers, and is not waiting or learning.
+is_healthy() { "$HOUSE/run.sh" status >/dev/null 2>&1; }
+
+# A fourth node, and a lost disk, in the cluster that runs.
+test_local_members() {
+    check "wipe of a node that runs" run 1 wipe raft-2
+    check "... says what to do" says "./run.sh kill raft-2 first"
+    check "... and leaves its data" test -e "$RAFTKV_DATA/raft-2/identity"
+    check "wipe of a node that does not exist" run 1 wipe raft-7
+    check "... names those that can join" says "raft-3 raft-4 raft-5 raft-6 can join"
+    check "wipe without a node" run 2 wipe
+    check "wipe of a node without data" run 1 wipe raft-3
+    check "... says so" says "raft-3 has no data"
+    check "start raft-3" run 0 start raft-3
+    check "... joins, and becomes a voter" await status_row '^raft-3 +127.0.0.1:[0-9]+ +(follower|leader) '
+    check "kill raft-2 for good" run 0 kill raft-2
+    cp "$RAFTKV_DATA/raft-2/identity" "$TMP/identity"
+    check "wipe raft-2" run 0 wipe raft-2
+    check "... says what it removes" says "$RAFTKV_DATA/raft-2 is removed"
+    check "... and has removed it" test ! -e "$RAFTKV_DATA/raft-2"
+    check "start raft-2 with an empty disk" run 0 start raft-2
+    check "... comes back as a member" await status_row '^raft-2 +127.0.0.1:[0-9]+ +(follower|leader) '
+    check "... of another incarnation" differs "$TMP/identity" "$RAFTKV_DATA/raft-2/identity"
+    check "... and all is well" await is_healthy
+}
+
+differs() { [[ -s $1 && -s $2 ]] && ! cmp -s "$1" "$2"; }
 
 test_local_ends() {
     local pids

@@ -161,7 +161,7 @@ fn only_what_was_certainly_not_done_has_a_word_that_libraries_retry() {
             FailureCode::NotLeader | FailureCode::Overloaded | FailureCode::ShuttingDown => {
                 "TRYAGAIN"
             }
-            FailureCode::TooLarge | FailureCode::Malformed => "ERR",
+            FailureCode::TooLarge | FailureCode::Malformed | FailureCode::NotPossible => "ERR",
             FailureCode::OutcomeUnknown | FailureCode::TimedOut => "INDETERMINATE",
         };
         assert_eq!(word, expected, "{code:?}");

@@ -5,10 +5,10 @@ mod documented;
 
 use documented::{DOCUMENT, documented, payload_of};
 use raftkv::kv::{
-    Answer, Command, Failure, FailureCode, LeaderHint, Outcome, Refusal, Request, RequestId,
-    WriteOp,
+    Answer, Command, Failure, FailureCode, LeaderHint, MemberRequest, Outcome, Refusal, Request,
+    RequestId, WriteOp,
 };
-use raftkv::node::PeerMessage;
+use raftkv::node::{Applicant, PeerMessage, Standing};
 use raftkv::protocol::client::{ReplyBody, ReplyFrame, RequestBody, RequestFrame};
 use raftkv::protocol::frame::{MAGIC, SKIP_BYTES_MAX, put_frame};
 use raftkv::protocol::hello::{
@@ -17,10 +17,11 @@ use raftkv::protocol::hello::{
 };
 use raftkv::protocol::resp::{ARGUMENTS_MAX, INLINE_BYTES_MAX, MULTIBULK_COUNT_MAX};
 use raftkv::protocol::{Kind, Limits, PEER_BATCH_BYTES_MAX, client_frame_bytes_max, peer, text};
-use raftkv::raft::{AppendOutcome, Entry, Message, Payload};
+use raftkv::raft::{AppendOutcome, Entry, Member, Membership, Message, Payload, node_id};
 use std::collections::BTreeMap;
 
 const CLUSTER: u64 = 0x5af3_107a_4000_c0de;
+const FOUNDED: u64 = 0x0f0e_0d0c_0b0a_0908;
 
 /// What an example in the document is said to be.
 #[derive(Debug, PartialEq)]
@@ -82,6 +83,8 @@ fn welcome(node: u64, incarnation: u64) -> HelloReply {
         frame_bytes_max: client_frame_bytes_max(&Limits::default()) as u32,
         key_bytes_max: Limits::default().key_bytes_max,
         value_bytes_max: Limits::default().value_bytes_max,
+        standing: Standing::Member { cluster_id: FOUNDED },
+        address: format!("raft-{node}.raft-service:6000"),
     })
 }
 
@@ -134,8 +137,13 @@ fn raft(message: Message) -> Example {
 }
 
 fn hello_examples() -> Vec<(&'static str, Example)> {
-    let peer =
-        Role::Peer { node: 1, incarnation: 0x99aa_bbcc_ddee_ff00, name: "raft-1".to_owned() };
+    let peer = Role::Peer {
+        node: 1,
+        incarnation: 0xbbcc_ddee_ff00,
+        name: "raft-1".to_owned(),
+        standing: Standing::Empty,
+        address: "raft-1.raft-service:6000".to_owned(),
+    };
     let refused = Refused {
         code: RefusedCode::Cluster,
         reason: "raft-2 is of cluster 5af3107a4000c0de, not 0000000000000001".to_owned(),
@@ -151,13 +159,14 @@ fn hello_examples() -> Vec<(&'static str, Example)> {
                 role: peer,
             }),
         ),
-        ("welcome", Example::HelloReply(welcome(2, 0x1122_3344_5566_7788))),
+        ("welcome", Example::HelloReply(welcome(2, 0x3344_5566_7788))),
         ("refused", Example::HelloReply(HelloReply::Refused(refused))),
     ]
 }
 
 fn request_examples() -> Vec<(&'static str, Example)> {
     let swap = |key, expected, value| WriteOp::CompareAndSet { key, expected, value };
+    let name = "raft-1".to_owned();
     let status = RequestFrame { id: 10, body: RequestBody::Status };
     vec![
         ("get", get(1)),
@@ -169,6 +178,8 @@ fn request_examples() -> Vec<(&'static str, Example)> {
         ("write-compare-and-set-absent", write(7, command(7, 4, swap(b"b", None, b"")))),
         ("write-increment", write(8, command(7, 5, WriteOp::Increment { key: b"n", delta: -2 }))),
         ("digest", ask(9, Request::Digest)),
+        ("member-remove", ask(11, Request::Member(MemberRequest::Remove { name }))),
+        ("member-transfer", ask(12, Request::Member(MemberRequest::Transfer { to: None }))),
         ("status", Example::Request(status)),
     ]
 }
@@ -193,9 +204,24 @@ fn reply_examples() -> Vec<(&'static str, Example)> {
         ("written-refused", written(8, 11, Outcome::Refused(Refusal::NotAnInteger))),
         ("state-digest", answer(9, digest)),
         ("status-reply", Example::Reply(ReplyFrame { id: 10, body: ReplyBody::Status(fields) })),
+        ("member-reply", answer(11, Answer::Member { index: 13, leader: 2 })),
         ("failed-not-leader", not_leader(3)),
         ("failed-outcome-unknown", answer(3, Answer::Failed(unknown))),
     ]
+}
+
+/// One voter, one learner, one that was removed.
+fn membership() -> Membership {
+    let member = |number: u64, is_voter| {
+        let name = format!("raft-{number}");
+        let address = format!("{name}.raft-service:6000");
+        (node_id(number, 0x1122_3344_5566 + number), Member { name, address, is_voter })
+    };
+    Membership {
+        cluster_id: FOUNDED,
+        members: [member(0, true), member(1, false)].into(),
+        removed: [node_id(1, 0xaabb_ccdd_eeff)].into(),
+    }
 }
 
 fn peer_examples() -> Vec<(&'static str, Example)> {
@@ -204,6 +230,7 @@ fn peer_examples() -> Vec<(&'static str, Example)> {
     let entries = vec![
         Entry { term, index: 13, payload: Payload::Noop },
         Entry { term, index: 14, payload: put },
+        Entry { term, index: 15, payload: Payload::Members(membership().into()) },
     ];
     let append = Message::AppendEntries {
         term,
@@ -232,20 +259,31 @@ fn peer_examples() -> Vec<(&'static str, Example)> {
     let received = Message::SnapshotReply { term, last_included_index, last_included_term, offset };
     let (index, digest) = (1024, 0x0123_4567_89ab_cdef);
     let forward = PeerMessage::Forward { id: 41, request: Request::Get { key: b"a"[..].into() } };
+    let applicant = Applicant {
+        id: node_id(3, 0x0123_4567_89ab),
+        name: "raft-3".to_owned(),
+        address: "raft-3.raft-service:6000".to_owned(),
+    };
     let found = Answer::Value { value: Some(b"1"[..].into()), index: 12, leader: 2 };
     vec![
         ("request-pre-vote", raft(Message::RequestPreVote { term, last_log_index, last_log_term })),
         ("pre-vote-reply", raft(Message::PreVoteReply { term, granted: true })),
-        ("request-vote", raft(Message::RequestVote { term, last_log_index, last_log_term })),
+        (
+            "request-vote",
+            raft(Message::RequestVote { term, last_log_index, last_log_term, by_leader: false }),
+        ),
         ("vote-reply", raft(Message::VoteReply { term, granted: false })),
         ("append-entries", raft(append)),
-        ("append-reply-accepted", reply(AppendOutcome::Accepted { match_index: 14 })),
+        ("append-reply-accepted", reply(AppendOutcome::Accepted { match_index: 15 })),
         ("append-reply-rejected", reply(rejected)),
         ("install-snapshot", raft(install)),
         ("snapshot-reply", raft(received)),
+        ("timeout-now", raft(Message::TimeoutNow { term })),
         ("forward", Example::Peer(forward)),
         ("digest-report", Example::Peer(PeerMessage::DigestReport { index, digest })),
         ("diverged", Example::Peer(PeerMessage::Diverged { index, digest })),
+        ("found", Example::Peer(PeerMessage::Found(membership().into()))),
+        ("applies", Example::Peer(PeerMessage::Applies(applicant))),
         ("forward-reply", Example::Peer(PeerMessage::ForwardReply { id: 41, answer: found })),
     ]
 }
@@ -254,7 +292,7 @@ fn conversation() -> Vec<(&'static str, Example)> {
     let put = command(15, 1, PUT);
     vec![
         ("talk-01-client", Example::Opening(client_hello("example"))),
-        ("talk-02-node", Example::OpeningReply(welcome(2, 0x1122_3344_5566_7788))),
+        ("talk-02-node", Example::OpeningReply(welcome(2, 0x3344_5566_7788))),
         ("talk-03-client", write(1, Command::OpenSession)),
         ("talk-04-node", written(1, 15, Outcome::SessionOpened { session: 15 })),
         ("talk-05-client", write(2, put)),
@@ -264,7 +302,7 @@ fn conversation() -> Vec<(&'static str, Example)> {
         ("talk-09-client", get(4)),
         ("talk-10-node", value(4, 16, Some(b"1"))),
         ("talk-11-client", Example::Opening(client_hello("example"))),
-        ("talk-12-node", Example::OpeningReply(welcome(1, 0x99aa_bbcc_ddee_ff00))),
+        ("talk-12-node", Example::OpeningReply(welcome(1, 0xbbcc_ddee_ff00))),
         ("talk-13-client", get(1)),
         ("talk-14-node", not_leader(1)),
     ]

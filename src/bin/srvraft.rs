@@ -2,8 +2,10 @@
 
 #![forbid(unsafe_code)]
 
-use raftkv::config::{Config, Invocation, UsageError};
+use raftkv::config::{self, Config, Invocation, UsageError};
 use raftkv::node;
+use raftkv::raft::node_id;
+use raftkv::recover;
 use raftkv::replica::Replica;
 use raftkv::server::{Server, ServerError};
 use raftkv::wal::{FileDisk, Identity, WalConfig};
@@ -18,6 +20,13 @@ fn main() -> ExitCode {
     match Config::from_args(args, |name| std::env::var(name).ok()) {
         Ok(Invocation::Help) => print!("{}", Config::help()),
         Ok(Invocation::Version) => println!("srvraft {}", env!("CARGO_PKG_VERSION")),
+        Ok(Invocation::Recover(request)) => match recover::recover_folder(&request) {
+            Ok(report) => print!("{report}"),
+            Err(error) => {
+                eprintln!("srvraft: {error}");
+                return ExitCode::FAILURE;
+            }
+        },
         Ok(Invocation::Run(config)) => {
             if let Err(error) = run(*config) {
                 log::error!("{error}");
@@ -37,16 +46,19 @@ fn run(config: Config) -> Result<(), ServerError> {
     let mut disk = FileDisk::open(&config.data_dir).map_err(ServerError::Wal)?;
     let identity = Identity::load_or_create(
         &mut disk,
-        cluster_id(&config.cluster),
-        config.id,
+        config::cluster_id(&config.cluster),
+        config.number,
         &config.name,
-        fastrand::u64(1..),
+        fastrand::u64(1..1 << 48),
     )
     .map_err(ServerError::Wal)?;
     let seed = fastrand::u64(..);
     let node = node::Config {
-        raft: config.raft(seed),
-        addresses: config.members.iter().map(|(id, member)| (*id, member.address())).collect(),
+        raft: config.raft(node_id(config.number, identity.incarnation), seed),
+        name: config.name.clone(),
+        address: config.advertise.clone(),
+        initial: config.members.iter().map(|(number, m)| (*number, m.name.clone())).collect(),
+        auto_members: config.auto_members,
         limits: config.limits,
         forward_timeout_ticks: config.ticks(config.request_timeout),
         snapshot_log_bytes: config.snapshot_log_bytes,
@@ -75,9 +87,4 @@ fn start_logger(config: &Config) {
         None => logger.with_level(log::LevelFilter::Info).env(),
     };
     logger.init().expect("no other logger is set");
-}
-
-/// The id in every hello: nodes of clusters with other names do not talk to each other. 0 means "any".
-fn cluster_id(name: &str) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(name.as_bytes()).max(1)
 }

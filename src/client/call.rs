@@ -24,17 +24,23 @@ pub(super) struct Call {
     timeout: Option<Duration>,
     /// Whether the caller has to know if an attempt was carried out.
     matters: bool,
+    /// An attempt that may be done is the last one.
+    is_once: bool,
     /// An attempt ended without an answer after its bytes had left: the write may be carried out.
     pub may_be_done: bool,
 }
 
 impl Call {
     pub fn read(timeout: Option<Duration>) -> Self {
-        Call { began: Instant::now(), timeout, matters: false, may_be_done: false }
+        Call { began: Instant::now(), timeout, matters: false, is_once: false, may_be_done: false }
     }
 
     pub fn write(timeout: Option<Duration>) -> Self {
         Call { matters: true, ..Call::read(timeout) }
+    }
+
+    pub fn once(timeout: Option<Duration>) -> Self {
+        Call { is_once: true, ..Call::write(timeout) }
     }
 
     /// The opening of the session that `write` needs. It shares the deadline; a session opened twice, or
@@ -66,6 +72,9 @@ impl Client {
             if call.is_over(now) {
                 let timeout = call.timeout.unwrap_or_default();
                 return Err(self.give_up(Why::TimedOut(timeout), call.may_be_done));
+            }
+            if call.is_once && call.may_be_done {
+                return Err(self.give_up(Why::NotRepeated, true));
             }
             let Some(server) = self.route.next(now) else {
                 self.end_of_round(now - began, call);
@@ -161,7 +170,7 @@ impl Client {
     ) -> Result<(), ClientError> {
         let reason = in_words(&failure);
         match failure.code {
-            FailureCode::TooLarge | FailureCode::Malformed => {
+            FailureCode::TooLarge | FailureCode::Malformed | FailureCode::NotPossible => {
                 let message = format!("{server} refused the request: {reason}");
                 return Err(self.give_up(Why::Rejected(message), call.may_be_done));
             }
@@ -197,7 +206,7 @@ impl Client {
     }
 
     /// Nobody answered: pauses, and says so once if it lasts. `waited` is the time since the first attempt.
-    fn end_of_round(&mut self, waited: Duration, call: &Call) {
+    pub(super) fn end_of_round(&mut self, waited: Duration, call: &Call) {
         if self.told != Told::NoLeader {
             self.told = Told::Interrupted;
             if waited >= self.config.tell_after {
@@ -219,7 +228,8 @@ fn leader_of(answer: &Answer) -> Option<NodeId> {
         Answer::Value { leader, .. }
         | Answer::Written { leader, .. }
         | Answer::Digest { leader, .. } => Some(*leader),
-        Answer::Failed(_) => None,
+        // After a transfer it is not the server that answered.
+        Answer::Member { .. } | Answer::Failed(_) => None,
     }
 }
 
@@ -232,6 +242,7 @@ pub(super) fn in_words(failure: &Failure) -> String {
         FailureCode::Malformed => "not understood",
         FailureCode::Overloaded => "overloaded",
         FailureCode::ShuttingDown => "shutting down",
+        FailureCode::NotPossible => "not possible",
         FailureCode::OutcomeUnknown => "outcome unknown",
         FailureCode::TimedOut => "timed out",
     };

@@ -29,7 +29,7 @@ mod route;
 pub use address::parse_address;
 pub use error::{ClientError, ServerReason, Why, joined};
 
-use crate::kv::{Answer, Command, Outcome, Refusal, Request, RequestId, WriteOp};
+use crate::kv::{Answer, Command, MemberRequest, Outcome, Refusal, Request, RequestId, WriteOp};
 use crate::net::ResolverConfig;
 use crate::protocol::client::{ReplyBody, RequestBody};
 use crate::raft::{Index, NodeId};
@@ -38,7 +38,7 @@ use connection::{Connection, Dial, Patience};
 use route::Route;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Open connections kept, leader's and others'. Beyond it, one that is not in use is closed.
 const CONNECTIONS_MAX: usize = 16;
@@ -111,6 +111,15 @@ pub struct Digest {
     /// The log index of the state.
     pub index: Index,
     pub leader: NodeId,
+}
+
+/// A change of who belongs to the cluster, or of who leads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemberChanged {
+    /// The log index of the change.
+    pub index: Index,
+    /// Who leads now, by number.
+    pub leader: u64,
 }
 
 /// What the observer is told: each change once, not each attempt.
@@ -238,6 +247,33 @@ impl Client {
         }
     }
 
+    /// Changes who belongs to the cluster, or who leads it. Not repeated once it may have been done, as a second
+    /// time is another change.
+    pub fn member(&mut self, request: MemberRequest) -> Result<MemberChanged, ClientError> {
+        let mut call = Call::once(self.config.total_timeout);
+        match self.ask(Request::Member(request), &mut call)? {
+            Answer::Member { index, leader } => Ok(MemberChanged { index, leader }),
+            other => Err(self.nonsense(&other, true)),
+        }
+    }
+
+    /// What the leader says of itself, as in [`Client::status`]; a read has shown just before that it leads.
+    pub fn leader_status(&mut self) -> Result<Vec<(String, String)>, ClientError> {
+        let began = Instant::now();
+        let mut call = Call::read(self.config.total_timeout);
+        loop {
+            self.ask(Request::Digest, &mut call)?;
+            let server = self.route.leader().expect("it has just answered").to_owned();
+            let reason = match self.status(&server) {
+                Ok(fields) if leads(&fields) => return Ok(fields),
+                Ok(_) => "leads no more".to_owned(),
+                Err(reason) => reason,
+            };
+            self.route.failed(&server, reason);
+            self.end_of_round(began.elapsed(), &call);
+        }
+    }
+
     /// What one server says of itself: names and values. One attempt, no redirects; the error is why there
     /// is no answer.
     pub fn status(&mut self, server: &str) -> Result<Vec<(String, String)>, String> {
@@ -330,10 +366,15 @@ impl Client {
             Answer::Value { .. } => "a value",
             Answer::Written { .. } => "the outcome of another kind of write",
             Answer::Digest { .. } => "a digest",
+            Answer::Member { .. } => "a change of the members",
             Answer::Failed(_) => "a failure",
         };
         self.give_up(Why::Nonsense(what.to_owned()), may_be_done)
     }
+}
+
+fn leads(fields: &[(String, String)]) -> bool {
+    fields.iter().any(|(name, value)| name == "raft_role" && value == "leader")
 }
 
 fn outcome_fits(op: WriteOp<'_>, outcome: Outcome) -> bool {

@@ -85,6 +85,11 @@ impl Route {
         listed.min_by_key(|(_, until)| **until).map(|(server, _)| server.clone())
     }
 
+    /// The leader, as the last answer or hint named it.
+    pub fn leader(&self) -> Option<&str> {
+        self.leader.as_deref()
+    }
+
     /// `server` answered the request.
     pub fn succeeded(&mut self, server: &str) {
         self.leader = Some(server.to_owned());

@@ -4,6 +4,8 @@ use super::lang::Lang;
 use super::suggest::{COMMANDS, unknown_command, unknown_option};
 use super::units::parse_duration;
 use crate::client::parse_address;
+use crate::kv::MemberRequest;
+use crate::payload::NAME_BYTES_MAX;
 use lexopt::prelude::*;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -59,6 +61,9 @@ pub enum Command {
     },
     Status,
     Digest,
+    /// A table of the members, from the leader.
+    MemberList,
+    Member(MemberRequest),
     /// Of one command, or of everything.
     Help(Option<&'static str>),
     Version,
@@ -234,6 +239,11 @@ fn build(name: &str, words: &[Vec<u8>], absent: bool) -> Result<Command, String>
             let delta = delta.ok_or("needs a whole 64-bit number as DELTA")?;
             Ok(Command::Increment { key: key.clone(), delta })
         }
+        ("member", words) => member(words),
+        ("transfer", []) => Ok(Command::Member(MemberRequest::Transfer { to: None })),
+        ("transfer", [node]) => {
+            Ok(Command::Member(MemberRequest::Transfer { to: Some(node_name(node)?) }))
+        }
         ("status", []) => Ok(Command::Status),
         ("digest", []) => Ok(Command::Digest),
         ("help", []) => Ok(Command::Help(None)),
@@ -246,6 +256,42 @@ fn build(name: &str, words: &[Vec<u8>], absent: bool) -> Result<Command, String>
         }
         _ => Err(wrong_number(words.len())),
     }
+}
+
+/// `member`, and what comes after it.
+fn member(words: &[Vec<u8>]) -> Result<Command, String> {
+    let Some((action, rest)) = words.split_first() else { return Err(wrong_number(0)) };
+    match (action.as_slice(), rest) {
+        (b"list", []) => Ok(Command::MemberList),
+        (b"add", [name]) => Ok(Command::Member(MemberRequest::Add { name: node_name(name)? })),
+        (b"promote", [name]) => {
+            Ok(Command::Member(MemberRequest::Promote { name: node_name(name)? }))
+        }
+        (b"remove", [name]) => {
+            Ok(Command::Member(MemberRequest::Remove { name: node_name(name)? }))
+        }
+        (b"list" | b"add" | b"promote" | b"remove", _) => Err(wrong_number(words.len())),
+        _ => {
+            let action = String::from_utf8_lossy(action);
+            let action: String = action.chars().filter(|c| !c.is_control()).take(40).collect();
+            Err(format!("knows no '{action}'"))
+        }
+    }
+}
+
+/// Such as `raft-2`: the number alone could be anybody's.
+fn node_name(word: &[u8]) -> Result<String, String> {
+    let name = std::str::from_utf8(word).ok().filter(|name| !name.contains(char::is_control));
+    let name = name.ok_or("needs a node's name in UTF-8")?;
+    let is_name = name.len() <= NAME_BYTES_MAX
+        && name
+            .rsplit_once('-')
+            .is_some_and(|(prefix, number)| !prefix.is_empty() && number.parse::<u16>().is_ok());
+    if is_name {
+        return Ok(name.to_owned());
+    }
+    let name: String = name.chars().take(40).collect();
+    Err(format!("needs a node's name, such as raft-2, not '{name}'"))
 }
 
 fn wrong_number(words: usize) -> String {

@@ -1,10 +1,11 @@
 //! The one-shot commands: one request, its answer to standard output.
 
 use super::args::{Args, Command, Input};
+use super::members;
 use super::status::{self, Report};
 use super::{Exit, complain};
-use crate::client::{Client, ClientError};
-use crate::kv::Outcome;
+use crate::client::{Client, ClientError, MemberChanged};
+use crate::kv::{MemberRequest, Outcome};
 use crate::protocol::frame::SKIP_BYTES_MAX;
 use std::io::{self, Read, Write};
 
@@ -57,6 +58,11 @@ pub fn run(client: &mut Client, args: &Args, out: &mut dyn Write) -> Result<Exit
             writeln!(out, "{:016x} index={} keys={}", state.digest, state.index, state.keys)?;
             Exit::Done
         }
+        Command::MemberList => {
+            out.write_all(members::table(&client.leader_status()?).as_bytes())?;
+            Exit::Done
+        }
+        Command::Member(request) => change_members(client, request, out)?,
         Command::Status => status(client, &args.servers, out)?,
         Command::Verify { .. } | Command::Help(_) | Command::Version => {
             unreachable!("these are not requests")
@@ -73,6 +79,26 @@ fn get(client: &mut Client, key: &[u8], out: &mut dyn Write) -> Result<Exit, Tro
     Ok(Exit::Done)
 }
 
+fn change_members(
+    client: &mut Client,
+    request: &MemberRequest,
+    out: &mut dyn Write,
+) -> Result<Exit, Trouble> {
+    let MemberChanged { index, leader } = client.member(request.clone())?;
+    match request {
+        MemberRequest::Add { name } => writeln!(out, "{name} is a learner, since index {index}")?,
+        MemberRequest::Promote { name } => writeln!(out, "{name} is a voter, since index {index}")?,
+        MemberRequest::Remove { name } => writeln!(out, "{name} is removed, since index {index}")?,
+        MemberRequest::Transfer { to: Some(name) } => writeln!(out, "{name} leads")?,
+        MemberRequest::Transfer { to: None } => {
+            // The answer has its number only; that it is known is enough if it is gone again.
+            let name = client.leader_status().ok().and_then(|fields| members::own_name(&fields));
+            writeln!(out, "{} leads", name.unwrap_or(format!("the node with number {leader}")))?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
 fn status(client: &mut Client, servers: &[String], out: &mut dyn Write) -> Result<Exit, Trouble> {
     let report = |server: &String| Report { server: server.clone(), answer: client.status(server) };
     let reports: Vec<_> = servers.iter().map(report).collect();
@@ -81,6 +107,9 @@ fn status(client: &mut Client, servers: &[String], out: &mut dyn Write) -> Resul
     let warnings = status::warnings(&reports);
     for warning in &warnings {
         complain(&format!("warning: {warning}"));
+    }
+    for note in status::notes(&reports) {
+        complain(&format!("note: {note}"));
     }
     if reports.iter().all(|report| report.answer.is_err()) {
         return Ok(Exit::NotDone);

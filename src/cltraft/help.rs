@@ -16,6 +16,11 @@ Commands:
   incr KEY [DELTA]      add DELTA (1) to a decimal number and print the result
   status                a table of all servers, one line each
   digest                a hash of the whole store, its log index and number of keys
+  member list           a table of the cluster's members, from the leader
+  member add NODE       take in a node that waits, as a learner
+  member promote NODE   make a learner that has caught up a voter
+  member remove NODE    remove a member
+  transfer [NODE]       hand leadership to NODE, or to the voter that is best prepared
   help [COMMAND]        this text, or more on one command
 
 Options:
@@ -41,7 +46,7 @@ Exit status:
   1  the answer is no: key missing, not swapped, wrong value read, cluster not healthy
   2  the command line makes no sense
   3  not done: nothing was changed
-  4  outcome unknown: the write may or may not have been carried out
+  4  outcome unknown: the write or change may or may not have been carried out
 ";
 
 /// `cltraft help COMMAND`.
@@ -54,6 +59,8 @@ pub fn of(command: &str) -> &'static str {
         "incr" => INCR,
         "status" => STATUS,
         "digest" => DIGEST,
+        "member" => MEMBER,
+        "transfer" => TRANSFER,
         _ => OVERVIEW,
     }
 }
@@ -115,8 +122,13 @@ Usage: cltraft status
 Asks every server what it knows and prints a table: node, role, term, commit and applied
 index, size of the log on disk, leader, uptime, state of the connections to its peers. A
 server that does not answer has its line too, with the reason. Warnings (no majority, no
-leader, different opinions) follow on standard error, and then the exit status is 1; it is 3
-if no server answers at all.
+leader, different opinions, a node that waits, is refused or was removed, lost disks) follow
+on standard error, and then the exit status is 1; it is 3 if no server answers at all. Notes,
+which do not change the exit status, are of members that none of the servers is, and of
+nodes that were refused within the last minute.
+
+Roles: leader; follower; candidate and pre-candidate, which ask to be elected; learner, a
+member that catches up and has no vote; waiting, which belongs to no cluster yet; removed.
 
 Example: cltraft --servers raft-0.raft-service,raft-1.raft-service status
 ";
@@ -128,6 +140,41 @@ Prints a hash of the whole state, the log index at which it was taken, and the n
 keys. The read is linearizable. Equal states have equal hashes.
 
 Example output: 5f2c1d0e9ab34c77 index=120 keys=26
+";
+
+const MEMBER: &str = "\
+Usage: cltraft member list
+       cltraft member add NODE
+       cltraft member promote NODE
+       cltraft member remove NODE
+
+list     asks the leader, and prints a table: node, number, whether it is a voter or a learner
+         (which has no vote), the incarnation of its data folder, its address, and who leads.
+         Nodes that wait to be taken in are listed too.
+add      takes in a node that runs and waits, as a learner. If it has the name of a member,
+         that member has lost its disk, and is removed by the same step.
+promote  makes a learner that has caught up a voter.
+remove   removes a member. It stays quiet from then on; stop it. With an empty folder it
+         can come in again.
+
+By default (srvraft --auto-members on) the leader adds and promotes by itself, so that only
+remove is left to people. One change is made at a time; 'not possible' (exit status 3) means
+that nothing was done, and says why.
+
+Examples: cltraft member list
+          cltraft member remove raft-3
+";
+
+const TRANSFER: &str = "\
+Usage: cltraft transfer [NODE]
+
+Hands leadership over to NODE, or to the voter that lacks least, and prints who leads then.
+Requests that come meanwhile wait for a moment, and none is lost. If NODE does not take over
+within an election timeout, the leader goes on, and the exit status is 3. (A leader that is
+stopped with SIGTERM hands over by itself.)
+
+Examples: cltraft transfer
+          cltraft transfer raft-1
 ";
 
 #[cfg(test)]

@@ -10,9 +10,11 @@ mod commands;
 pub mod help;
 pub mod lang;
 pub mod ledger;
+pub mod members;
 mod signals;
 pub mod status;
 pub mod suggest;
+mod table;
 pub mod units;
 mod verify;
 

@@ -1,8 +1,9 @@
 //! `cltraft status`: what each server says of itself, side by side, and what does not fit together.
 
+use super::members::Listed;
+use super::table::{MISSING, aligned, cell, line};
 use super::units::{format_bytes, format_seconds};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
 
 /// One server's answer, or why there is none.
 pub struct Report {
@@ -22,10 +23,8 @@ const COLUMNS: [&str; 10] = [
     "UP",
     "CONNECTIONS",
 ];
-/// Cells beyond this many characters are cut, so that no server can flood the terminal.
-const CELL_CHARS_MAX: usize = 160;
 const PEER: &str = "peer_";
-const MISSING: &str = "-";
+const REFUSED: &str = "refused_";
 
 /// The fields of a server that answered. A server of another version may lack some.
 struct Fields<'a>(BTreeMap<&'a str, &'a str>);
@@ -38,6 +37,23 @@ impl<'a> Fields<'a> {
 
     fn get(&self, key: &str) -> &'a str {
         self.0.get(key).copied().filter(|value| !value.is_empty()).unwrap_or(MISSING)
+    }
+
+    fn given(&self, key: &str) -> Option<&'a str> {
+        self.0.get(key).copied().filter(|value| !value.is_empty())
+    }
+
+    fn is_removed(&self) -> bool {
+        self.get("raft_role") == "removed"
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.get("raft_role") == "waiting"
+    }
+
+    fn members(&self) -> impl Iterator<Item = Listed<'a>> {
+        let listed = self.0.iter().filter_map(|(key, value)| Listed::of(key, value));
+        listed.filter(Listed::is_member)
     }
 
     fn number(&self, key: &str) -> Option<u64> {
@@ -68,24 +84,9 @@ impl<'a> Fields<'a> {
 
 /// The table, a line for each server in the order asked.
 pub fn table(reports: &[Report]) -> String {
-    let mut rows = vec![COLUMNS.map(str::to_owned)];
-    rows.extend(reports.iter().map(row));
-    let mut widths = [0; COLUMNS.len()];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (width, cell) in widths.iter().zip(row) {
-            write!(line, "{cell:<width$}  ").expect("a String takes everything");
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
+    let mut rows = vec![COLUMNS.map(str::to_owned).to_vec()];
+    rows.extend(reports.iter().map(|report| row(report).to_vec()));
+    aligned(&rows)
 }
 
 fn row(report: &Report) -> [String; COLUMNS.len()] {
@@ -110,15 +111,6 @@ fn row(report: &Report) -> [String; COLUMNS.len()] {
     cells
 }
 
-/// Text from a server, made safe to print: one line, no control characters, bounded.
-fn cell(text: &str) -> String {
-    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if clean.chars().count() <= CELL_CHARS_MAX {
-        return clean;
-    }
-    clean.chars().take(CELL_CHARS_MAX - 3).chain("...".chars()).collect()
-}
-
 /// What a person should know at a glance; empty if all is well.
 pub fn warnings(reports: &[Report]) -> Vec<String> {
     let answered: Vec<Fields<'_>> = reports.iter().filter_map(Fields::of).collect();
@@ -128,32 +120,95 @@ pub fn warnings(reports: &[Report]) -> Vec<String> {
     let mut warnings = Vec::new();
     warnings.extend(no_majority(reports.len(), &answered));
     warnings.extend(leader_trouble(&answered));
-    let clusters: BTreeSet<_> = answered.iter().map(|f| f.get("cluster_id")).collect();
-    if clusters.len() > 1 {
-        let list: Vec<_> = clusters.into_iter().map(cell).collect();
-        warnings.push(format!("the servers belong to different clusters: {}", list.join(", ")));
+    warnings.extend(different_clusters(&answered));
+    for fields in &answered {
+        let name = cell(fields.name());
+        if let Some(what) = fields.given("raft_waits_for") {
+            warnings.push(line(&format!("{name} waits {what}")));
+        }
+        let refused = fields.peers().filter(|(_, state)| is_refusal(state));
+        // Of one that was removed nothing else is to be expected.
+        for (peer, state) in refused.filter(|_| !fields.is_removed()) {
+            warnings.push(line(&format!("{name} about {peer}: {state}")));
+        }
     }
     warnings
 }
 
-/// The cluster's size is known from the peers that a node has; asking fewer servers than a majority
-/// proves nothing.
-fn no_majority(asked: usize, answered: &[Fields<'_>]) -> Option<String> {
-    let size = answered.iter().map(|fields| fields.peers().count() + 1).max()?;
-    let size = if size == 1 { asked } else { size };
-    let majority = size / 2 + 1;
-    (asked >= majority && answered.len() < majority).then(|| {
-        format!("no majority: {} of {size} answered, {majority} are needed", answered.len())
-    })
+/// Whether one node turned the other away; "refused by ADDRESS" is only nobody's listening there.
+fn is_refusal(state: &str) -> bool {
+    state.contains("refuses this node: ") || state.contains("is refused: ")
 }
 
+/// What may be as it should be, and is worth knowing.
+pub fn notes(reports: &[Report]) -> Vec<String> {
+    let answered: Vec<Fields<'_>> = reports.iter().filter_map(Fields::of).collect();
+    let mut notes = Vec::new();
+    for fields in answered.iter().filter(|fields| fields.is_removed()) {
+        let name = cell(fields.name());
+        notes.push(format!(
+            "{name} was removed from the cluster: stop it, or start it with an empty folder to come in anew"
+        ));
+    }
+    for member in freshest(&answered).into_iter().flat_map(Fields::members) {
+        let is_asked = answered.iter().any(|fields| fields.name() == member.name)
+            || reports.iter().any(|report| report.server == member.address);
+        if !is_asked {
+            let (name, address) = (cell(member.name), cell(member.address));
+            notes.push(format!(
+                "{name} is a member too, at {address}; no server that was asked is it"
+            ));
+        }
+    }
+    for fields in &answered {
+        let refused = fields.0.iter().filter(|(key, _)| key.starts_with(REFUSED));
+        notes.extend(refused.map(|(_, what)| line(&format!("{}: {what}", fields.name()))));
+    }
+    notes
+}
+
+/// The one whose members are the newest: the leader, or who has the newest entry that names them.
+fn freshest<'a, 'b>(answered: &'b [Fields<'a>]) -> Option<&'b Fields<'a>> {
+    let founded = answered.iter().filter(|fields| fields.members().next().is_some());
+    founded.max_by_key(|f| (f.get("raft_role") == "leader", f.number("raft_membership_index")))
+}
+
+/// The voters are known from the members that a node lists; a server of another version may list none, and then
+/// they are taken to be its peers and itself. Asking fewer servers than a majority proves nothing.
+fn no_majority(asked: usize, answered: &[Fields<'_>]) -> Option<String> {
+    let (size, there) = match freshest(answered) {
+        Some(fields) => count_voters(fields, answered),
+        None => {
+            let founded = answered.iter().filter(|fields| !fields.is_waiting());
+            let size = founded.map(|fields| fields.peers().count() + 1).max()?;
+            (if size == 1 { asked } else { size }, answered.len())
+        }
+    };
+    let majority = size / 2 + 1;
+    (asked >= majority && there < majority)
+        .then(|| format!("no majority: {there} of {size} voters answered, {majority} are needed"))
+}
+
+/// All, and those that answered: a node of a voter's name and another incarnation has lost its disk.
+fn count_voters(listing: &Fields<'_>, answered: &[Fields<'_>]) -> (usize, usize) {
+    let voters: Vec<Listed<'_>> = listing.members().filter(Listed::is_voter).collect();
+    let is_there = |voter: &&Listed<'_>| {
+        let is_it =
+            |f: &Fields<'_>| f.name() == voter.name && voter.has_incarnation(f.get("incarnation"));
+        answered.iter().any(is_it)
+    };
+    (voters.len(), voters.iter().filter(is_there).count())
+}
+
+/// Those that belong to no cluster (yet, or any more) have no say.
 fn leader_trouble(answered: &[Fields<'_>]) -> Vec<String> {
     let mut warnings = Vec::new();
-    let leaders: BTreeSet<_> = answered.iter().filter_map(Fields::leader).collect();
+    let members: Vec<_> = answered.iter().filter(|f| !f.is_removed() && !f.is_waiting()).collect();
+    let leaders: BTreeSet<_> = members.iter().filter_map(|fields| fields.leader()).collect();
     match leaders.len() {
         0 => warnings.push("no leader is known".to_owned()),
         1 => {
-            let ignorant = answered.iter().filter(|fields| fields.leader().is_none());
+            let ignorant = members.iter().filter(|fields| fields.leader().is_none());
             let names: Vec<_> = ignorant.map(|fields| cell(fields.name())).collect();
             if !names.is_empty() {
                 warnings.push(format!("no leader known to {}", names.join(", ")));
@@ -161,12 +216,31 @@ fn leader_trouble(answered: &[Fields<'_>]) -> Vec<String> {
         }
         _ => {
             let says =
-                |f: &Fields<'_>| Some(format!("{} says {}", cell(f.name()), cell(f.leader()?)));
-            let list: Vec<_> = answered.iter().filter_map(says).collect();
+                |f: &&Fields<'_>| Some(format!("{} says {}", cell(f.name()), cell(f.leader()?)));
+            let list: Vec<_> = members.iter().filter_map(says).collect();
             warnings.push(format!("the nodes disagree on the leader: {}", list.join(", ")));
         }
     }
     warnings
+}
+
+/// Under different names, or founded separately under one.
+fn different_clusters(answered: &[Fields<'_>]) -> Option<String> {
+    let ids: BTreeSet<_> = answered.iter().map(|fields| fields.get("cluster_id")).collect();
+    if ids.len() > 1 {
+        let list: Vec<_> = ids.into_iter().map(cell).collect();
+        return Some(format!("the servers belong to different clusters: {}", list.join(", ")));
+    }
+    let founded =
+        |f: &&Fields<'_>| f.given("raft_cluster_id").is_some_and(|id| id.contains(|c| c != '0'));
+    let founded: Vec<_> = answered.iter().filter(founded).collect();
+    let ids: BTreeSet<_> = founded.iter().map(|fields| fields.get("raft_cluster_id")).collect();
+    let says =
+        |f: &&Fields<'_>| format!("{} to {}", cell(f.name()), cell(f.get("raft_cluster_id")));
+    (ids.len() > 1).then(|| {
+        let list: Vec<_> = founded.into_iter().map(|fields| says(&fields)).collect();
+        format!("the servers belong to clusters that were founded separately: {}", list.join(", "))
+    })
 }
 
 #[cfg(test)]
@@ -185,6 +259,10 @@ mod tests {
             ("raft_leader".to_owned(), leader.to_string()),
             ("uptime_in_seconds".to_owned(), "61".to_owned()),
             ("cluster_id".to_owned(), "77".to_owned()),
+            ("incarnation".to_owned(), format!("{:016x}", number + 10)),
+            ("raft_cluster_id".to_owned(), "00000000000000c1".to_owned()),
+            ("raft_membership_index".to_owned(), "1".to_owned()),
+            ("raft_waits_for".to_owned(), String::new()),
             ("something_new".to_owned(), "ignored".to_owned()),
         ];
         if leader >= 0 {
@@ -193,7 +271,18 @@ mod tests {
         for peer in (0..3).filter(|peer| *peer != number) {
             pairs.push((format!("peer_raft-{peer}"), "connected".to_owned()));
         }
+        for member in 0..3 {
+            let text =
+                format!("voter,incarnation={:012x},address=127.0.0.1:600{member}", member + 10);
+            pairs.push((format!("member_raft-{member}"), text));
+        }
         Report { server: format!("127.0.0.1:600{number}"), answer: Ok(pairs) }
+    }
+
+    fn set(report: &mut Report, name: &str, value: &str) {
+        let pairs = report.answer.as_mut().expect("it answered");
+        pairs.retain(|(key, _)| key != name);
+        pairs.push((name.to_owned(), value.to_owned()));
     }
 
     fn down(number: u64) -> Report {
@@ -231,7 +320,10 @@ mod tests {
     fn a_lost_majority_is_said() {
         let reports = [node(0, "pre-candidate", -1), down(1), down(2)];
         let warnings = warnings(&reports);
-        assert_eq!(warnings, ["no majority: 1 of 3 answered, 2 are needed", "no leader is known"]);
+        assert_eq!(
+            warnings,
+            ["no majority: 1 of 3 voters answered, 2 are needed", "no leader is known"]
+        );
     }
 
     #[test]
@@ -253,10 +345,77 @@ mod tests {
     #[test]
     fn different_clusters_and_nobody() {
         let mut stranger = node(1, "follower", 0);
-        stranger.answer.as_mut().unwrap()[9].1 = "78".to_owned();
+        set(&mut stranger, "cluster_id", "78");
         let found = warnings(&[node(0, "leader", 0), stranger]);
         assert_eq!(found, ["the servers belong to different clusters: 77, 78"]);
         assert_eq!(warnings(&[down(0), down(1)]), ["no server answered"]);
+    }
+
+    #[test]
+    fn two_founded_separately_under_one_name_are_different_clusters() {
+        let mut stranger = node(1, "leader", 1);
+        set(&mut stranger, "raft_cluster_id", "00000000000000c2");
+        let found = warnings(&[node(0, "follower", 1), stranger]);
+        let expected = "the servers belong to clusters that were founded separately: \
+                        raft-0 to 00000000000000c1, raft-1 to 00000000000000c2";
+        assert_eq!(found, [expected]);
+    }
+
+    #[test]
+    fn a_node_that_waits_says_for_what_and_has_no_say_on_the_leader() {
+        let mut waiting = node(2, "waiting", -1);
+        set(&mut waiting, "raft_cluster_id", "0000000000000000");
+        set(&mut waiting, "raft_waits_for", "to be taken in");
+        (0..3).for_each(|member| {
+            let pairs = waiting.answer.as_mut().expect("it answered");
+            pairs.retain(|(key, _)| *key != format!("member_raft-{member}"));
+        });
+        let found = warnings(&[node(0, "leader", 0), node(1, "follower", 0), waiting]);
+        assert_eq!(found, ["raft-2 waits to be taken in"]);
+    }
+
+    #[test]
+    fn a_voter_that_came_back_without_its_disk_is_none() {
+        let mut empty = node(2, "waiting", -1);
+        set(&mut empty, "incarnation", "00000000000000ff");
+        let found = warnings(&[node(0, "follower", -1), empty, down(1)]);
+        assert_eq!(found[0], "no majority: 1 of 3 voters answered, 2 are needed");
+    }
+
+    #[test]
+    fn a_refused_peer_is_a_warning_with_its_reason_in_full() {
+        let mut leader = node(0, "leader", 0);
+        let state = format!("disconnected: it refuses this node: {}", "so ".repeat(80));
+        set(&mut leader, "peer_raft-2", &state);
+        let found = warnings(&[leader, node(1, "follower", 0)]);
+        assert_eq!(found, [format!("raft-0 about raft-2: {state}")]);
+        for reason in ["a connection from ::1 is refused: so", "its welcome is refused: so"] {
+            let mut leader = node(0, "leader", 0);
+            set(&mut leader, "peer_raft-2", &format!("disconnected: {reason}"));
+            assert_eq!(warnings(&[leader, node(1, "follower", 0)]).len(), 1, "{reason}");
+        }
+        let mut leader = node(0, "leader", 0);
+        set(&mut leader, "peer_raft-2", "disconnected: refused by 127.0.0.1:6002");
+        let found = warnings(&[leader, node(1, "follower", 0), down(2)]);
+        assert!(found.is_empty(), "a process that does not run is not turned away: {found:?}");
+    }
+
+    #[test]
+    fn members_that_nobody_asked_and_removed_nodes_are_notes() {
+        let mut leader = node(0, "leader", 0);
+        set(&mut leader, "member_raft-3", "learner,incarnation=0d,address=127.0.0.1:6003");
+        set(&mut leader, "refused_0", "a connection from 127.0.0.1 is refused: Removed: so");
+        set(&mut leader, "applicant_raft-7", "incarnation=0e,address=127.0.0.1:6007");
+        let mut removed = node(4, "removed", 2);
+        set(&mut removed, "raft_membership_index", "0");
+        set(&mut removed, "peer_raft-0", "disconnected: it refuses this node: Removed: so");
+        let reports = [leader, node(1, "follower", 0), down(2), removed];
+        assert_eq!(warnings(&reports), Vec::<String>::new());
+        let notes = notes(&reports);
+        assert_eq!(notes.len(), 3, "{notes:?}");
+        assert!(notes[0].starts_with("raft-4 was removed from the cluster: stop it"), "{notes:?}");
+        assert!(notes[1].starts_with("raft-3 is a member too, at 127.0.0.1:6003"), "{notes:?}");
+        assert_eq!(notes[2], "raft-0: a connection from 127.0.0.1 is refused: Removed: so");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::suggest::closest;
 
 /// The commands, each with how to write it.
-pub const COMMANDS: [(&str, &str); 8] = [
+pub const COMMANDS: [(&str, &str); 10] = [
     ("get", "cltraft get KEY"),
     ("put", "cltraft put KEY VALUE"),
     ("del", "cltraft del KEY"),
@@ -11,11 +11,13 @@ pub const COMMANDS: [(&str, &str); 8] = [
     ("incr", "cltraft incr KEY [DELTA]"),
     ("status", "cltraft status"),
     ("digest", "cltraft digest"),
+    ("member", "cltraft member list, or cltraft member add|promote|remove NODE"),
+    ("transfer", "cltraft transfer [NODE]"),
     ("help", "cltraft help [COMMAND]"),
 ];
 
 /// What people type who come from another store.
-const SYNONYMS: [(&str, &str); 16] = [
+const SYNONYMS: [(&str, &str); 22] = [
     ("set", "put"),
     ("write", "put"),
     ("store", "put"),
@@ -32,6 +34,12 @@ const SYNONYMS: [(&str, &str); 16] = [
     ("info", "status"),
     ("stat", "status"),
     ("hash", "digest"),
+    ("nodes", "member"),
+    ("add", "member"),
+    ("join", "member"),
+    ("promote", "member"),
+    ("handover", "transfer"),
+    ("move-leader", "transfer"),
 ];
 
 const OPTIONS: [&str; 9] =
@@ -71,6 +79,9 @@ mod tests {
             ("delete", "del"),
             ("gte", "get"),
             ("statsu", "status"),
+            ("members", "member"),
+            ("join", "member"),
+            ("move-leader", "transfer"),
         ] {
             let message = unknown_command(typed);
             assert!(message.contains(&format!("did you mean '{meant}'")), "{message}");

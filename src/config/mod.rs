@@ -5,15 +5,17 @@
 
 mod flags;
 mod parse;
+mod recover;
 
-pub use parse::{parse_duration, parse_size};
+pub use parse::{parse_duration, parse_host_port, parse_size};
+pub use recover::RecoverRequest;
 
 use crate::kv::Limits;
 use crate::protocol::PEER_BATCH_BYTES_MAX;
 use crate::raft::{self, NodeId};
 use crate::suggest::closest;
 use flags::{FLAGS, Raw};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,11 +28,16 @@ pub const PORT: u16 = 6000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     pub name: String,
-    pub id: NodeId,
+    /// The number at the end of its name.
+    pub number: u64,
     pub cluster: String,
     pub listen: SocketAddr,
-    /// All members, this node included.
-    pub members: BTreeMap<NodeId, Member>,
+    /// Where others and clients find this node: `host:port`.
+    pub advertise: String,
+    /// Those that a new cluster begins with, by number. A node that is not among them waits to be taken in.
+    pub members: BTreeMap<u64, Member>,
+    /// Whether a leader takes in nodes and makes learners voters by itself.
+    pub auto_members: bool,
     pub data_dir: PathBuf,
     /// `None`: as `RUST_LOG` says.
     pub log_level: Option<log::LevelFilter>,
@@ -75,6 +82,7 @@ impl Member {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Invocation {
     Run(Box<Config>),
+    Recover(RecoverRequest),
     Help,
     Version,
 }
@@ -89,6 +97,11 @@ impl Config {
         args: impl IntoIterator<Item = OsString>,
         env: impl Fn(&str) -> Option<String>,
     ) -> Result<Invocation, UsageError> {
+        let mut args = args.into_iter().peekable();
+        if args.next_if(|first| first == recover::COMMAND).is_some() {
+            let request = recover::parse(args, env)?;
+            return Ok(request.map_or(Invocation::Help, Invocation::Recover));
+        }
         let mut raw = Raw::default();
         for flag in FLAGS {
             let variable = variable(flag.name);
@@ -140,7 +153,8 @@ impl Config {
     pub fn help() -> String {
         let mut text = String::from(
             "srvraft: one node of a replicated key/value store.\n\n\
-             Usage: srvraft NAME [--FLAG VALUE]...\n\n\
+             Usage: srvraft NAME [--FLAG VALUE]...\n       \
+             srvraft recover NAME [--data-dir DIR] --accept-loss-of NAME,...\n\n\
              NAME ends in the node's number, such as raft-0; it may also come from MINOMBREPOD.\n\
              Every flag may also be given in the environment: RAFTKV_LISTEN for --listen.\n\
              TIME is a number with ms, s or m; SIZE a number of bytes, or with KiB, MiB or GiB.\n\n",
@@ -159,18 +173,21 @@ impl Config {
              A node alone:   srvraft raft-0 --peers raft-0=127.0.0.1:6000\n\
              One of three:   srvraft raft-0 --peers raft-0=a:6000,raft-1=b:6000,raft-2=c:6000\n\
              In Kubernetes:  srvraft raft-0, with MISUBDOMINIODNS=raft-service.default.svc.cluster.local\n\n\
+             recover is for when a majority of the disks is lost. It makes a cluster out of the folder of one\n\
+             node that does not run, and gives up what the others acknowledged without it; --accept-loss-of has\n\
+             to name all of them. Nodes with empty folders come in by themselves afterwards.\n\n\
              Exit status: 0 after SIGTERM or SIGINT, 1 if it cannot start or go on, 2 for a wrong command line.\n",
         );
         text
     }
 
     /// The settings of the consensus core, in ticks of `self.tick()`.
-    pub fn raft(&self, seed: u64) -> raft::Config {
+    pub fn raft(&self, id: NodeId, seed: u64) -> raft::Config {
         let election_ticks_min = self.ticks(self.election).max(2);
         let heartbeat_ticks = self.ticks(self.heartbeat).max(1);
         raft::Config {
-            id: self.id,
-            voters: self.members.keys().copied().collect(),
+            id,
+            voters: BTreeSet::new(),
             heartbeat_ticks: u32::try_from(heartbeat_ticks).unwrap_or(u32::MAX),
             election_ticks_min: u32::try_from(election_ticks_min).unwrap_or(u32::MAX),
             election_ticks_max: u32::try_from(2 * election_ticks_min).unwrap_or(u32::MAX),
@@ -199,24 +216,21 @@ impl Raw {
         let listen = self.listen.expect("the flag has a default");
         let members = match self.peers {
             Some(peers) => members_given(peers)?,
-            None => members_by_name(prefix, self.replicas, subdomain)?,
+            None => members_by_name(prefix, self.replicas, subdomain.as_deref())?,
         };
         match members.get(&id) {
-            Some(member) if member.name == name => {}
-            Some(member) => {
+            Some(member) if member.name != name => {
                 return Err(UsageError(format!(
                     "{name} and {} have the same number; numbers tell members apart",
                     member.name
                 )));
             }
-            None => {
-                let names: Vec<&str> = members.values().map(|m| m.name.as_str()).collect();
-                return Err(UsageError(format!(
-                    "{name} is not among the members {}: add it to --peers (or raise --replicas)",
-                    names.join(", ")
-                )));
-            }
+            _ => {}
         }
+        let advertise = match self.advertise {
+            Some((host, port)) => Member { name: name.clone(), host, port }.address(),
+            None => own_address(&members, &name, subdomain.as_deref(), listen)?,
+        };
         if self.election < self.heartbeat * 2 {
             return Err(UsageError(format!(
                 "--election {:?} is less than twice --heartbeat {:?}: one lost heartbeat would cost an \
@@ -236,10 +250,12 @@ impl Raw {
         Ok(Config {
             data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from("data").join(&name)),
             name,
-            id,
+            number: id,
             cluster: self.cluster,
             listen,
+            advertise,
             members,
+            auto_members: self.auto_members,
             log_level: self.log_level,
             heartbeat: self.heartbeat,
             election: self.election,
@@ -260,11 +276,29 @@ impl Raw {
     }
 }
 
+/// Where a node says that it is to be found, if nobody says it.
+fn own_address(
+    members: &BTreeMap<u64, Member>,
+    name: &str,
+    subdomain: Option<&str>,
+    listen: SocketAddr,
+) -> Result<String, UsageError> {
+    if let Some(own) = members.values().find(|member| member.name == name) {
+        return Ok(own.address());
+    }
+    match subdomain {
+        Some(subdomain) => Ok(format!("{name}.{subdomain}:{PORT}")),
+        None if !listen.ip().is_unspecified() => Ok(listen.to_string()),
+        None => Err(UsageError(format!(
+            "{name} is not among --peers, so the others would not find it: say where it is with \
+             --advertise HOST:PORT"
+        ))),
+    }
+}
+
 const SEGMENT_BYTES_MIN: u64 = 4 * 1024;
 
-fn members_given(
-    peers: Vec<(String, String, u16)>,
-) -> Result<BTreeMap<NodeId, Member>, UsageError> {
+fn members_given(peers: Vec<(String, String, u16)>) -> Result<BTreeMap<u64, Member>, UsageError> {
     let mut members = BTreeMap::new();
     for (name, host, port) in peers {
         let (_, id) = split_name(&name).map_err(UsageError)?;
@@ -282,8 +316,8 @@ fn members_given(
 fn members_by_name(
     prefix: &str,
     replicas: u64,
-    subdomain: Option<String>,
-) -> Result<BTreeMap<NodeId, Member>, UsageError> {
+    subdomain: Option<&str>,
+) -> Result<BTreeMap<u64, Member>, UsageError> {
     let Some(subdomain) = subdomain else {
         return Err(UsageError(format!(
             "the other members are unknown: give --peers {prefix}-0=HOST:PORT,..., or set \
@@ -299,19 +333,23 @@ fn members_by_name(
 }
 
 /// `raft-2` -> (`raft`, 2).
-pub fn split_name(name: &str) -> Result<(&str, NodeId), String> {
+pub fn split_name(name: &str) -> Result<(&str, u64), String> {
     let parts = name.rsplit_once('-');
     let digits_only = |number: &str| number.bytes().all(|byte| byte.is_ascii_digit());
     match parts {
         Some((prefix, number)) if !prefix.is_empty() && digits_only(number) => {
-            // Numbers share a 64-bit field with "none".
-            match number.parse::<u32>() {
-                Ok(id) => Ok((prefix, NodeId::from(id))),
-                Err(_) => Err(format!("the number of '{name}' is not below 2^32")),
+            match number.parse() {
+                Ok(number) if number <= raft::NUMBER_MAX => Ok((prefix, number)),
+                _ => Err(format!("the number of '{name}' is above {}", raft::NUMBER_MAX)),
             }
         }
         _ => Err(format!("'{name}' does not end in a number, as raft-0 does")),
     }
+}
+
+/// The id in every hello: nodes of clusters with other names do not talk to each other. 0 means "any".
+pub fn cluster_id(name: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(name.as_bytes()).max(1)
 }
 
 fn variable(flag: &str) -> String {

@@ -26,15 +26,33 @@ pub fn parse_peers(text: &str) -> Result<Vec<(String, String, u16)>, String> {
 pub fn parse_peer(text: &str) -> Result<(String, String, u16), String> {
     let wrong = || format!("'{text}' is not NAME=HOST:PORT, such as raft-0=10.0.0.1:6000");
     let (name, address) = text.split_once('=').ok_or_else(wrong)?;
-    let (host, port) = match address.rsplit_once(':') {
-        Some((host, port)) => (host, port.parse().map_err(|_| wrong())?),
-        None => (address, PORT),
-    };
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    if name.is_empty() || host.is_empty() {
+    let (host, port) = parse_host_port(address).map_err(|_| wrong())?;
+    if name.is_empty() {
         return Err(wrong());
     }
-    Ok((name.to_string(), host.to_string(), port))
+    Ok((name.to_string(), host, port))
+}
+
+/// `10.0.0.1:6000`, `[::1]:6000`, `raft-0.raft-service` (with the default port).
+pub fn parse_host_port(text: &str) -> Result<(String, u16), String> {
+    let wrong = || "not HOST:PORT, such as 10.0.0.1:6000".to_string();
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse().map_err(|_| wrong())?),
+        None => (text, PORT),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    if host.is_empty() {
+        return Err(wrong());
+    }
+    Ok((host.to_string(), port))
+}
+
+pub fn parse_switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("neither on nor off".to_string()),
+    }
 }
 
 pub fn parse_text(text: &str) -> Result<String, String> {

@@ -35,7 +35,7 @@ impl Limits {
                     return Err(Failure { code: FailureCode::Malformed, message, leader: None });
                 }
             },
-            Request::Digest => (0, 0),
+            Request::Digest | Request::Member(_) => (0, 0),
         };
         within("key", key_bytes, self.key_bytes_max)?;
         within("value", value_bytes, self.value_bytes_max)

@@ -5,13 +5,16 @@ use super::session::{Executed, Seen, Sessions};
 use super::store::Store;
 use super::{Command, Outcome, Refusal, RequestId, WriteOp, snapshot};
 use crate::codec::Malformed;
-use crate::raft::{Entry, Index, Payload};
+use crate::raft::{Entry, Index, Membership, Payload};
+use std::rc::Rc;
 
 #[derive(Debug, Default)]
 pub struct Machine {
     store: Store,
     sessions: Sessions,
     applied: Index,
+    /// Who belongs to the cluster, as of `applied`.
+    membership: Rc<Membership>,
     /// The beginning of the snapshot that is being taken, until it is out.
     snapshot_head: Option<Vec<u8>>,
 }
@@ -23,6 +26,10 @@ impl Machine {
         assert_eq!(entry.index, self.applied + 1, "entries are applied in order, each once");
         let executed = match &entry.payload {
             Payload::Noop => None,
+            Payload::Members(membership) => {
+                self.membership = Rc::clone(membership);
+                None
+            }
             Payload::Command(bytes) => Some(self.execute(entry.index, Command::decode(bytes)?)),
         };
         self.applied = entry.index;
@@ -56,14 +63,19 @@ impl Machine {
         }
     }
 
-    pub(super) fn restored(store: Store, sessions: Sessions, applied: Index) -> Self {
-        Machine { store, sessions, applied, snapshot_head: None }
+    pub(super) fn restored(
+        store: Store,
+        sessions: Sessions,
+        applied: Index,
+        membership: Rc<Membership>,
+    ) -> Self {
+        Machine { store, sessions, applied, membership, snapshot_head: None }
     }
 
     /// Begins a snapshot of the state as it is now; one that is being taken is abandoned.
     pub fn begin_snapshot(&mut self) {
         let mut head = Vec::new();
-        snapshot::put_head(&mut head, self.applied, &self.store, &self.sessions);
+        snapshot::put_head(&mut head, self);
         self.snapshot_head = Some(head);
         self.store.freeze();
     }
@@ -92,6 +104,11 @@ impl Machine {
 
     pub fn sessions(&self) -> &Sessions {
         &self.sessions
+    }
+
+    /// Who belongs to the cluster, as of what is applied.
+    pub fn membership(&self) -> &Rc<Membership> {
+        &self.membership
     }
 
     /// The index of the newest entry that was applied.

@@ -14,7 +14,7 @@ pub use command::{Command, RequestId, WriteOp};
 pub use limits::{KEY_BYTES_MAX, Limits, VALUE_BYTES_MAX};
 pub use machine::Machine;
 pub use outcome::{Outcome, Refusal};
-pub use request::{Answer, Failure, FailureCode, LeaderHint, Request};
+pub use request::{Answer, Failure, FailureCode, LeaderHint, MemberRequest, Request};
 pub use session::{Executed, SESSIONS_MAX, Seen, Sessions};
 pub use snapshot::Loader;
 pub use store::{Store, parse_integer};

@@ -12,12 +12,34 @@ pub enum Request {
     Write { command: Rc<[u8]> },
     /// A hash of the whole state, linearizable.
     Digest,
+    /// To the leader: a change of who belongs to the cluster, or of who leads it.
+    Member(MemberRequest),
+}
+
+/// Members are called by their names, such as `raft-2`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MemberRequest {
+    /// A node that waits to be taken in becomes a learner.
+    Add {
+        name: String,
+    },
+    /// A learner that has caught up becomes a voter.
+    Promote {
+        name: String,
+    },
+    Remove {
+        name: String,
+    },
+    /// Leadership goes to this voter, or to the one that is best prepared.
+    Transfer {
+        to: Option<String>,
+    },
 }
 
 impl Request {
     /// Whether carrying it out twice may differ from carrying it out once.
     pub fn is_write(&self) -> bool {
-        matches!(self, Request::Write { .. })
+        matches!(self, Request::Write { .. } | Request::Member(_))
     }
 }
 
@@ -38,6 +60,11 @@ pub enum Answer {
     Digest {
         digest: u64,
         keys: u64,
+        index: Index,
+        leader: NodeId,
+    },
+    /// The members are changed, by the log entry at `index`, or `leader` is the new leader, since that index.
+    Member {
         index: Index,
         leader: NodeId,
     },
@@ -76,6 +103,8 @@ pub enum FailureCode {
     Overloaded = 5,
     /// The node is leaving.
     ShuttingDown = 6,
+    /// The members cannot be changed in this way, or not now.
+    NotPossible = 7,
     /// Leadership was lost, or the way to the leader, after the write was handed on.
     OutcomeUnknown = 128,
     /// No answer within the request timeout.
@@ -83,13 +112,14 @@ pub enum FailureCode {
 }
 
 impl FailureCode {
-    pub const ALL: [FailureCode; 8] = [
+    pub const ALL: [FailureCode; 9] = [
         FailureCode::NotLeader,
         FailureCode::NoLeader,
         FailureCode::TooLarge,
         FailureCode::Malformed,
         FailureCode::Overloaded,
         FailureCode::ShuttingDown,
+        FailureCode::NotPossible,
         FailureCode::OutcomeUnknown,
         FailureCode::TimedOut,
     ];

@@ -5,7 +5,8 @@
 //! come, cut anywhere.
 //!
 //! ```text
-//! version 1, applied index 8, keys 8, digest 8
+//! version 2, applied index 8, keys 8, digest 8
+//! members: length 4, then as in a log entry
 //! sessions: number 4; for each: id 8, sequence 8, used at 8, executed? 1, and if so: index 8, outcome
 //! for each key, in order: key (length 4, bytes), value (length 4, bytes)
 //! ```
@@ -15,21 +16,24 @@
 
 use super::session::Sessions;
 use super::{Machine, Store};
-use crate::codec::{Malformed, Reader, put_u8, put_u64};
-use crate::raft::Index;
+use crate::codec::{Malformed, Reader, put_sized, put_u8, put_u64};
+use crate::payload::{put_membership, read_membership};
+use crate::raft::{Index, Membership};
+use std::rc::Rc;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// The part before the keys is at most this long: all sessions there may be.
 const HEAD_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// No configuration allows a longer key or value.
 const FIELD_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-pub(super) fn put_head(out: &mut Vec<u8>, applied: Index, store: &Store, sessions: &Sessions) {
+pub(super) fn put_head(out: &mut Vec<u8>, machine: &Machine) {
     put_u8(out, VERSION);
-    put_u64(out, applied);
-    put_u64(out, store.len() as u64);
-    put_u64(out, store.digest());
-    sessions.encode(out);
+    put_u64(out, machine.applied());
+    put_u64(out, machine.store().len() as u64);
+    put_u64(out, machine.store().digest());
+    put_sized(out, |out| put_membership(out, machine.membership()));
+    machine.sessions().encode(out);
 }
 
 /// About how long a snapshot is; never too little.
@@ -53,6 +57,7 @@ struct Head {
     applied: Index,
     keys: u64,
     digest: u64,
+    membership: Rc<Membership>,
     sessions: Sessions,
 }
 
@@ -90,7 +95,7 @@ impl Loader {
         if self.store.digest() != head.digest {
             return Err(Malformed("snapshot: digest"));
         }
-        Ok(Machine::restored(self.store, head.sessions, head.applied))
+        Ok(Machine::restored(self.store, head.sessions, head.applied, head.membership))
     }
 }
 
@@ -107,9 +112,12 @@ fn read_head(reader: &mut Reader<'_>) -> Result<Head, Incomplete> {
     let applied = reader.u64("applied index").map_err(missing)?;
     let keys = reader.u64("number of keys").map_err(missing)?;
     let digest = reader.u64("digest").map_err(missing)?;
+    let mut members = Reader::new(reader.blob("members").map_err(missing)?);
+    let membership = read_membership(&mut members).map_err(Incomplete::Malformed)?;
+    members.finish("members: bytes after their end").map_err(Incomplete::Malformed)?;
     // Whether bytes are wrong or only not there yet shows when there can be no more of them.
     let sessions = Sessions::decode(reader).map_err(missing)?;
-    Ok(Head { applied, keys, digest, sessions })
+    Ok(Head { applied, keys, digest, membership: Rc::new(membership), sessions })
 }
 
 /// Key, value, and the bytes after them.

@@ -128,6 +128,24 @@ impl Dialer {
         }
     }
 
+    /// There is such a peer, and it is to be found here.
+    pub(super) fn know(&mut self, address: PeerAddress) {
+        match self.peers.get_mut(&address.id) {
+            Some(peer) => peer.address = address,
+            None => drop(self.peers.insert(address.id, Peer::new(address))),
+        }
+    }
+
+    /// Whether it is known where this peer is to be found.
+    pub(super) fn has_address(&self, peer: u64) -> bool {
+        self.peers.get(&peer).is_some_and(|peer| !peer.address.host.is_empty())
+    }
+
+    /// This peer need not be kept connected any more; a connection that is there stays.
+    pub(super) fn leave(&mut self, peer: u64) {
+        self.peer(peer).wanted = false;
+    }
+
     /// A few attempts from now on, until one is refused. One that is under way will do; a connection
     /// needs none.
     pub(super) fn probe(&mut self, peer: u64, now: Instant) {
@@ -218,6 +236,7 @@ impl Dialer {
         let due = self.peers.values().filter_map(|peer| match &peer.state {
             State::Idle | State::Connected { .. } => None,
             State::Ended | State::Trying { .. } => Some(now),
+            State::Pausing { .. } if peer.attached.is_some() => None,
             State::Pausing { until } | State::Resolving { until, .. } => Some(*until),
             State::Connecting(connecting) => Some(connecting.until),
         });
@@ -301,6 +320,12 @@ impl Peer {
                 self.state = State::Idle;
                 false
             }
+            State::Pausing { .. } if !self.wanted && self.probes_left == 0 => {
+                self.state = State::Idle;
+                false
+            }
+            // It has come by itself.
+            State::Pausing { .. } if self.attached.is_some() => false,
             State::Pausing { until } if *until <= turn.now => {
                 let host = &self.address.host;
                 let seed = turn.random.u64(..);

@@ -301,10 +301,25 @@ impl Net {
     /// Keeps this peer connected from now on, for ever: [`NetEvent::Dialed`] when it has worked.
     ///
     /// # Panics
-    /// Like all methods that take a peer, if the peer is not in the configuration.
+    /// Like all methods that take a peer, if the peer is not known.
     pub fn dial(&mut self, peer: u64, now: Instant) {
         self.now = self.now.max(now);
         self.dialer.dial(peer, now);
+    }
+
+    /// A peer that was not in the configuration, or is to be found elsewhere from now on.
+    pub fn know_peer(&mut self, address: PeerAddress) {
+        self.dialer.know(address);
+    }
+
+    /// Whether it is known where this peer is to be found.
+    pub fn has_address(&self, peer: u64) -> bool {
+        self.dialer.has_address(peer)
+    }
+
+    /// This peer need not be kept connected any more.
+    pub fn leave_peer(&mut self, peer: u64) {
+        self.dialer.leave(peer);
     }
 
     /// Only to learn whether somebody listens: a few attempts within some 40 ms, as an ending process closes

@@ -7,18 +7,21 @@
 //! confirmed and the state has caught up, or with "not done" when leadership is lost.
 
 mod audit;
+mod members;
+mod requests;
+
+pub use members::{Applicant, Peer, Standing};
 
 use crate::codec::Malformed;
-use crate::kv::{
-    Answer, Command, Executed, Failure, FailureCode, LeaderHint, Limits, Machine, Request, Seen,
-    WriteOp,
-};
+use crate::kv::{Answer, FailureCode, Limits, Machine, Request};
 use crate::raft::{
-    self, Contradiction, Entry, Index, Message, NodeId, Payload, Position, ProposeError, Raft,
-    ReadId, Ready, Restored, SnapshotChunk, Term,
+    self, Contradiction, Entry, Index, Membership, Message, NodeId, Position, Raft, ReadId, Ready,
+    Restored, SnapshotChunk, Term,
 };
 use audit::{Audit, Point};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use members::{Connected, PendingTransfer};
+use requests::{OUTCOME_UNKNOWN_ADVICE, failure};
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 /// Requests that wait for an answer, in all. When it is reached, new ones are refused as not done.
@@ -59,6 +62,10 @@ pub enum PeerMessage {
         index: Index,
         digest: u64,
     },
+    /// The first entry of the log, for a member that does not know it yet.
+    Found(Rc<Membership>),
+    /// A node that wants to be taken in, for the leader.
+    Applies(Applicant),
 }
 
 /// The caller's name for a request; its answer carries it.
@@ -76,8 +83,14 @@ pub enum Routing {
 #[derive(Debug, Clone)]
 pub struct Config {
     pub raft: raft::Config,
-    /// `host:port` of every member, as far as this node knows: what redirected clients are told.
-    pub addresses: BTreeMap<NodeId, String>,
+    /// This node's own name, such as `raft-2`.
+    pub name: String,
+    /// `host:port` where the others and clients find this node.
+    pub address: String,
+    /// Number and name of those that a new cluster begins with.
+    pub initial: BTreeMap<u64, String>,
+    /// Whether a leader takes in nodes and makes learners voters by itself.
+    pub auto_members: bool,
     pub limits: Limits,
     /// How long a forwarded request waits for the leader's answer.
     pub forward_timeout_ticks: u64,
@@ -104,7 +117,18 @@ pub struct Node {
     /// Requests handed to a leader. Ids rise with time, so the first is the oldest.
     forwards: BTreeMap<u64, Forwarded>,
     /// Peers that a message can be handed to at the moment.
-    connected: BTreeSet<NodeId>,
+    connected: BTreeMap<NodeId, Connected>,
+    /// At the leader: who wants to be taken in, and until when that holds, in ticks.
+    applicants: BTreeMap<NodeId, (Applicant, u64)>,
+    transfer: Option<PendingTransfer>,
+    /// Requests that wait for a new leader to be known, while leadership is handed over.
+    held: Vec<Held>,
+    held_until_ticks: u64,
+    /// Who has said that it does not lead that term any more.
+    former_leader: Option<(NodeId, Term)>,
+    /// The process is about to end: new requests are not taken.
+    is_leaving: bool,
+    rng: fastrand::Rng,
     audit: Audit,
     snapshot_is_due: bool,
     refuses_growth: bool,
@@ -137,10 +161,17 @@ struct PendingRead {
 }
 
 #[derive(Debug)]
+struct Held {
+    origin: Origin,
+    request: Request,
+    routing: Routing,
+}
+
+#[derive(Debug)]
 struct Forwarded {
     ticket: Ticket,
     to: NodeId,
-    is_write: bool,
+    request: Request,
     deadline_ticks: u64,
 }
 
@@ -162,18 +193,26 @@ impl Node {
     /// A node as its disk remembers it; `machine` is the state of its newest snapshot.
     pub fn new(config: Config, restored: Restored, machine: Machine) -> Self {
         let raft = Raft::restore(config.raft.clone(), restored);
+        let mut rng = fastrand::Rng::with_seed(config.raft.seed);
         assert_eq!(machine.applied(), raft.commit_index(), "the state is that of the snapshot");
         Node {
             raft,
             machine,
-            last_id: fastrand::Rng::with_seed(config.raft.seed).u64(..) / 2,
+            last_id: rng.u64(..) / 2,
             config,
             now_ticks: 0,
             writes: BTreeMap::new(),
             reads: BTreeMap::new(),
             confirmed: VecDeque::new(),
             forwards: BTreeMap::new(),
-            connected: BTreeSet::new(),
+            connected: BTreeMap::new(),
+            applicants: BTreeMap::new(),
+            transfer: None,
+            held: Vec::new(),
+            held_until_ticks: 0,
+            former_leader: None,
+            is_leaving: false,
+            rng,
             audit: Audit::default(),
             snapshot_is_due: false,
             refuses_growth: false,
@@ -199,7 +238,7 @@ impl Node {
 
     /// Requests that have no answer yet.
     pub fn requests_pending(&self) -> usize {
-        self.writes.len() + self.reads.len() + self.forwards.len()
+        self.writes.len() + self.reads.len() + self.forwards.len() + self.held.len()
     }
 
     /// Time since this node began.
@@ -214,6 +253,8 @@ impl Node {
         self.raft.tick();
         self.expire_forwards();
         self.notice_lost_leadership();
+        self.tick_members();
+        self.release_held();
     }
 
     /// A client asks. The answer comes out of a later flush under the same ticket.
@@ -230,6 +271,7 @@ impl Node {
             PeerMessage::Raft(message) => {
                 self.raft.step(from, message)?;
                 self.notice_lost_leadership();
+                self.release_held();
             }
             PeerMessage::Forward { id, request } => {
                 // Only one hop: a node that is not the leader either says so, and nothing goes in circles.
@@ -237,10 +279,7 @@ impl Node {
                 self.handle_request(origin, request, Routing::Redirect);
             }
             PeerMessage::ForwardReply { id, answer } => {
-                if self.forwards.get(&id).is_some_and(|forwarded| forwarded.to == from) {
-                    let forwarded = self.forwards.remove(&id).expect("it was just there");
-                    self.answers.push((forwarded.ticket, answer));
-                }
+                self.forward_answered(from, id, answer);
             }
             PeerMessage::DigestReport { index, digest } => {
                 self.compare(from, Point { index, digest });
@@ -250,13 +289,10 @@ impl Node {
                     self.learn_majority_state(Point { index, digest });
                 }
             }
+            PeerMessage::Found(founding) => self.learn_founding(founding),
+            PeerMessage::Applies(applicant) => self.note_applicant(applicant),
         }
         Ok(())
-    }
-
-    pub fn peer_connected(&mut self, peer: NodeId) {
-        self.connected.insert(peer);
-        self.raft.peer_connected(peer);
     }
 
     /// The connection to a peer is gone: what was handed to it may have been carried out or not.
@@ -298,6 +334,7 @@ impl Node {
     pub fn persisted(&mut self, ready: Ready) -> Result<Outgoing, Unreadable> {
         self.raft.persisted();
         self.notice_lost_leadership();
+        self.release_held();
         self.abort_reads();
         for read in self.raft.take_reads() {
             self.confirmed.push_back((read.index, read.id));
@@ -400,7 +437,7 @@ impl Node {
 
     /// A leader's snapshot is on disk, and `machine` is its state. Returns whether the log is void.
     pub fn install_snapshot(&mut self, chunk: &SnapshotChunk, machine: Machine) -> bool {
-        let is_void = self.raft.install_snapshot(chunk);
+        let is_void = self.raft.install_snapshot(chunk, Rc::clone(machine.membership()));
         self.machine = machine;
         self.bytes_since_snapshot = 0;
         // Their entries were committed, but what became of them is now only in the state.
@@ -415,137 +452,7 @@ impl Node {
         is_void
     }
 
-    // Requests.
-
-    fn handle_request(&mut self, origin: Origin, request: Request, routing: Routing) {
-        if let Err(failure) = self.check(&request) {
-            return self.answer(origin, Answer::Failed(failure));
-        }
-        match (self.raft.leader(), origin) {
-            (Some(leader), _) if leader == self.raft.id() => match request {
-                Request::Write { command } => self.propose(origin, command),
-                Request::Get { .. } | Request::Digest => self.begin_read(origin, request),
-            },
-            (Some(leader), Origin::Client(ticket)) if routing == Routing::Forward => {
-                self.forward(ticket, leader, request);
-            }
-            _ => self.fail_not_leader(origin),
-        }
-    }
-
-    /// What is refused without asking anybody.
-    fn check(&self, request: &Request) -> Result<(), Failure> {
-        self.config.limits.check(request)?;
-        // Another node's disk is its own affair.
-        if self.refuses_growth && self.raft.is_leader() && grows(request) {
-            let message =
-                "the disk is full: nothing was done; delete keys or make space".to_string();
-            return Err(failure(FailureCode::Overloaded, message));
-        }
-        if self.requests_pending() >= REQUESTS_MAX {
-            return Err(overloaded(format!("{REQUESTS_MAX} requests are unanswered")));
-        }
-        Ok(())
-    }
-
-    fn propose(&mut self, origin: Origin, command: Rc<[u8]>) {
-        // A retry of what is applied already needs no second entry (the check at apply stays).
-        if let Ok(Command::Write { request: Some(id), .. }) = Command::decode(&command)
-            && let Seen::Before(executed) = self.machine.sessions().seen(id)
-        {
-            return self.answer_written(origin, executed);
-        }
-        match self.raft.propose(Payload::Command(command)) {
-            Ok(position) => {
-                let write = PendingWrite { term: position.term, origin };
-                self.writes.insert(position.index, write);
-            }
-            Err(ProposeError::NotLeader) => self.fail_not_leader(origin),
-            Err(ProposeError::Overloaded) => {
-                let limit = self.config.raft.uncommitted_bytes_max;
-                let what = format!("{limit} bytes of writes are not yet committed");
-                self.answer(origin, Answer::Failed(overloaded(what)));
-            }
-        }
-    }
-
-    fn begin_read(&mut self, origin: Origin, request: Request) {
-        let id = self.next_id();
-        if self.raft.read(id) {
-            self.reads.insert(id, PendingRead { origin, request });
-        } else {
-            self.fail_not_leader(origin);
-        }
-    }
-
-    fn forward(&mut self, ticket: Ticket, leader: NodeId, request: Request) {
-        if !self.connected.contains(&leader) {
-            let what = format!("node {leader} leads, and there is no connection to it; try again");
-            let failure = failure(FailureCode::NoLeader, what);
-            return self.answers.push((ticket, Answer::Failed(failure)));
-        }
-        let id = self.next_id();
-        let forwarded = Forwarded {
-            ticket,
-            to: leader,
-            is_write: request.is_write(),
-            deadline_ticks: self.now_ticks + self.config.forward_timeout_ticks,
-        };
-        self.forwards.insert(id, forwarded);
-        self.messages.push((leader, PeerMessage::Forward { id, request }));
-    }
-
-    fn next_id(&mut self) -> u64 {
-        self.last_id += 1;
-        self.last_id
-    }
-
-    fn expire_forwards(&mut self) {
-        while let Some((id, forwarded)) = self.forwards.first_key_value() {
-            if forwarded.deadline_ticks > self.now_ticks {
-                return;
-            }
-            let id = *id;
-            self.fail_forward(id, "the leader did not answer in time");
-        }
-    }
-
-    fn fail_forward(&mut self, id: u64, what: &str) {
-        let Some(forwarded) = self.forwards.remove(&id) else { return };
-        let failure = if forwarded.is_write {
-            failure(FailureCode::OutcomeUnknown, format!("{what}; {OUTCOME_UNKNOWN_ADVICE}"))
-        } else {
-            failure(FailureCode::NoLeader, format!("{what}; nothing was read, try again"))
-        };
-        self.answers.push((forwarded.ticket, Answer::Failed(failure)));
-    }
-
-    // Outcomes.
-
-    fn notice_lost_leadership(&mut self) {
-        let leads = self.raft.is_leader().then(|| self.raft.term());
-        if std::mem::replace(&mut self.led_term, leads) == leads {
-            return;
-        }
-        let (log, commit_index) = (self.raft.log(), self.raft.commit_index());
-        // What is committed will be applied here all the same, and is answered then. The new leader's
-        // first message may have replaced entries and told of their commit: those are others' entries.
-        let (committed, uncommitted): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            std::mem::take(&mut self.writes).into_iter().partition(|(index, write)| {
-                *index <= commit_index && log.term_at(*index) == Some(write.term)
-            });
-        self.writes = committed;
-        for write in uncommitted.into_values() {
-            let mut failure = failure(
-                FailureCode::OutcomeUnknown,
-                format!(
-                    "leadership was lost before the write was committed; {OUTCOME_UNKNOWN_ADVICE}"
-                ),
-            );
-            failure.leader = self.leader_hint();
-            self.answer(write.origin, Answer::Failed(failure));
-        }
-    }
+    // What is committed.
 
     fn apply_committed(&mut self) -> Result<(), Unreadable> {
         let mut bytes = 0;
@@ -562,12 +469,14 @@ impl Node {
             }
             self.bytes_since_snapshot += cost_bytes;
             if let Some(write) = self.writes.remove(&index) {
-                let executed = executed.expect("a pending write is a command");
                 assert_eq!(
                     write.term, term,
                     "pending writes end with the leadership they began in"
                 );
-                self.answer_written(write.origin, executed);
+                match executed {
+                    Some(executed) => self.answer_written(write.origin, executed),
+                    None => self.answer_changed(write.origin, index),
+                }
             }
         }
         Ok(())
@@ -587,11 +496,12 @@ impl Node {
 
     /// At the leader: a voter's state at a point.
     fn compare(&mut self, from: NodeId, point: Point) {
-        let voters = &self.config.raft.voters;
-        if !self.raft.is_leader() || !voters.contains(&from) {
+        let membership = self.raft.membership();
+        if !self.raft.is_leader() || !membership.is_voter(from) {
             return;
         }
-        let Some((agreed, differing)) = self.audit.report(from, point, voters.len()) else {
+        let voters = membership.voter_count();
+        let Some((agreed, differing)) = self.audit.report(from, point, voters) else {
             return;
         };
         for node in differing {
@@ -629,7 +539,7 @@ impl Node {
             ..Restored::default()
         };
         let mut fresh = Node::new(self.config.clone(), restored, Machine::default());
-        fresh.connected.clone_from(&self.connected);
+        fresh.connected = std::mem::take(&mut self.connected);
         fresh.last_id = self.last_id;
         std::mem::replace(self, fresh).give_up()
     }
@@ -643,92 +553,21 @@ impl Node {
             let what = format!("this node gave up its state; {OUTCOME_UNKNOWN_ADVICE}");
             self.answer(write.origin, Answer::Failed(failure(FailureCode::OutcomeUnknown, what)));
         }
+        if let Some(transfer) = self.transfer.take() {
+            let what = "this node gave up its state; ask for the status".to_string();
+            self.answer(
+                transfer.origin,
+                Answer::Failed(failure(FailureCode::OutcomeUnknown, what)),
+            );
+        }
+        for held in std::mem::take(&mut self.held) {
+            let what = "this node gave up its state; ask another".to_string();
+            self.answer(held.origin, Answer::Failed(failure(FailureCode::ShuttingDown, what)));
+        }
         for read in std::mem::take(&mut self.reads).into_values() {
             let what = "this node gave up its state; ask another".to_string();
             self.answer(read.origin, Answer::Failed(failure(FailureCode::ShuttingDown, what)));
         }
         self.answers
     }
-
-    fn answer_reads(&mut self) {
-        while let Some((index, id)) = self.confirmed.front().copied() {
-            if index > self.machine.applied() {
-                return;
-            }
-            self.confirmed.pop_front();
-            if let Some(read) = self.reads.remove(&id) {
-                let answer = self.read_answer(&read.request);
-                self.answer(read.origin, answer);
-            }
-        }
-    }
-
-    fn read_answer(&self, request: &Request) -> Answer {
-        let (index, leader) = (self.machine.applied(), self.raft.id());
-        let store = self.machine.store();
-        match request {
-            Request::Get { key } => Answer::Value { value: store.get(key), index, leader },
-            Request::Digest => {
-                Answer::Digest { digest: store.digest(), keys: store.len() as u64, index, leader }
-            }
-            Request::Write { .. } => unreachable!("writes are not read"),
-        }
-    }
-
-    fn answer_written(&mut self, origin: Origin, executed: Executed) {
-        let Executed { index, outcome } = executed;
-        self.answer(origin, Answer::Written { outcome, index, leader: self.raft.id() });
-    }
-
-    fn fail_not_leader(&mut self, origin: Origin) {
-        let failure = match self.leader_hint() {
-            Some(leader) => Failure {
-                code: FailureCode::NotLeader,
-                message: format!("node {} leads, at {}; ask there", leader.id, leader.address),
-                leader: Some(leader),
-            },
-            None => failure(
-                FailureCode::NoLeader,
-                format!("no leader is known in term {}; try again", self.raft.term()),
-            ),
-        };
-        self.answer(origin, Answer::Failed(failure));
-    }
-
-    fn leader_hint(&self) -> Option<LeaderHint> {
-        let id = self.raft.leader().filter(|id| *id != self.raft.id())?;
-        let address = self.config.addresses.get(&id)?.clone();
-        Some(LeaderHint { id, address })
-    }
-
-    fn answer(&mut self, origin: Origin, answer: Answer) {
-        match origin {
-            Origin::Client(ticket) => self.answers.push((ticket, answer)),
-            Origin::Peer { node, id } => {
-                self.messages.push((node, PeerMessage::ForwardReply { id, answer }));
-            }
-        }
-    }
-}
-
-const OUTCOME_UNKNOWN_ADVICE: &str =
-    "it may or may not take effect: read before trying again, or retry it in its session";
-
-/// Whether a request can make the state larger.
-fn grows(request: &Request) -> bool {
-    match request {
-        Request::Write { command } => !matches!(
-            Command::decode(command),
-            Ok(Command::Write { op: WriteOp::Delete { .. }, .. })
-        ),
-        Request::Get { .. } | Request::Digest => false,
-    }
-}
-
-fn failure(code: FailureCode, message: String) -> Failure {
-    Failure { code, message, leader: None }
-}
-
-fn overloaded(what: String) -> Failure {
-    failure(FailureCode::Overloaded, format!("{what}; nothing was done, try again later"))
 }

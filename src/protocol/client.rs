@@ -6,7 +6,10 @@
 
 use super::Kind;
 use crate::codec::{Malformed, Reader, put_blob, put_option, put_u8, put_u32, put_u64};
-use crate::kv::{Answer, Command, Failure, FailureCode, LeaderHint, Outcome, Request};
+use crate::kv::{
+    Answer, Command, Failure, FailureCode, LeaderHint, MemberRequest, Outcome, Request,
+};
+use crate::payload::{NAME_BYTES_MAX, read_text};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestFrame {
@@ -131,6 +134,7 @@ pub(super) fn request_kind(request: &Request) -> Kind {
         Request::Get { .. } => Kind::Get,
         Request::Write { .. } => Kind::Write,
         Request::Digest => Kind::Digest,
+        Request::Member(_) => Kind::Member,
     }
 }
 
@@ -139,6 +143,7 @@ pub(super) fn put_request_body(out: &mut Vec<u8>, request: &Request) {
         Request::Get { key } => put_blob(out, key),
         Request::Write { command } => out.extend_from_slice(command),
         Request::Digest => {}
+        Request::Member(request) => put_member_request(out, request),
     }
 }
 
@@ -152,7 +157,38 @@ pub(super) fn read_request(kind: Kind, reader: &mut Reader<'_>) -> Result<Reques
             Ok(Request::Write { command: command.into() })
         }
         Kind::Digest => Ok(Request::Digest),
+        Kind::Member => read_member_request(reader).map(Request::Member),
         _ => Err(Malformed("message type: not a request")),
+    }
+}
+
+const ADD: u8 = 0;
+const PROMOTE: u8 = 1;
+const REMOVE: u8 = 2;
+const TRANSFER: u8 = 3;
+
+/// What, then the name; for a transfer to anybody it is empty.
+fn put_member_request(out: &mut Vec<u8>, request: &MemberRequest) {
+    let (what, name) = match request {
+        MemberRequest::Add { name } => (ADD, name.as_str()),
+        MemberRequest::Promote { name } => (PROMOTE, name.as_str()),
+        MemberRequest::Remove { name } => (REMOVE, name.as_str()),
+        MemberRequest::Transfer { to } => (TRANSFER, to.as_deref().unwrap_or_default()),
+    };
+    put_u8(out, what);
+    put_blob(out, name.as_bytes());
+}
+
+fn read_member_request(reader: &mut Reader<'_>) -> Result<MemberRequest, Malformed> {
+    let what = reader.u8("what to do with a member")?;
+    let name = read_text(reader, "member's name", NAME_BYTES_MAX)?;
+    match what {
+        TRANSFER => Ok(MemberRequest::Transfer { to: Some(name).filter(|name| !name.is_empty()) }),
+        _ if name.is_empty() => Err(Malformed("member's name: it is empty")),
+        ADD => Ok(MemberRequest::Add { name }),
+        PROMOTE => Ok(MemberRequest::Promote { name }),
+        REMOVE => Ok(MemberRequest::Remove { name }),
+        _ => Err(Malformed("what to do with a member")),
     }
 }
 
@@ -161,6 +197,7 @@ pub(super) fn answer_kind(answer: &Answer) -> Kind {
         Answer::Value { .. } => Kind::Value,
         Answer::Written { .. } => Kind::Written,
         Answer::Digest { .. } => Kind::StateDigest,
+        Answer::Member { .. } => Kind::MemberReply,
         Answer::Failed(_) => Kind::Failed,
     }
 }
@@ -183,6 +220,10 @@ pub(super) fn put_answer_body(out: &mut Vec<u8>, answer: &Answer) {
             put_u64(out, *digest);
             put_u64(out, *keys);
         }
+        Answer::Member { index, leader } => {
+            put_u64(out, *index);
+            put_u64(out, *leader);
+        }
         Answer::Failed(failure) => {
             put_u8(out, failure.code as u8);
             put_blob(out, failure.message.as_bytes());
@@ -198,7 +239,7 @@ pub(super) fn read_answer(kind: Kind, reader: &mut Reader<'_>) -> Result<Answer,
     if kind == Kind::Failed {
         return Ok(Answer::Failed(read_failure(reader)?));
     }
-    if !matches!(kind, Kind::Value | Kind::Written | Kind::StateDigest) {
+    if !matches!(kind, Kind::Value | Kind::Written | Kind::StateDigest | Kind::MemberReply) {
         return Err(Malformed("message type: not an answer"));
     }
     let index = reader.u64("log index")?;
@@ -209,6 +250,7 @@ pub(super) fn read_answer(kind: Kind, reader: &mut Reader<'_>) -> Result<Answer,
             Answer::Value { value, index, leader }
         }
         Kind::Written => Answer::Written { outcome: Outcome::decode(reader)?, index, leader },
+        Kind::MemberReply => Answer::Member { index, leader },
         _ => Answer::Digest {
             digest: reader.u64("digest")?,
             keys: reader.u64("number of keys")?,

@@ -6,7 +6,11 @@
 
 use super::Kind;
 use crate::codec::{Malformed, Reader, put_blob, put_u8, put_u16, put_u32, put_u64};
-use crate::raft::NodeId;
+use crate::node::Standing;
+use crate::payload::read_text;
+pub use crate::payload::{ADDRESS_BYTES_MAX, NAME_BYTES_MAX};
+use crate::raft::{Membership, NUMBER_MAX, node_id};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// The oldest version of the messages that this program speaks.
@@ -16,8 +20,6 @@ pub const VERSION_MAX: u16 = 1;
 
 /// The longest payload of a hello or of its reply, in bytes; the frame limit until a hello is accepted.
 pub const HELLO_BYTES_MAX: usize = 1024;
-/// The longest name, in bytes of UTF-8. Longer ones are cut.
-pub const NAME_BYTES_MAX: usize = 255;
 /// The longest reason of a refusal, in bytes of UTF-8. Longer ones are cut.
 pub const REASON_BYTES_MAX: usize = 512;
 
@@ -33,10 +35,14 @@ pub struct Hello {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Role {
     Peer {
-        node: NodeId,
+        node: u64,
         /// Drawn when the node's data folder was made; another one is another node, whatever its name.
         incarnation: u64,
         name: String,
+        /// What it says of its place in a cluster.
+        standing: Standing,
+        /// `host:port` where others find it.
+        address: String,
     },
     /// The name is for logs only.
     Client { name: String },
@@ -54,13 +60,16 @@ pub struct Welcome {
     /// The version that both sides speak from here on.
     pub version: u16,
     pub cluster_id: u64,
-    pub node: NodeId,
+    pub node: u64,
     pub incarnation: u64,
     pub name: String,
     /// The longest payload that the dialer may send, in bytes.
     pub frame_bytes_max: u32,
     pub key_bytes_max: u32,
     pub value_bytes_max: u32,
+    /// For nodes: as in a node's hello.
+    pub standing: Standing,
+    pub address: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,12 +104,14 @@ pub enum RefusedCode {
     Busy,
     /// The node is leaving.
     ShuttingDown,
+    /// The peer was removed from the cluster.
+    Removed,
     /// A code of a later version.
     Other(u8),
 }
 
 impl RefusedCode {
-    pub const KNOWN: [RefusedCode; 7] = [
+    pub const KNOWN: [RefusedCode; 8] = [
         RefusedCode::Version,
         RefusedCode::Cluster,
         RefusedCode::UnknownNode,
@@ -108,6 +119,7 @@ impl RefusedCode {
         RefusedCode::Incarnation,
         RefusedCode::Busy,
         RefusedCode::ShuttingDown,
+        RefusedCode::Removed,
     ];
 
     pub fn to_u8(self) -> u8 {
@@ -119,6 +131,7 @@ impl RefusedCode {
             RefusedCode::Incarnation => 5,
             RefusedCode::Busy => 6,
             RefusedCode::ShuttingDown => 7,
+            RefusedCode::Removed => 8,
             RefusedCode::Other(code) => code,
         }
     }
@@ -139,11 +152,12 @@ impl Hello {
         put_u16(out, self.version_max);
         put_u64(out, self.cluster_id);
         match &self.role {
-            Role::Peer { node, incarnation, name } => {
+            Role::Peer { node, incarnation, name, standing, address } => {
                 put_u8(out, ROLE_PEER);
                 put_u64(out, *node);
                 put_u64(out, *incarnation);
                 put_name(out, name);
+                put_place(out, *standing, address);
             }
             Role::Client { name } => {
                 put_u8(out, ROLE_CLIENT);
@@ -164,11 +178,13 @@ impl Hello {
         }
         let cluster_id = reader.u64("cluster id")?;
         let role = match reader.u8("role")? {
-            ROLE_PEER => Role::Peer {
-                node: reader.u64("node number")?,
-                incarnation: reader.u64("incarnation")?,
-                name: read_name(&mut reader)?,
-            },
+            ROLE_PEER => {
+                let node = reader.u64("node number")?;
+                let incarnation = reader.u64("incarnation")?;
+                let name = read_name(&mut reader)?;
+                let (standing, address) = read_place(&mut reader)?;
+                Role::Peer { node, incarnation, name, standing, address }
+            }
             ROLE_CLIENT => Role::Client { name: read_name(&mut reader)? },
             _ => return Err(Malformed("role")),
         };
@@ -189,6 +205,7 @@ impl HelloReply {
                 put_u32(out, welcome.frame_bytes_max);
                 put_u32(out, welcome.key_bytes_max);
                 put_u32(out, welcome.value_bytes_max);
+                put_place(out, welcome.standing, &welcome.address);
             }
             HelloReply::Refused(refused) => {
                 put_u8(out, Kind::Refused as u8);
@@ -201,16 +218,7 @@ impl HelloReply {
     pub fn decode(payload: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(payload);
         match Kind::read(&mut reader)? {
-            Kind::Welcome => Ok(HelloReply::Welcome(Welcome {
-                version: reader.u16("version")?,
-                cluster_id: reader.u64("cluster id")?,
-                node: reader.u64("node number")?,
-                incarnation: reader.u64("incarnation")?,
-                name: read_name(&mut reader)?,
-                frame_bytes_max: reader.u32("longest frame")?,
-                key_bytes_max: reader.u32("longest key")?,
-                value_bytes_max: reader.u32("longest value")?,
-            })),
+            Kind::Welcome => read_welcome(&mut reader).map(HelloReply::Welcome),
             Kind::Refused => Ok(HelloReply::Refused(Refused {
                 code: RefusedCode::from_u8(reader.u8("reason code")?),
                 reason: reader.text("reason")?.to_owned(),
@@ -220,17 +228,66 @@ impl HelloReply {
     }
 }
 
+fn read_welcome(reader: &mut Reader<'_>) -> Result<Welcome, Malformed> {
+    let version = reader.u16("version")?;
+    let cluster_id = reader.u64("cluster id")?;
+    let node = reader.u64("node number")?;
+    let incarnation = reader.u64("incarnation")?;
+    let name = read_name(reader)?;
+    let frame_bytes_max = reader.u32("longest frame")?;
+    let key_bytes_max = reader.u32("longest key")?;
+    let value_bytes_max = reader.u32("longest value")?;
+    let (standing, address) = read_place(reader)?;
+    Ok(Welcome {
+        version,
+        cluster_id,
+        node,
+        incarnation,
+        name,
+        frame_bytes_max,
+        key_bytes_max,
+        value_bytes_max,
+        standing,
+        address,
+    })
+}
+
+const STANDING_EMPTY: u8 = 0;
+const STANDING_MEMBER: u8 = 1;
+const STANDING_LOST: u8 = 2;
+const STANDING_CONTACTED: u8 = 3;
+
+fn put_place(out: &mut Vec<u8>, standing: Standing, address: &str) {
+    let (code, founded) = match standing {
+        Standing::Empty => (STANDING_EMPTY, 0),
+        Standing::Contacted => (STANDING_CONTACTED, 0),
+        Standing::Member { cluster_id } => (STANDING_MEMBER, cluster_id),
+        Standing::Lost => (STANDING_LOST, 0),
+    };
+    put_u8(out, code);
+    put_u64(out, founded);
+    put_blob(out, cut(address, ADDRESS_BYTES_MAX).as_bytes());
+}
+
+fn read_place(reader: &mut Reader<'_>) -> Result<(Standing, String), Malformed> {
+    let code = reader.u8("standing")?;
+    let founded = reader.u64("id of the founded cluster")?;
+    let standing = match (code, founded) {
+        (STANDING_EMPTY, 0) => Standing::Empty,
+        (STANDING_CONTACTED, 0) => Standing::Contacted,
+        (STANDING_LOST, 0) => Standing::Lost,
+        (STANDING_MEMBER, cluster_id) if cluster_id != 0 => Standing::Member { cluster_id },
+        _ => return Err(Malformed("standing")),
+    };
+    Ok((standing, read_text(reader, "address", ADDRESS_BYTES_MAX)?))
+}
+
 fn put_name(out: &mut Vec<u8>, name: &str) {
     put_blob(out, cut(name, NAME_BYTES_MAX).as_bytes());
 }
 
-/// Names are printed in logs: a line break in one would forge a line.
 fn read_name(reader: &mut Reader<'_>) -> Result<String, Malformed> {
-    let name = reader.text("name")?;
-    if name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
-        return Err(Malformed("name"));
-    }
-    Ok(name.to_owned())
+    read_text(reader, "name", NAME_BYTES_MAX)
 }
 
 /// At most `bytes_max` bytes of `text`, without splitting a character.
@@ -246,19 +303,16 @@ fn cut(text: &str, bytes_max: usize) -> &str {
 #[derive(Debug, Clone, Copy)]
 pub struct Identity<'a> {
     pub cluster_id: u64,
-    pub node: NodeId,
+    pub node: u64,
     pub incarnation: u64,
     pub name: &'a str,
-    /// The other members.
-    pub peers: &'a [KnownPeer],
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KnownPeer {
-    pub node: NodeId,
-    pub name: String,
-    /// `None` until the peer has been met for the first time.
-    pub incarnation: Option<u64>,
+    pub standing: Standing,
+    /// Of the cluster, as far as this node knows.
+    pub membership: &'a Membership,
+    /// The newest that is committed. Who is removed by a later one may yet be needed.
+    pub committed: &'a Membership,
+    /// Numbers and names of other nodes.
+    pub peers: &'a BTreeMap<u64, String>,
 }
 
 /// Whether a hello is accepted by `us`: the version to speak, or why not.
@@ -268,18 +322,14 @@ pub fn judge(hello: &Hello, us: &Identity<'_>) -> Result<u16, Refused> {
     if !any_cluster && hello.cluster_id != us.cluster_id {
         return refuse(RefusedCode::Cluster, other_cluster(us, hello.cluster_id));
     }
-    if let Role::Peer { node, incarnation, name } = &hello.role {
-        judge_peer(us, *node, *incarnation, name)?;
+    if let Role::Peer { node, incarnation, name, standing, .. } = &hello.role {
+        judge_peer(us, *node, *incarnation, name, *standing)?;
     }
     Ok(version)
 }
 
 /// Whether the node that answered is the one that was dialled. A client expects no particular node.
-pub fn judge_welcome(
-    welcome: &Welcome,
-    us: &Identity<'_>,
-    dialled: &KnownPeer,
-) -> Result<(), Refused> {
+pub fn judge_welcome(welcome: &Welcome, us: &Identity<'_>, dialled: u64) -> Result<(), Refused> {
     if !(VERSION_MIN..=VERSION_MAX).contains(&welcome.version) {
         let reason = format!("{} chose version {}", welcome.name, welcome.version);
         return refuse(RefusedCode::Version, reason);
@@ -287,14 +337,15 @@ pub fn judge_welcome(
     if welcome.cluster_id != us.cluster_id {
         return refuse(RefusedCode::Cluster, other_cluster(us, welcome.cluster_id));
     }
-    if welcome.node != dialled.node {
+    if welcome.node != dialled {
+        let name = us.peers.get(&dialled).map_or("a node", String::as_str);
         let reason = format!(
-            "dialled {} (number {}) and reached {} (number {}): an old address, or a wrong one",
-            dialled.name, dialled.node, welcome.name, welcome.node
+            "dialled {name} (number {dialled}) and reached {} (number {}): an old address, or a wrong one",
+            welcome.name, welcome.node
         );
         return refuse(RefusedCode::WrongNode, reason);
     }
-    judge_peer(us, welcome.node, welcome.incarnation, &welcome.name)
+    judge_peer(us, welcome.node, welcome.incarnation, &welcome.name, welcome.standing)
 }
 
 fn judge_version(hello: &Hello) -> Result<u16, Refused> {
@@ -311,9 +362,10 @@ fn judge_version(hello: &Hello) -> Result<u16, Refused> {
 
 fn judge_peer(
     us: &Identity<'_>,
-    node: NodeId,
+    node: u64,
     incarnation: u64,
     name: &str,
+    standing: Standing,
 ) -> Result<(), Refused> {
     if node == us.node {
         let reason = if incarnation == us.incarnation {
@@ -323,25 +375,40 @@ fn judge_peer(
         };
         return refuse(RefusedCode::WrongNode, reason);
     }
-    let Some(known) = us.peers.iter().find(|peer| peer.node == node) else {
-        let reason =
-            format!("{name} (number {node}) is no member: add it to the peers of {}", us.name);
-        return refuse(RefusedCode::UnknownNode, reason);
-    };
-    if known.name != name {
-        let reason = format!("number {node} is {} to {}, not {name}", known.name, us.name);
+    if node > NUMBER_MAX {
+        let reason = format!("the number of {name} is above {NUMBER_MAX}");
         return refuse(RefusedCode::WrongNode, reason);
     }
-    match known.incarnation {
-        Some(expected) if expected != incarnation => {
-            let reason = format!(
-                "{name} has the data of incarnation {incarnation:016x}, the member is {expected:016x}: \
-                 its folder was lost or exchanged, or two nodes run under this name"
-            );
-            refuse(RefusedCode::Incarnation, reason)
-        }
-        _ => Ok(()),
+    if let Some(known) = us.peers.get(&node).filter(|known| *known != name) {
+        let reason = format!("number {node} is {known} to {}, not {name}", us.name);
+        return refuse(RefusedCode::WrongNode, reason);
     }
+    if let (Standing::Member { cluster_id: ours }, Standing::Member { cluster_id: theirs }) =
+        (us.standing, standing)
+        && ours != theirs
+    {
+        let reason = format!(
+            "{name} holds data of the cluster founded as {theirs:016x}, {} of {ours:016x}: start one of \
+             them with an empty folder to take it in",
+            us.name
+        );
+        return refuse(RefusedCode::Cluster, reason);
+    }
+    let id = node_id(node, incarnation);
+    if us.committed.was_removed(id) {
+        let reason = format!(
+            "{name} was removed from the cluster; with an empty folder it can come in anew"
+        );
+        return refuse(RefusedCode::Removed, reason);
+    }
+    let is_stranger = matches!(us.standing, Standing::Member { .. }) && !us.membership.contains(id);
+    if is_stranger && standing == Standing::Lost {
+        let reason = format!(
+            "{name} is no member and its folder is damaged; with an empty folder it can come in anew"
+        );
+        return refuse(RefusedCode::UnknownNode, reason);
+    }
+    Ok(())
 }
 
 fn other_cluster(us: &Identity<'_>, theirs: u64) -> String {

@@ -40,11 +40,13 @@ pub enum Kind {
     Write = 0x11,
     Digest = 0x12,
     Status = 0x13,
+    Member = 0x14,
     // ... and their replies: the request's number plus 0x10.
     Value = 0x20,
     Written = 0x21,
     StateDigest = 0x22,
     StatusReply = 0x23,
+    MemberReply = 0x24,
     Failed = 0x2f,
     // Between nodes.
     RequestPreVote = 0x40,
@@ -55,14 +57,17 @@ pub enum Kind {
     AppendReply = 0x45,
     InstallSnapshot = 0x46,
     SnapshotReply = 0x47,
+    TimeoutNow = 0x48,
     Forward = 0x50,
     ForwardReply = 0x51,
     DigestReport = 0x52,
     Diverged = 0x53,
+    Found = 0x54,
+    Applies = 0x55,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 24] = [
+    pub const ALL: [Kind; 29] = [
         Kind::Hello,
         Kind::Welcome,
         Kind::Refused,
@@ -70,10 +75,12 @@ impl Kind {
         Kind::Write,
         Kind::Digest,
         Kind::Status,
+        Kind::Member,
         Kind::Value,
         Kind::Written,
         Kind::StateDigest,
         Kind::StatusReply,
+        Kind::MemberReply,
         Kind::Failed,
         Kind::RequestPreVote,
         Kind::PreVoteReply,
@@ -83,10 +90,13 @@ impl Kind {
         Kind::AppendReply,
         Kind::InstallSnapshot,
         Kind::SnapshotReply,
+        Kind::TimeoutNow,
         Kind::Forward,
         Kind::ForwardReply,
         Kind::DigestReport,
         Kind::Diverged,
+        Kind::Found,
+        Kind::Applies,
     ];
 
     pub fn from_u8(byte: u8) -> Option<Self> {

@@ -8,18 +8,20 @@ use super::Kind;
 use super::client::{
     answer_kind, put_answer_body, put_request_body, read_answer, read_request, request_kind,
 };
-use crate::codec::{Malformed, Reader, put_blob, put_bool, put_u8, put_u32, put_u64};
-use crate::node::PeerMessage;
-use crate::raft::{AppendOutcome, Entry, Index, Message, Payload, Term};
+use crate::codec::{Malformed, Reader, put_blob, put_bool, put_sized, put_u8, put_u32, put_u64};
+use crate::node::{Applicant, PeerMessage};
+use crate::payload::{
+    ADDRESS_BYTES_MAX, NAME_BYTES_MAX, put_membership, put_payload, read_membership, read_payload,
+    read_text,
+};
+use crate::raft::{AppendOutcome, Entry, Index, Message, Term};
+use std::rc::Rc;
 
 /// Terms, log indexes and read rounds end here; a cluster never gets there.
 pub const NUMBER_MAX: u64 = i64::MAX as u64;
 
-const NOOP: u8 = 0;
-const COMMAND: u8 = 1;
-
-/// The shortest entry: its term and its kind, in bytes.
-const ENTRY_BYTES_MIN: usize = 9;
+/// The shortest entry: its term, its length and its kind, in bytes.
+const ENTRY_BYTES_MIN: usize = 13;
 
 const REJECTED: u8 = 0;
 const ACCEPTED: u8 = 1;
@@ -45,6 +47,16 @@ pub fn encode(message: &PeerMessage, out: &mut Vec<u8>) {
         }
         PeerMessage::Diverged { index, digest } => {
             put_point(out, Kind::Diverged, *index, *digest);
+        }
+        PeerMessage::Found(membership) => {
+            put_u8(out, Kind::Found as u8);
+            put_membership(out, membership);
+        }
+        PeerMessage::Applies(applicant) => {
+            put_u8(out, Kind::Applies as u8);
+            put_u64(out, applicant.id);
+            put_blob(out, applicant.name.as_bytes());
+            put_blob(out, applicant.address.as_bytes());
         }
     }
 }
@@ -75,6 +87,12 @@ pub fn decode(payload: &[u8]) -> Result<PeerMessage, Malformed> {
             index: number(&mut reader, "log index")?,
             digest: reader.u64("digest")?,
         },
+        Kind::Found => PeerMessage::Found(Rc::new(read_membership(&mut reader)?)),
+        Kind::Applies => PeerMessage::Applies(Applicant {
+            id: reader.u64("applicant's id")?,
+            name: read_text(&mut reader, "applicant's name", NAME_BYTES_MAX)?,
+            address: read_text(&mut reader, "applicant's address", ADDRESS_BYTES_MAX)?,
+        }),
         kind => PeerMessage::Raft(read_raft(kind, &mut reader)?),
     };
     reader.finish("message: bytes after its end")?;
@@ -86,8 +104,9 @@ fn put_raft(out: &mut Vec<u8>, message: &Message) {
         Message::RequestPreVote { term, last_log_index, last_log_term } => {
             put_ballot(out, Kind::RequestPreVote, *term, *last_log_index, *last_log_term);
         }
-        Message::RequestVote { term, last_log_index, last_log_term } => {
+        Message::RequestVote { term, last_log_index, last_log_term, by_leader } => {
             put_ballot(out, Kind::RequestVote, *term, *last_log_index, *last_log_term);
+            put_bool(out, *by_leader);
         }
         Message::PreVoteReply { term, granted } => {
             put_vote(out, Kind::PreVoteReply, *term, *granted)
@@ -128,6 +147,10 @@ fn put_raft(out: &mut Vec<u8>, message: &Message) {
             put_bool(out, *done);
             put_blob(out, data);
         }
+        Message::TimeoutNow { term } => {
+            put_u8(out, Kind::TimeoutNow as u8);
+            put_u64(out, *term);
+        }
         Message::SnapshotReply { term, last_included_index, last_included_term, offset } => {
             put_u8(out, Kind::SnapshotReply as u8);
             for number in [term, last_included_index, last_included_term, offset] {
@@ -156,13 +179,7 @@ fn put_entries(out: &mut Vec<u8>, prev_log_index: Index, entries: &[Entry]) {
     for (entry, index) in entries.iter().zip(prev_log_index + 1..) {
         debug_assert_eq!(entry.index, index, "entries follow prev_log_index without gaps");
         put_u64(out, entry.term);
-        match &entry.payload {
-            Payload::Noop => put_u8(out, NOOP),
-            Payload::Command(command) => {
-                put_u8(out, COMMAND);
-                put_blob(out, command);
-            }
-        }
+        put_sized(out, |out| put_payload(out, &entry.payload));
     }
 }
 
@@ -190,7 +207,8 @@ fn read_raft(kind: Kind, reader: &mut Reader<'_>) -> Result<Message, Malformed> 
         }
         Kind::RequestVote => {
             let (term, last_log_index, last_log_term) = read_ballot(reader)?;
-            Ok(Message::RequestVote { term, last_log_index, last_log_term })
+            let by_leader = reader.bool("whether the leader asked for it")?;
+            Ok(Message::RequestVote { term, last_log_index, last_log_term, by_leader })
         }
         Kind::PreVoteReply => {
             let term = number(reader, "term")?;
@@ -212,6 +230,7 @@ fn read_raft(kind: Kind, reader: &mut Reader<'_>) -> Result<Message, Malformed> 
             let offset = number(reader, "offset")?;
             Ok(Message::SnapshotReply { term, last_included_index, last_included_term, offset })
         }
+        Kind::TimeoutNow => Ok(Message::TimeoutNow { term: term_of_message(reader)? }),
         Kind::AppendReply => Ok(Message::AppendReply {
             term: term_of_message(reader)?,
             round: number(reader, "round")?,
@@ -292,11 +311,7 @@ fn read_entries(
             return Err(Malformed("term of an entry"));
         }
         least_term = term;
-        let payload = match reader.u8("kind of an entry")? {
-            NOOP => Payload::Noop,
-            COMMAND => Payload::Command(reader.blob("command of an entry")?.into()),
-            _ => return Err(Malformed("kind of an entry")),
-        };
+        let payload = read_payload(Reader::new(reader.blob("length of an entry")?))?;
         entries.push(Entry { term, index, payload });
     }
     Ok(entries)

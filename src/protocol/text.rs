@@ -198,6 +198,7 @@ pub fn answer_to_resp(answer: &Answer, out: &mut Vec<u8>) {
             put_bulk(out, b"index");
             put_bulk(out, index.to_string().as_bytes());
         }
+        Answer::Member { .. } => put_simple(out, "OK"),
         Answer::Failed(failure) => put_failure(out, failure),
     }
 }
@@ -225,7 +226,7 @@ fn put_failure(out: &mut Vec<u8>, failure: &Failure) {
         FailureCode::OutcomeUnknown | FailureCode::TimedOut => "INDETERMINATE",
         FailureCode::NoLeader => "CLUSTERDOWN",
         FailureCode::NotLeader | FailureCode::Overloaded | FailureCode::ShuttingDown => "TRYAGAIN",
-        FailureCode::TooLarge | FailureCode::Malformed => "ERR",
+        FailureCode::TooLarge | FailureCode::Malformed | FailureCode::NotPossible => "ERR",
     };
     put_error(out, &format!("{word} {}", failure.message));
 }

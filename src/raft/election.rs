@@ -1,9 +1,9 @@
 //! Pre-vote, vote and campaign (sections 5.2 and 5.4.1; thesis 9.6 and 4.2.3).
 
 use super::log::Position;
-use super::quorum::majority;
 use super::role::{Role, Votes};
 use super::{Message, NodeId, Raft, Term};
+use std::rc::Rc;
 
 /// How often a follower that saw its leader's process end tries again soon, before it falls back to
 /// the ordinary timeout.
@@ -15,31 +15,29 @@ impl Raft {
     /// it first asks whether it could win.
     pub(super) fn tick_election(&mut self) {
         self.election_elapsed_ticks += 1;
-        if self.election_elapsed_ticks < self.election_timeout_ticks || !self.may_vote() {
+        if self.election_elapsed_ticks < self.election_timeout_ticks || !self.may_campaign() {
             return;
         }
         self.hurried_attempts = self.hurried_attempts.saturating_sub(1);
         self.become_pre_candidate();
         if self.has_majority() {
-            return self.campaign();
+            return self.campaign(false);
         }
         let Position { index: last_log_index, term: last_log_term } = self.log.last();
         let term = self.hard_state.term + 1;
         self.ask_voters(Message::RequestPreVote { term, last_log_index, last_log_term });
     }
 
-    fn campaign(&mut self) {
+    pub(super) fn campaign(&mut self, by_leader: bool) {
         self.become_candidate();
         let Position { index: last_log_index, term: last_log_term } = self.log.last();
         let term = self.hard_state.term;
-        self.ask_voters(Message::RequestVote { term, last_log_index, last_log_term });
+        self.ask_voters(Message::RequestVote { term, last_log_index, last_log_term, by_leader });
     }
 
     fn ask_voters(&mut self, request: Message) {
-        for voter in self.config.voters.clone() {
-            if voter != self.config.id {
-                self.send(voter, request.clone());
-            }
+        for voter in self.other_voters().collect::<Vec<_>>() {
+            self.send(voter, request.clone());
         }
     }
 
@@ -63,8 +61,9 @@ impl Raft {
         }
         self.role = Role::Follower { leader: None };
         self.hurried_attempts = HURRIED_ATTEMPTS;
-        let others = self.config.voters.iter().filter(|id| **id != peer);
-        let rank = others.take_while(|id| **id != self.config.id).count() as u32;
+        let membership = Rc::clone(self.membership());
+        let others = membership.voters().filter(|id| *id != peer);
+        let rank = others.take_while(|id| *id != self.config.id).count() as u32;
         let step = self.config.heartbeat_ticks.div_ceil(2);
         self.election_elapsed_ticks = 0;
         self.election_timeout_ticks = 1 + rank * step + self.rng.u32(0..=1);
@@ -99,8 +98,7 @@ impl Raft {
     ) {
         let granted = term > self.hard_state.term
             && !self.hears_a_leader()
-            && self.may_vote()
-            && self.config.voters.contains(&from)
+            && self.may_vote(candidate_last)
             && self.is_up_to_date(candidate_last);
         let term = if granted { term } else { self.hard_state.term };
         self.send(from, Message::PreVoteReply { term, granted });
@@ -111,10 +109,8 @@ impl Raft {
         let voted_for = self.hard_state.voted_for;
         let is_led = matches!(self.role, Role::Follower { leader: Some(_) });
         let is_free = voted_for.map_or(!is_led, |id| id == from);
-        let granted = is_free
-            && self.may_vote()
-            && self.config.voters.contains(&from)
-            && self.is_up_to_date(candidate_last);
+        let granted =
+            is_free && self.may_vote(candidate_last) && self.is_up_to_date(candidate_last);
         if granted {
             if voted_for.is_none() {
                 self.hard_state.voted_for = Some(from);
@@ -134,7 +130,7 @@ impl Raft {
         let Role::PreCandidate { votes } = &mut self.role else { return };
         votes.insert(from, granted);
         if self.has_majority() {
-            self.campaign();
+            self.campaign(false);
         } else if self.is_lost() {
             self.become_follower(self.hard_state.term, None);
         }
@@ -165,17 +161,15 @@ impl Raft {
     /// Section 5.2: "a candidate wins an election if it receives votes from a majority of the servers in
     /// the full cluster for the same term".
     fn has_majority(&self) -> bool {
-        self.tally(true) >= majority(self.config.voters.len())
+        self.majority_says(true)
     }
 
     fn is_lost(&self) -> bool {
-        self.tally(false) >= majority(self.config.voters.len())
+        self.majority_says(false)
     }
 
-    fn tally(&self, granted: bool) -> usize {
-        let voters = &self.config.voters;
-        self.votes().map_or(0, |votes| {
-            votes.iter().filter(|(id, vote)| **vote == granted && voters.contains(id)).count()
-        })
+    fn majority_says(&self, granted: bool) -> bool {
+        self.votes()
+            .is_some_and(|votes| self.is_majority(|id| votes.get(&id).copied() == Some(granted)))
     }
 }

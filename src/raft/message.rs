@@ -1,10 +1,27 @@
 //! What Raft nodes say to each other, and what they keep on disk. One variant per RPC and reply, each
 //! with only the fields it needs; names are those of Figure 2 of the Raft paper.
 
+use super::Membership;
 use std::rc::Rc;
 
-/// The number at the end of a node's name: 2 for `raft-2`.
+/// Of one data folder: the number at the end of the node's name (2 for `raft-2`) in the upper 16 bits, and 48
+/// bits that were drawn when the folder was made. Raft itself only compares it.
 pub type NodeId = u64;
+
+const INCARNATION_BITS: u32 = 48;
+/// The largest number at the end of a node's name.
+pub const NUMBER_MAX: u64 = u16::MAX as u64;
+
+/// The node of this number whose data folder drew this incarnation; its upper bits do not count.
+pub fn node_id(number: u64, incarnation: u64) -> NodeId {
+    assert!(number <= NUMBER_MAX, "numbers of nodes have 16 bits");
+    number << INCARNATION_BITS | incarnation & ((1 << INCARNATION_BITS) - 1)
+}
+
+/// The number at the end of the node's name: what people, clients and addresses go by.
+pub fn number(id: NodeId) -> u64 {
+    id >> INCARNATION_BITS
+}
 /// A term of Raft, counted from 1; 0 is "before any election".
 pub type Term = u64;
 /// A position in the log, counted from 1; 0 is "before the first entry".
@@ -19,6 +36,8 @@ pub enum Payload {
     Noop,
     /// Shared, so that the log, the write-ahead log and every follower's message hold one copy.
     Command(Rc<[u8]>),
+    /// Who belongs to the cluster from here on (section 6).
+    Members(Rc<Membership>),
 }
 
 impl Payload {
@@ -26,6 +45,7 @@ impl Payload {
         match self {
             Payload::Noop => 0,
             Payload::Command(bytes) => bytes.len(),
+            Payload::Members(membership) => membership.cost_bytes(),
         }
     }
 
@@ -75,6 +95,8 @@ pub enum Message {
         term: Term,
         last_log_index: Index,
         last_log_term: Term,
+        /// The leader has asked for this election, so nobody has to protect it (thesis 4.2.3).
+        by_leader: bool,
     },
     VoteReply {
         term: Term,
@@ -116,6 +138,10 @@ pub enum Message {
         last_included_term: Term,
         offset: u64,
     },
+    /// From a leader to the voter that is to succeed it: begin an election at once (thesis 3.10).
+    TimeoutNow {
+        term: Term,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,7 +165,8 @@ impl Message {
             | Message::AppendEntries { term, .. }
             | Message::AppendReply { term, .. }
             | Message::InstallSnapshot { term, .. }
-            | Message::SnapshotReply { term, .. } => term,
+            | Message::SnapshotReply { term, .. }
+            | Message::TimeoutNow { term } => term,
         }
     }
 }

@@ -28,12 +28,13 @@
 //!
 //! # What is deliberately missing
 //!
-//! - Membership changes (section 6): the voters are those of the configuration.
-//! - Leadership transfer (thesis 3.10).
+//! - Joint consensus (thesis 4.3): members change one at a time (`membership.rs`).
 //! - Lease reads (thesis 6.4.1): they trust clocks.
 
 mod election;
+mod handover;
 mod log;
+mod membership;
 mod message;
 mod progress;
 pub mod quorum;
@@ -42,21 +43,31 @@ mod replication;
 mod role;
 mod snapshot;
 
+pub use handover::HandoverError;
 pub use log::{Log, Position};
-pub use message::{AppendOutcome, Entry, HardState, Index, Message, NodeId, Payload, Round, Term};
+pub use membership::{
+    Change, ChangeError, FOUNDING_TERM, MEMBERS_MAX, Member, Membership, REMOVED_MAX,
+};
+pub use message::{
+    AppendOutcome, Entry, HardState, Index, Message, NUMBER_MAX, NodeId, Payload, Round, Term,
+    node_id, number,
+};
 pub use read::{ConfirmedRead, ReadId};
 pub use replication::ProposeError;
 pub use snapshot::{SnapshotChunk, SnapshotRead};
 
+use membership::Memberships;
 use replication::Append;
 use role::Role;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::rc::Rc;
 
 #[derive(Debug, Clone)]
 pub struct Config {
     pub id: NodeId,
-    /// All members, this node included.
+    /// Who votes for as long as neither the log nor a snapshot says who does. None: this node waits until it
+    /// is founded or taken in.
     pub voters: BTreeSet<NodeId>,
     /// Between two heartbeats of a leader.
     pub heartbeat_ticks: u32,
@@ -93,6 +104,16 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Who is a member if nothing else says it.
+    fn or_voters(&self, membership: Rc<Membership>) -> Rc<Membership> {
+        match membership.is_empty() {
+            true => Rc::new(Membership::of_voters(self.voters.iter().copied())),
+            false => membership,
+        }
+    }
+}
+
 /// What one turn of the loop has to do, in the order of the fields.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Ready {
@@ -116,6 +137,8 @@ pub struct Restored {
     pub hard_state: HardState,
     /// Where the state begins: that of the newest snapshot, which the caller has loaded.
     pub snapshot: Option<Position>,
+    /// The members at that snapshot, if there is one.
+    pub membership: Rc<Membership>,
     /// Of the entry just before `entries`, at or before the snapshot's.
     pub base: Position,
     pub entries: Vec<Entry>,
@@ -148,6 +171,7 @@ pub struct Raft {
     hard_state: HardState,
     hard_state_unwritten: bool,
     log: Log,
+    memberships: Memberships,
     commit_index: Index,
     role: Role,
     rng: fastrand::Rng,
@@ -177,22 +201,24 @@ impl Raft {
 
     /// A node as its disk remembers it. It starts as a follower that knows no leader.
     pub fn restore(config: Config, restored: Restored) -> Self {
-        let Restored { mut hard_state, snapshot, base, entries, lost_in_term } = restored;
+        let Restored { mut hard_state, snapshot, membership, base, entries, lost_in_term } =
+            restored;
         // A leader's snapshot may have reached the disk just before the term that it came with. Whoever
         // votes has its term on disk first, so there was no vote in this one.
         let hard_state_unwritten = base.term > hard_state.term;
         if hard_state_unwritten {
             hard_state = HardState { term: base.term, voted_for: None };
         }
-        assert!(!config.voters.is_empty(), "a cluster has at least one voter");
         assert!(config.heartbeat_ticks >= 1, "a heartbeat takes at least one tick");
         assert!(
             config.heartbeat_ticks < config.election_ticks_min
                 && config.election_ticks_min <= config.election_ticks_max,
             "a leader is heard from before anybody's election timeout"
         );
-        let log = Log::new(base, entries);
         let commit_index = snapshot.map_or(base.index, |position| position.index);
+        let first = config.or_voters(membership);
+        let memberships = Memberships::new(commit_index, first, entries.iter());
+        let log = Log::new(base, entries);
         assert!(commit_index <= log.last().index, "the log reaches the snapshot");
         assert!(log.last().term <= hard_state.term, "the hard state is as new as the log");
         let rng = fastrand::Rng::with_seed(config.seed);
@@ -201,6 +227,7 @@ impl Raft {
             hard_state,
             hard_state_unwritten,
             log,
+            memberships,
             commit_index,
             role: Role::Follower { leader: None },
             rng,
@@ -281,6 +308,7 @@ impl Raft {
                 let position = Position { index: last_included_index, term: last_included_term };
                 self.handle_snapshot_reply(from, position, offset);
             }
+            Message::TimeoutNow { .. } => self.handle_timeout_now(from),
         }
         Ok(())
     }
@@ -292,7 +320,11 @@ impl Raft {
         match message {
             // A pre-vote speaks of a term that nobody has begun yet.
             Message::RequestPreVote { .. } | Message::PreVoteReply { granted: true, .. } => true,
-            Message::RequestVote { .. } if term > own && self.hears_a_leader() => false,
+            Message::RequestVote { by_leader: false, .. }
+                if term > own && self.hears_a_leader() =>
+            {
+                false
+            }
             _ if term > own => {
                 self.become_follower(term, None);
                 true
@@ -341,6 +373,7 @@ impl Raft {
                         || progress.may_send_entries(last_index, &self.config)
                         || progress.owes_chunk()
                 }) || leadership.reads_may_begin(self.commit_index)
+                    || leadership.may_tell_successor(last_index)
             }
             _ => false,
         };
@@ -386,6 +419,8 @@ impl Raft {
             self.count_vote(self.config.id, true);
         }
         self.advance_commit();
+        // Those that a round waited for may have been removed.
+        self.confirm_read_round();
         self.notice_whole();
     }
 
@@ -426,8 +461,16 @@ impl Raft {
         matches!(self.role, Role::Leader(_))
     }
 
+    /// `leader`, `follower`, `candidate`, `pre-candidate`; `learner` for a follower that does not vote, `waiting`
+    /// for a node that belongs to no cluster yet, `removed` for one that belongs to its cluster no more.
     pub fn role_name(&self) -> &'static str {
-        self.role.name()
+        let membership = self.membership();
+        match self.role {
+            Role::Follower { .. } if self.is_removed() => "removed",
+            Role::Follower { .. } if !self.is_founded() => "waiting",
+            Role::Follower { .. } if !membership.is_voter(self.config.id) => "learner",
+            _ => self.role.name(),
+        }
     }
 
     /// Who leads the current term, as far as this node knows.
@@ -462,7 +505,20 @@ impl Raft {
         self.lost_in_term > 0
     }
 
-    fn may_vote(&self) -> bool {
-        self.config.voters.contains(&self.config.id) && !self.is_damaged()
+    /// Whether it may give a vote. A learner may: it can have become a voter without knowing it yet, and
+    /// whoever asks counts only those that vote by its own log (section 6). A member that has not even the
+    /// founding may vote for a log that a leader has written to, but not for the first leader: so that one's
+    /// election leaves the founding on the disks of a majority.
+    fn may_vote(&self, candidate_last: Position) -> bool {
+        (self.is_founded() || candidate_last.term > FOUNDING_TERM) && !self.is_damaged()
+    }
+
+    /// Whether it may ask for votes. One that is not in the newest membership of its log may, until that is
+    /// committed: its log may be the only one without which nobody can win. It does not count its own vote then
+    /// (thesis 4.2.2).
+    fn may_campaign(&self) -> bool {
+        let id = self.config.id;
+        let was_voter = || self.memberships.one_before().is_some_and(|before| before.is_voter(id));
+        (self.membership().is_voter(id) || was_voter()) && !self.is_damaged()
     }
 }

@@ -68,6 +68,10 @@ pub struct Progress {
     pub pace: Pace,
     /// Answered since the last quorum check.
     pub is_active: bool,
+    /// Since it last answered, or since this leader began to send to it.
+    pub silent_ticks: u32,
+    /// It has answered this leader.
+    pub has_answered: bool,
     /// The newest read round it has answered.
     pub round: Round,
     /// A message is owed at the next turn whatever else happens: a heartbeat or a read round.
@@ -81,9 +85,17 @@ impl Progress {
             match_index: 0,
             pace: Pace::Probe { awaiting: false },
             is_active: false,
+            silent_ticks: 0,
+            has_answered: false,
             round: 0,
             owes_message: true,
         }
+    }
+
+    pub fn was_heard(&mut self) {
+        self.is_active = true;
+        self.silent_ticks = 0;
+        self.has_answered = true;
     }
 
     /// Whether the follower lacks entries of a log that ends at `last_index`, and may be sent some now.

@@ -7,9 +7,8 @@
 //! arrive meanwhile share the next. A number is never used for two rounds, so a late reply confirms
 //! nothing that began after it.
 
-use super::quorum::majority;
 use super::role::{Leadership, Role};
-use super::{Index, Raft, Round};
+use super::{Index, NodeId, Raft, Round};
 
 /// A read is known to its caller by a number of the caller's choice.
 pub type ReadId = u64;
@@ -86,12 +85,15 @@ impl Raft {
 
     /// Confirms the round in flight if a majority, this leader included, has answered it.
     pub(super) fn confirm_read_round(&mut self) {
-        let voters = self.config.voters.len();
-        let Role::Leader(Leadership { reads, progress, .. }) = &mut self.role else { return };
-        let answered = progress.values().filter(|peer| peer.round >= reads.round).count();
-        if reads.in_flight.is_none() || answered + 1 < majority(voters) {
+        let Role::Leader(Leadership { reads, progress, .. }) = &self.role else { return };
+        let has_answered = |id: NodeId| match progress.get(&id) {
+            Some(peer) => peer.round >= reads.round,
+            None => true,
+        };
+        if reads.in_flight.is_none() || !self.is_majority(has_answered) {
             return;
         }
+        let Role::Leader(Leadership { reads, .. }) = &mut self.role else { return };
         let round = reads.in_flight.take().expect("a round is in flight");
         let confirmed = round.ids.into_iter().map(|id| ConfirmedRead { id, index: round.index });
         self.confirmed_reads.extend(confirmed);

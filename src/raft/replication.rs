@@ -8,6 +8,7 @@ use super::progress::{Pace, Progress};
 use super::quorum::majority_index;
 use super::role::{Leadership, Role};
 use super::{AppendOutcome, Entry, Index, Message, NodeId, Payload, Raft, Round, Term};
+use std::collections::BTreeSet;
 
 /// Why a proposal was not taken. Nothing was appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub enum ProposeError {
     NotLeader,
     /// The entries that are not yet committed have reached `uncommitted_bytes_max`.
     Overloaded,
+    /// The leader is handing over to another node, which has begun to be the leader soon.
+    HandingOver,
 }
 
 /// The fields of one AppendEntries that a follower looks at.
@@ -32,17 +35,21 @@ impl Raft {
         let position = Position { index: self.log.last().index + 1, term: self.hard_state.term };
         let Role::Leader(leadership) = &mut self.role else { return Err(ProposeError::NotLeader) };
         let entry = Entry { term: position.term, index: position.index, payload };
+        if leadership.handover.is_some() {
+            return Err(ProposeError::HandingOver);
+        }
         if leadership.uncommitted_bytes >= self.config.uncommitted_bytes_max {
             return Err(ProposeError::Overloaded);
         }
         leadership.uncommitted_bytes += entry.cost_bytes();
-        self.log.append(entry);
+        self.append_entry(entry);
         Ok(position)
     }
 
     /// One tick of a leader: heartbeats, and whether it still has its quorum.
     pub(super) fn tick_leader(&mut self) {
         let Role::Leader(leadership) = &mut self.role else { return };
+        leadership.progress.values_mut().for_each(|peer| peer.silent_ticks += 1);
         leadership.heartbeat_elapsed_ticks += 1;
         if leadership.heartbeat_elapsed_ticks >= self.config.heartbeat_ticks {
             leadership.heartbeat_elapsed_ticks = 0;
@@ -51,19 +58,23 @@ impl Raft {
         leadership.quorum_elapsed_ticks += 1;
         if leadership.quorum_elapsed_ticks >= self.config.election_ticks_min {
             leadership.quorum_elapsed_ticks = 0;
+            leadership.catch_up_index = self.commit_index;
             self.check_quorum();
         }
+        self.tick_handover();
     }
 
     /// Thesis 6.2: "a leader in Raft steps down if an election timeout elapses without a successful round
     /// of heartbeats to a majority of its cluster".
     fn check_quorum(&mut self) {
         let Role::Leader(leadership) = &mut self.role else { return };
-        let mut active = 1;
-        for progress in leadership.progress.values_mut() {
-            active += usize::from(std::mem::take(&mut progress.is_active));
+        let mut active = BTreeSet::from([self.config.id]);
+        for (id, progress) in &mut leadership.progress {
+            if std::mem::take(&mut progress.is_active) {
+                active.insert(*id);
+            }
         }
-        if active < super::quorum::majority(self.config.voters.len()) {
+        if !self.is_majority(|id| active.contains(&id)) {
             self.become_follower(self.hard_state.term, None);
         }
     }
@@ -76,12 +87,13 @@ impl Raft {
             while self.send_append(peer) {}
             self.read_for(peer);
         }
+        self.hand_over_if_level();
     }
 
     /// Sends one AppendEntries if one is owed. Returns whether there may be more to send.
     fn send_append(&mut self, to: NodeId) -> bool {
         let Role::Leader(Leadership { progress, reads, .. }) = &mut self.role else { return false };
-        let progress = progress.get_mut(&to).expect("the peer is a voter");
+        let progress = progress.get_mut(&to).expect("the peer is a member");
         let before = self.log.before();
         if progress.next_index <= before.index {
             progress.needs_snapshot(self.snapshot.unwrap_or(before));
@@ -114,6 +126,14 @@ impl Raft {
         };
         self.early_messages.push((to, message));
         has_entries
+    }
+
+    /// A member that is leaving is told how far its removal is committed.
+    pub(super) fn send_last_append(&mut self, to: NodeId) {
+        let Role::Leader(Leadership { progress, .. }) = &mut self.role else { return };
+        let Some(progress) = progress.get_mut(&to) else { return };
+        progress.owes_message = true;
+        self.send_append(to);
     }
 
     /// A leader of an older term learns the newer one and steps down.
@@ -163,10 +183,10 @@ impl Raft {
             match self.log.term_at(entry.index) {
                 // Step 3: only a conflict truncates. A delayed message that ends earlier does not.
                 Some(term) if term == entry.term => continue,
-                Some(_) => self.log.truncate_from(entry.index),
+                Some(_) => self.truncate_log(entry.index),
                 None => {}
             }
-            self.log.append(entry);
+            self.append_entry(entry);
         }
         Ok(match_index)
     }
@@ -179,7 +199,7 @@ impl Raft {
     ) {
         let Role::Leader(leadership) = &mut self.role else { return };
         let Some(progress) = leadership.progress.get_mut(&from) else { return };
-        progress.is_active = true;
+        progress.was_heard();
         progress.round = progress.round.max(round);
         match outcome {
             AppendOutcome::Accepted { match_index } => {
@@ -230,9 +250,11 @@ impl Raft {
     /// replicas"; older ones are committed with them. This node's own disk is one more replica.
     pub(super) fn advance_commit(&mut self) {
         let Role::Leader(leadership) = &self.role else { return };
-        let mut indexes: Vec<Index> =
-            leadership.progress.values().map(|progress| progress.match_index).collect();
-        indexes.push(self.log.durable_index());
+        let durable_index = |id: NodeId| match leadership.progress.get(&id) {
+            Some(progress) => progress.match_index,
+            None => self.log.durable_index(),
+        };
+        let indexes: Vec<Index> = self.membership().voters().map(durable_index).collect();
         let index = majority_index(indexes);
         if index > self.commit_index && self.log.term_at(index) == Some(self.hard_state.term) {
             self.commit_to(index);
@@ -255,5 +277,6 @@ impl Raft {
             leadership.uncommitted_bytes -= bytes;
         }
         self.commit_index = index;
+        self.membership_committed();
     }
 }

@@ -1,6 +1,7 @@
 //! What a node is at the moment, with the data that only that role has, and the ways between roles
 //! (Figure 4 of the paper, with the pre-candidate of thesis 9.6 before the candidate).
 
+use super::handover::Handover;
 use super::progress::Progress;
 use super::read::Reads;
 use super::{Entry, Index, NodeId, Payload, Raft, Term};
@@ -19,7 +20,7 @@ pub enum Role {
 
 #[derive(Debug)]
 pub struct Leadership {
-    /// Every other voter.
+    /// Every other member, and those whose removal is not committed yet.
     pub progress: BTreeMap<NodeId, Progress>,
     /// The no-op that the term began with. Until it is committed, the leader does not know what is.
     pub first_index: Index,
@@ -28,6 +29,10 @@ pub struct Leadership {
     pub quorum_elapsed_ticks: u32,
     /// Payload and overhead of the entries that are proposed and not yet committed.
     pub uncommitted_bytes: usize,
+    /// What was committed at the last quorum check: a learner that has it has caught up.
+    pub catch_up_index: Index,
+    /// Under way to a successor: nothing new is proposed.
+    pub handover: Option<Handover>,
 }
 
 impl Role {
@@ -79,22 +84,20 @@ impl Raft {
 
     pub(super) fn become_leader(&mut self) {
         let next_index = self.log.last().index + 1;
-        let others = self.config.voters.iter().filter(|id| **id != self.config.id);
         self.role = Role::Leader(Leadership {
-            progress: others.map(|id| (*id, Progress::new(next_index))).collect(),
+            progress: self.other_members().map(|id| (id, Progress::new(next_index))).collect(),
             first_index: next_index,
             reads: Reads::default(),
             heartbeat_elapsed_ticks: 0,
             quorum_elapsed_ticks: 0,
             uncommitted_bytes: 0,
+            catch_up_index: next_index,
+            handover: None,
         });
         self.hurried_attempts = 0;
         // Section 8: "each leader commit[s] a blank no-op entry into the log at the start of its term".
-        self.log.append(Entry {
-            term: self.hard_state.term,
-            index: next_index,
-            payload: Payload::Noop,
-        });
+        let term = self.hard_state.term;
+        self.append_entry(Entry { term, index: next_index, payload: Payload::Noop });
     }
 
     fn set_term(&mut self, term: Term, voted_for: Option<NodeId>) {

@@ -7,6 +7,7 @@
 //! transfer belongs to one leader's term: chunks of another one are not mixed in.
 
 use super::log::Position;
+use super::membership::{Membership, Memberships};
 use super::progress::{Pace, Transfer};
 use super::role::{Leadership, Role};
 use super::{AppendOutcome, HardState, Index, Message, NodeId, Raft, Term};
@@ -59,7 +60,7 @@ impl Raft {
         let Some(newest) = self.snapshot else { return };
         let term = self.hard_state.term;
         let Role::Leader(Leadership { progress, .. }) = &mut self.role else { return };
-        let progress = progress.get_mut(&to).expect("the peer is a voter");
+        let progress = progress.get_mut(&to).expect("the peer is a member");
         let Pace::Snapshot(transfer) = &mut progress.pace else { return };
         // Another snapshot has taken the place of the one that was being sent.
         if transfer.position != newest {
@@ -75,7 +76,7 @@ impl Raft {
     pub(super) fn handle_snapshot_reply(&mut self, from: NodeId, position: Position, next: u64) {
         let Role::Leader(Leadership { progress, .. }) = &mut self.role else { return };
         let Some(progress) = progress.get_mut(&from) else { return };
-        progress.is_active = true;
+        progress.was_heard();
         if let Pace::Snapshot(transfer) = &mut progress.pace
             && transfer.position == position
         {
@@ -122,13 +123,19 @@ impl Raft {
         }
     }
 
-    /// The whole snapshot is on disk and has become the state. Returns whether the log is void: Figure
+    /// The whole snapshot is on disk and has become the state, with these members. Returns whether the log is void: Figure
     /// 13, steps 6 and 7, "if existing log entry has same index and term as snapshot's last included
     /// entry, retain log entries following it", else "discard the entire log".
-    pub fn install_snapshot(&mut self, chunk: &SnapshotChunk) -> bool {
+    pub fn install_snapshot(&mut self, chunk: &SnapshotChunk, membership: Rc<Membership>) -> bool {
         let position = chunk.position;
         assert!(position.index > self.commit_index, "older snapshots are not installed");
         let is_void = self.log.install(position);
+        let first = self.log.before().index + 1;
+        self.memberships = Memberships::new(
+            position.index,
+            self.config.or_voters(membership),
+            self.log.iter_from(first),
+        );
         self.commit_index = position.index;
         self.snapshot = Some(position);
         self.accept(chunk, position.index);

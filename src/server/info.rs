@@ -1,6 +1,7 @@
 //! What a node says of itself: `INFO` in Redis's form, and the same fields for the binary status request.
 
-use super::Server;
+use super::{Server, watch};
+use crate::raft::{Member, NodeId, number};
 use crate::wal::Disk;
 use std::time::Instant;
 
@@ -13,7 +14,8 @@ impl<D: Disk> Server<D> {
             ("Server", self.server_section(now)),
             ("Clients", self.clients_section()),
             ("Raft", self.raft_section()),
-            ("Peers", self.peers_section()),
+            ("Members", self.members_section()),
+            ("Peers", self.peers_section(now)),
             ("Persistence", self.persistence_section()),
             ("Keyspace", self.keyspace_section()),
         ]
@@ -46,31 +48,60 @@ impl<D: Disk> Server<D> {
         let node = self.replica.node();
         let raft = node.raft();
         let leader = raft.leader();
-        let leader_name = leader.and_then(|id| self.config.members.get(&id));
+        let membership = raft.membership();
+        let leader_name = leader.and_then(|id| membership.members.get(&id));
         fields([
-            ("raft_node", raft.id().to_string()),
+            ("raft_node", number(raft.id()).to_string()),
             ("raft_name", self.config.name.clone()),
-            ("raft_role", raft.role_name().to_string()),
+            ("raft_role", self.role().to_string()),
             ("raft_term", raft.term().to_string()),
-            ("raft_leader", leader.map_or("-1".to_string(), |id| id.to_string())),
+            ("raft_leader", leader.map_or("-1".to_string(), |id| number(id).to_string())),
             ("raft_leader_name", leader_name.map_or(String::new(), |member| member.name.clone())),
             ("raft_commit_index", raft.commit_index().to_string()),
             ("raft_last_applied", node.machine().applied().to_string()),
             ("raft_last_log_index", raft.log().last().index.to_string()),
             ("raft_last_log_term", raft.log().last().term.to_string()),
-            ("raft_voters", raft.config().voters.len().to_string()),
+            ("raft_voters", membership.voter_count().to_string()),
+            ("raft_learners", (membership.members.len() - membership.voter_count()).to_string()),
+            ("raft_cluster_id", format!("{:016x}", membership.cluster_id)),
+            ("raft_membership_index", raft.membership_index().to_string()),
+            ("raft_waits_for", watch::waits_for(node).unwrap_or_default()),
         ])
     }
 
-    fn peers_section(&self) -> Vec<(String, String)> {
+    /// A node that was removed may have to be told so by others.
+    fn role(&self) -> &'static str {
+        if self.links.is_removed() { "removed" } else { self.replica.node().raft().role_name() }
+    }
+
+    /// Every member, this node included: how it counts, and where it is. At the leader also those that wait to
+    /// be taken in.
+    fn members_section(&self) -> Vec<(String, String)> {
+        let membership = self.replica.node().raft().membership();
+        let member = |(id, member): (&NodeId, &Member)| {
+            let counts = if member.is_voter { "voter" } else { "learner" };
+            let place = place(*id, &member.address);
+            (format!("member_{}", member.name), format!("{counts},{place}"))
+        };
+        let applicants = self.replica.node().applicants();
+        let waiting = applicants.filter(|applicant| !membership.contains(applicant.id));
+        let applicants = waiting.map(|applicant| {
+            (format!("applicant_{}", applicant.name), place(applicant.id, &applicant.address))
+        });
+        membership.members.iter().map(member).chain(applicants).collect()
+    }
+
+    fn peers_section(&self, now: Instant) -> Vec<(String, String)> {
         let matches = self.replica.node().raft().match_indexes();
         let mut section = Vec::new();
         for (id, name, state) in self.links.peer_states() {
             section.push((format!("peer_{name}"), state));
-            if let Some((_, index)) = matches.iter().find(|(peer, _)| *peer == id) {
+            if let Some((_, index)) = matches.iter().find(|(peer, _)| number(*peer) == id) {
                 section.push((format!("match_index_{name}"), index.to_string()));
             }
         }
+        let refused = self.links.refused_nodes(now).enumerate();
+        section.extend(refused.map(|(at, what)| (format!("refused_{at}"), what.to_string())));
         section
     }
 
@@ -102,6 +133,10 @@ impl<D: Disk> Server<D> {
             ("sessions", machine.sessions().len().to_string()),
         ])
     }
+}
+
+fn place(id: NodeId, address: &str) -> String {
+    format!("incarnation={:012x},address={address}", id & ((1 << 48) - 1))
 }
 
 fn fields<const N: usize>(fields: [(&str, String); N]) -> Vec<(String, String)> {

@@ -6,20 +6,20 @@
 //! there: "refused" means that the process has ended, which is worth knowing before any timeout.
 
 use super::refusals::Refusals;
-use crate::config::{Config, Member};
+use crate::config::{Config, parse_host_port};
 use crate::net::{ConnId, Net, NetConfig, PeerAddress, ResolverConfig};
-use crate::node::PeerMessage;
+use crate::node::{self, Node, PeerMessage, Standing};
 use crate::protocol::hello::{
-    self, Hello, HelloReply, KnownPeer, Refused, RefusedCode, Role, VERSION_MAX, VERSION_MIN,
-    Welcome,
+    self, Hello, HelloReply, Refused, RefusedCode, Role, VERSION_MAX, VERSION_MIN, Welcome,
 };
 use crate::protocol::resp::TextLimits;
 use crate::protocol::{client_frame_bytes_max, frame, peer, peer_frame_bytes_max};
-use crate::raft::NodeId;
+use crate::raft::{Membership, NodeId, node_id, number};
 use crate::wal::Identity;
 use log::{debug, info, warn};
 use std::collections::BTreeMap;
 use std::io;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// What a peer has not read. Far more than the window of AppendEntries allows, so a peer that reaches it
@@ -30,14 +30,23 @@ const PEER_OUTBOX_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const HEADROOM: usize = 64;
 /// A connection to a member that ends sooner, without a word, was not wanted by the other side.
 const BRIEF: Duration = Duration::from_secs(1);
+/// A member that has said nothing for so long gives way to another process of its name.
+const TWIN_PATIENCE: Duration = Duration::from_secs(2);
 
 pub struct Links {
     pub net: Net,
     identity: Identity,
-    peers: BTreeMap<NodeId, Link>,
-    /// What `judge` compares with; in the order of `peers`.
-    known: Vec<KnownPeer>,
-    overflowing: Vec<ConnId>,
+    /// By number.
+    peers: BTreeMap<u64, Link>,
+    /// Names of the peers, by number.
+    names: BTreeMap<u64, String>,
+    membership: Rc<Membership>,
+    committed: Rc<Membership>,
+    leads: bool,
+    /// Others say that this node was removed.
+    is_removed: bool,
+    /// Connections to be closed, and why.
+    unwanted: Vec<(ConnId, &'static str)>,
     refusals: Refusals,
     welcome: Welcome,
     clients_max: usize,
@@ -45,13 +54,20 @@ pub struct Links {
 
 struct Link {
     name: String,
+    /// From the configuration: kept connected whoever is a member.
+    is_initial: bool,
     /// The connection that has said hello, both ways.
     conn: Option<ConnId>,
+    /// Who is, or last was, at its other end.
+    id: Option<NodeId>,
+    /// What it said of its place in a cluster.
+    standing: Standing,
     /// The other side closed the last connection, and nobody knows yet why.
     may_have_ended: bool,
     /// Refusals and failures are logged when they change, not each time.
     last_trouble: String,
     attached_at: Instant,
+    heard_at: Instant,
     /// A message has come over the present connection.
     heard: bool,
     /// The last connection was brief; the next ones are not logged until one lasts.
@@ -60,29 +76,22 @@ struct Link {
 
 impl Links {
     pub fn new(config: &Config, identity: Identity, now: Instant) -> io::Result<Self> {
-        let others: BTreeMap<NodeId, Member> =
-            config.members.clone().into_iter().filter(|(id, _)| *id != config.id).collect();
-        let mut net = Net::new(net_config(config, &others), now)?;
-        for id in others.keys().filter(|id| **id < config.id) {
-            net.dial(*id, now);
-        }
-        let known = others
-            .iter()
-            .map(|(id, member)| KnownPeer {
-                node: *id,
+        let others = || config.members.iter().filter(|(number, _)| **number != config.number);
+        let mut net = Net::new(net_config(config), now)?;
+        for (number, member) in others() {
+            net.know_peer(PeerAddress {
+                id: *number,
                 name: member.name.clone(),
-                incarnation: None,
-            })
-            .collect();
-        let link = |member: Member| Link {
-            name: member.name,
-            conn: None,
-            may_have_ended: false,
-            last_trouble: String::new(),
-            attached_at: now,
-            heard: false,
-            brief: false,
-        };
+                host: member.host.clone(),
+                port: member.port,
+            });
+            if *number < config.number {
+                net.dial(*number, now);
+            }
+        }
+        let link = |name: &String| Link::new(name.clone(), true, now);
+        let peers = others().map(|(number, member)| (*number, link(&member.name))).collect();
+        let names = others().map(|(number, member)| (*number, member.name.clone())).collect();
         let frame_bytes_max = client_frame_bytes_max(&config.limits);
         let welcome = Welcome {
             version: VERSION_MAX,
@@ -93,13 +102,19 @@ impl Links {
             frame_bytes_max: u32::try_from(frame_bytes_max).expect("checked limits"),
             key_bytes_max: config.limits.key_bytes_max,
             value_bytes_max: config.limits.value_bytes_max,
+            standing: Standing::Empty,
+            address: config.advertise.clone(),
         };
         Ok(Links {
             net,
             identity,
-            peers: others.into_iter().map(|(id, member)| (id, link(member))).collect(),
-            known,
-            overflowing: Vec::new(),
+            peers,
+            names,
+            membership: Rc::default(),
+            committed: Rc::default(),
+            leads: false,
+            is_removed: false,
+            unwanted: Vec::new(),
             refusals: Refusals::default(),
             welcome,
             clients_max: config.connections_max,
@@ -110,13 +125,81 @@ impl Links {
         &self.identity
     }
 
+    /// Takes over who belongs to the cluster: members are kept connected, the one with the higher number
+    /// dialling. A leader also dials its learners, which need not know it yet.
+    pub fn follow(&mut self, node: &Node, now: Instant) {
+        let raft = node.raft();
+        let standing = node.standing();
+        if std::mem::replace(&mut self.welcome.standing, standing) != standing {
+            self.leave_other_clusters();
+        }
+        self.committed = Rc::clone(raft.committed_membership());
+        if raft.is_removed() {
+            self.stay_quiet();
+        }
+        let leads = raft.is_leader();
+        let is_same = Rc::ptr_eq(raft.membership(), &self.membership) && leads == self.leads;
+        if is_same {
+            return;
+        }
+        self.leads = leads;
+        self.membership = Rc::clone(raft.membership());
+        let own = self.identity.node;
+        let membership = Rc::clone(&self.membership);
+        for (id, member) in membership.members.iter().filter(|(id, _)| number(**id) != own) {
+            let number = number(*id);
+            let link = self.peers.entry(number);
+            let is_initial =
+                link.or_insert_with(|| Link::new(member.name.clone(), false, now)).is_initial;
+            self.names.insert(number, member.name.clone());
+            if let Ok((host, port)) = parse_host_port(&member.address)
+                && !is_initial
+            {
+                self.net.know_peer(PeerAddress {
+                    id: number,
+                    name: member.name.clone(),
+                    host,
+                    port,
+                });
+            }
+            let is_known = is_initial || parse_host_port(&member.address).is_ok();
+            if is_known && !self.is_removed && (number < own || (leads && !member.is_voter)) {
+                self.net.dial(number, now);
+            }
+        }
+        let is_member =
+            |number: u64| membership.members.keys().any(|id| self::number(*id) == number);
+        let gone: Vec<u64> = self
+            .peers
+            .iter()
+            .filter(|(number, link)| {
+                !link.is_initial && link.conn.is_none() && !is_member(**number)
+            })
+            .map(|(number, _)| *number)
+            .collect();
+        for number in gone {
+            self.net.leave_peer(number);
+            self.peers.remove(&number);
+            self.names.remove(&number);
+        }
+    }
+
+    /// A node that was removed disturbs nobody.
+    fn stay_quiet(&mut self) {
+        if !std::mem::replace(&mut self.is_removed, true) {
+            self.peers.keys().for_each(|number| self.net.leave_peer(*number));
+        }
+    }
+
     /// Encodes a message straight into the peer's outbox. Without a connection it is lost, as on a
     /// network that loses messages; Raft sends again.
     pub fn send(&mut self, to: NodeId, message: &PeerMessage) {
-        let Some(conn) = self.peers.get(&to).and_then(|link| link.conn) else { return };
+        let link = self.peers.get(&number(to)).filter(|link| link.id == Some(to));
+        let Some(conn) = link.and_then(|link| link.conn) else { return };
         if self.net.outbox_len(conn) > PEER_OUTBOX_BYTES_MAX {
-            if !self.overflowing.contains(&conn) {
-                self.overflowing.push(conn);
+            let unwanted = (conn, "it does not read what it is sent");
+            if !self.unwanted.contains(&unwanted) {
+                self.unwanted.push(unwanted);
             }
             return;
         }
@@ -125,9 +208,21 @@ impl Links {
         }
     }
 
-    /// Connections whose other side does not read, to be closed.
-    pub fn take_overflowing(&mut self) -> Vec<ConnId> {
-        std::mem::take(&mut self.overflowing)
+    /// Connections to be closed, and why.
+    pub fn take_unwanted(&mut self) -> Vec<(ConnId, &'static str)> {
+        std::mem::take(&mut self.unwanted)
+    }
+
+    /// Whoever was let in while this node belonged to no cluster, and belongs to another one than this node does
+    /// now, would be refused today.
+    fn leave_other_clusters(&mut self) {
+        let Standing::Member { cluster_id: ours } = self.welcome.standing else { return };
+        let is_of_another = |link: &&Link| match link.standing {
+            Standing::Member { cluster_id } => cluster_id != ours,
+            Standing::Empty | Standing::Contacted | Standing::Lost => false,
+        };
+        let others = self.peers.values().filter(is_of_another).filter_map(|link| link.conn);
+        self.unwanted.extend(others.map(|conn| (conn, "it belongs to another cluster")));
     }
 
     /// The first words on a connection that this node dialled.
@@ -140,6 +235,8 @@ impl Links {
                 node: self.identity.node,
                 incarnation: self.identity.incarnation,
                 name: self.identity.name.clone(),
+                standing: self.welcome.standing,
+                address: self.welcome.address.clone(),
             },
         };
         if let Some(outbox) = self.net.outbox(conn) {
@@ -149,11 +246,22 @@ impl Links {
     }
 
     /// Answers a hello. `Err`: refused; the refusal is sent and the connection to be closed after it.
-    pub fn answer_hello(&mut self, conn: ConnId, hello: &Hello) -> Result<(), Refused> {
+    pub fn answer_hello(
+        &mut self,
+        conn: ConnId,
+        hello: &Hello,
+        now: Instant,
+    ) -> Result<(), Refused> {
         let crowded = self.is_crowded() && matches!(hello.role, Role::Client { .. });
         let judged = match crowded {
             true => Err(self.too_many()),
             false => hello::judge(hello, &self.us()),
+        };
+        let judged = match (&hello.role, judged) {
+            (Role::Peer { node, incarnation, .. }, Ok(version)) => {
+                self.judge_twin(*node, *incarnation, now).map(|()| version)
+            }
+            (_, judged) => judged,
         };
         let reply = match &judged {
             Ok(version) => {
@@ -169,10 +277,24 @@ impl Links {
     }
 
     /// Whether the node that answered is the one that was dialled.
-    pub fn judge_welcome(&self, peer: NodeId, welcome: &Welcome) -> Result<(), Refused> {
-        let dialled =
-            self.known.iter().find(|known| known.node == peer).expect("dialled peers are members");
-        hello::judge_welcome(welcome, &self.us(), dialled)
+    pub fn judge_welcome(&self, peer: u64, welcome: &Welcome, now: Instant) -> Result<(), Refused> {
+        hello::judge_welcome(welcome, &self.us(), peer)?;
+        self.judge_twin(peer, welcome.incarnation, now)
+    }
+
+    /// Two processes that run under one name would take each other's place for ever: the one that is connected
+    /// and heard from keeps it.
+    fn judge_twin(&self, peer: u64, incarnation: u64, now: Instant) -> Result<(), Refused> {
+        let Some(link) = self.peers.get(&peer) else { return Ok(()) };
+        let is_another = link.id.is_some_and(|id| id != node_id(peer, incarnation));
+        if is_another && link.conn.is_some() && now < link.heard_at + TWIN_PATIENCE {
+            let reason = format!(
+                "another process runs under the name {}, with another data folder: stop one of them",
+                link.name
+            );
+            return Err(Refused { code: RefusedCode::Incarnation, reason });
+        }
+        Ok(())
     }
 
     fn us(&self) -> hello::Identity<'_> {
@@ -181,40 +303,54 @@ impl Links {
             node: self.identity.node,
             incarnation: self.identity.incarnation,
             name: &self.identity.name,
-            peers: &self.known,
+            standing: self.welcome.standing,
+            membership: &self.membership,
+            committed: &self.committed,
+            peers: &self.names,
         }
     }
 
-    /// Both sides have said hello. Returns the connection that this one replaces.
+    /// Both sides have said hello. Returns the connection that this one replaces, and who was at its end.
     pub fn attach(
         &mut self,
         conn: ConnId,
-        peer: NodeId,
-        incarnation: u64,
+        peer: &node::Peer,
         now: Instant,
-    ) -> Option<ConnId> {
-        self.net.attach_peer(conn, peer);
+    ) -> Option<(ConnId, NodeId)> {
+        let number = number(peer.id);
+        if !self.peers.contains_key(&number) {
+            self.net.know_peer(PeerAddress {
+                id: number,
+                name: peer.name.clone(),
+                host: String::new(),
+                port: 0,
+            });
+            self.names.insert(number, peer.name.clone());
+            self.peers.insert(number, Link::new(peer.name.clone(), false, now));
+        }
+        self.net.attach_peer(conn, number);
         // A name may be gone as soon as its process is, and it is then that a probe has to find the place.
-        if let Some(address) = self.net.remote_addr(conn).filter(|_| peer > self.identity.node) {
-            self.net.remember_address(peer, address.ip());
+        if let Some(address) = self.net.remote_addr(conn).filter(|_| number > self.identity.node) {
+            self.net.remember_address(number, address.ip());
         }
-        if let Some(known) = self.known.iter_mut().find(|known| known.node == peer) {
-            known.incarnation = Some(incarnation);
-        }
-        let link = self.peers.get_mut(&peer).expect("judged peers are members");
+        let link = self.peers.get_mut(&number).expect("it was just there");
+        link.standing = peer.standing;
         link.may_have_ended = false;
         link.attached_at = now;
+        link.heard_at = now;
         link.heard = false;
         if !link.brief {
             link.connected();
         }
-        link.conn.replace(conn)
+        let before = link.id.replace(peer.id);
+        link.conn.replace(conn).zip(before)
     }
 
     /// A message has come from a member.
-    pub fn heard(&mut self, peer: NodeId) {
-        let Some(link) = self.peers.get_mut(&peer) else { return };
+    pub fn heard(&mut self, peer: NodeId, now: Instant) {
+        let Some(link) = self.peers.get_mut(&number(peer)) else { return };
         link.heard = true;
+        link.heard_at = now;
         if link.brief {
             link.connected();
         }
@@ -236,30 +372,30 @@ impl Links {
         reason: &str,
         now: Instant,
     ) -> Option<NodeId> {
-        let (id, link) = self.peers.iter_mut().find(|(_, link)| link.conn == Some(conn))?;
+        let (number, link) = self.peers.iter_mut().find(|(_, link)| link.conn == Some(conn))?;
         link.conn = None;
         link.may_have_ended = by_other_side;
         link.disconnected(reason, now);
-        let dials_itself = *id > self.identity.node;
-        if by_other_side && dials_itself {
-            self.net.probe(*id, now);
+        let dials_itself = *number > self.identity.node;
+        if by_other_side && dials_itself && self.net.has_address(*number) {
+            self.net.probe(*number, now);
         }
-        Some(*id)
+        link.id
     }
 
-    /// Returns whether this tells that the peer's process has ended.
-    pub fn dial_failed(&mut self, peer: NodeId, refused: bool, reason: &str) -> bool {
-        let Some(link) = self.peers.get_mut(&peer) else { return false };
+    /// Returns whose process has ended, if this tells it.
+    pub fn dial_failed(&mut self, peer: u64, refused: bool, reason: &str) -> Option<NodeId> {
+        let link = self.peers.get_mut(&peer)?;
         if link.last_trouble != reason {
             info!("{} cannot be reached: {reason}", link.name);
             link.last_trouble = reason.to_string();
         }
-        refused && std::mem::take(&mut link.may_have_ended)
+        link.id.filter(|_| refused && std::mem::take(&mut link.may_have_ended))
     }
 
     /// A member that was dialled refuses this node, or is not the one that it should be; logged once per
     /// reason.
-    pub fn note_refusal(&mut self, peer: NodeId, reason: &str) {
+    pub fn note_refusal(&mut self, peer: u64, reason: &str) {
         let Some(link) = self.peers.get_mut(&peer) else { return };
         if link.last_trouble != reason {
             warn!("{}: {reason}", link.name);
@@ -267,17 +403,33 @@ impl Links {
         }
     }
 
+    /// A member says that this node was removed. Only its own log or an empty folder could say otherwise.
+    pub fn was_told_of_removal(&mut self) {
+        if !self.is_removed {
+            warn!(
+                "{} was removed from the cluster: stop it, or start it with an empty folder to come in anew",
+                self.identity.name
+            );
+        }
+        self.stay_quiet();
+    }
+
+    /// Whether this node was removed, by its own log or by what others say.
+    pub fn is_removed(&self) -> bool {
+        self.is_removed
+    }
+
     /// Somebody was refused who claimed to be a member, or was a client.
     pub fn note_refused(
         &mut self,
         conn: ConnId,
-        claimed: Option<NodeId>,
+        claimed: Option<u64>,
         refused: &Refused,
         now: Instant,
     ) {
         let from = self.net.remote_addr(conn).map_or("?".to_string(), |at| at.ip().to_string());
         let what = format!("a connection from {from} is refused: {refused}");
-        if self.refusals.is_news(&what, now) {
+        if self.refusals.is_news(&what, claimed.is_some(), now) {
             warn!("{what}");
         }
         // Whoever is connected is not the one that was refused.
@@ -286,6 +438,11 @@ impl Links {
         {
             link.last_trouble = what;
         }
+    }
+
+    /// Nodes that were refused lately, and why.
+    pub fn refused_nodes(&self, now: Instant) -> impl Iterator<Item = &str> {
+        self.refusals.of_nodes(now)
     }
 
     /// Whether there are more clients than there may be.
@@ -305,8 +462,8 @@ impl Links {
     }
 
     /// Name and state of every other member, in words.
-    pub fn peer_states(&self) -> Vec<(NodeId, String, String)> {
-        let state = |id: NodeId, link: &Link| {
+    pub fn peer_states(&self) -> Vec<(u64, String, String)> {
+        let state = |id: u64, link: &Link| {
             let dialled_state = self.net.peer_state(id);
             match (link.conn, link.last_trouble.is_empty()) {
                 (Some(_), _) => "connected".to_string(),
@@ -315,7 +472,10 @@ impl Links {
                 (None, false) => format!("disconnected: {}", link.last_trouble),
             }
         };
-        self.peers.iter().map(|(id, link)| (*id, link.name.clone(), state(*id, link))).collect()
+        self.peers
+            .iter()
+            .map(|(number, link)| (*number, link.name.clone(), state(*number, link)))
+            .collect()
     }
 
     pub fn peers_connected(&self) -> usize {
@@ -324,6 +484,22 @@ impl Links {
 }
 
 impl Link {
+    fn new(name: String, is_initial: bool, now: Instant) -> Link {
+        Link {
+            name,
+            is_initial,
+            conn: None,
+            id: None,
+            standing: Standing::Empty,
+            may_have_ended: false,
+            last_trouble: String::new(),
+            attached_at: now,
+            heard_at: now,
+            heard: false,
+            brief: false,
+        }
+    }
+
     fn connected(&mut self) {
         info!("{} is connected", self.name);
         self.brief = false;
@@ -344,27 +520,21 @@ impl Link {
     }
 }
 
-fn net_config(config: &Config, others: &BTreeMap<NodeId, Member>) -> NetConfig {
+fn net_config(config: &Config) -> NetConfig {
     let limits = &config.limits;
     let frame_bytes = peer_frame_bytes_max(limits) + frame::HEADER_BYTES;
     NetConfig {
         listen: config.listen.to_string(),
-        peers: others
-            .iter()
-            .map(|(id, member)| PeerAddress {
-                id: *id,
-                name: member.name.clone(),
-                host: member.host.clone(),
-                port: member.port,
-            })
-            .collect(),
+        peers: Vec::new(),
         connections_max: config.connections_max + HEADROOM,
         inbox_bytes_max: frame_bytes.max(TextLimits::new(limits).inbox_bytes_min()),
         outbox_bytes_max: config.client_outbox_bytes_max + client_frame_bytes_max(limits),
         peer_outbox_bytes_max: PEER_OUTBOX_BYTES_MAX + frame_bytes,
-        connect_timeout: Duration::from_secs(1),
-        redial_max: Duration::from_millis(500),
-        user_timeout: Duration::from_secs(3),
+        // A member that comes back elsewhere is to be found within a second of its name leading there.
+        connect_timeout: Duration::from_millis(400),
+        redial_max: Duration::from_millis(400),
+        // A member whose machine vanished sends no reset: its connection is given up, and its name looked up anew.
+        user_timeout: Duration::from_millis(1500),
         silent_timeout: Duration::from_secs(10),
         resolver: ResolverConfig {
             resolv_conf: config.resolv_conf.clone(),

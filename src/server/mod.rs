@@ -55,6 +55,14 @@ pub struct Server<D: Disk> {
     slowest_flush: Duration,
     /// Of all turns, what goes on between two waits.
     slowest_turn: Duration,
+    stopping: Option<Stopping>,
+}
+
+/// A signal has asked for the end.
+#[derive(Debug, Clone, Copy)]
+struct Stopping {
+    signal: i32,
+    until: Instant,
 }
 
 /// Who waits for an answer.
@@ -95,7 +103,9 @@ impl<D: Disk> Server<D> {
     ) -> Result<Self, ServerError> {
         config.connections_max =
             files::connections_possible(&config).map_err(ServerError::Files)?;
-        let links = Links::new(&config, identity, now).map_err(ServerError::Listen)?;
+        let mut links = Links::new(&config, identity, now).map_err(ServerError::Listen)?;
+        // Before the first hello: a node that has data must never say that it has none.
+        links.follow(replica.node(), now);
         info!(
             "{} listens on {}; log up to {}, term {}",
             config.name,
@@ -119,6 +129,7 @@ impl<D: Disk> Server<D> {
             requests: 0,
             slowest_flush: Duration::ZERO,
             slowest_turn: Duration::ZERO,
+            stopping: None,
         })
     }
 
@@ -130,10 +141,13 @@ impl<D: Disk> Server<D> {
             let deadline = if self.replica.has_work() { now } else { self.next_tick };
             self.links.net.wait(deadline, now, &mut events).map_err(ServerError::Poll)?;
             let now = Instant::now();
-            let mut signal = None;
             for event in events.drain(..) {
                 match event {
-                    NetEvent::Signal(number) => signal = Some(number),
+                    // The second one asks for no patience.
+                    NetEvent::Signal(number) if self.stopping.is_some() => {
+                        return self.stop(number);
+                    }
+                    NetEvent::Signal(number) => self.begin_to_stop(number, now),
                     event => self.handle(event, now),
                 }
             }
@@ -146,8 +160,8 @@ impl<D: Disk> Server<D> {
             self.resume();
             self.links.net.push();
             self.slowest_turn = self.slowest_turn.max(now.elapsed());
-            if let Some(number) = signal {
-                return self.stop(number);
+            if let Some(stopping) = self.stopping.filter(|stopping| self.may_stop(*stopping, now)) {
+                return self.stop(stopping.signal);
             }
         }
     }
@@ -160,8 +174,8 @@ impl<D: Disk> Server<D> {
                 self.talks.insert(conn, Talk::AwaitingWelcome { peer, magic_seen: false });
             }
             NetEvent::DialFailed { peer, refused, reason } => {
-                if self.links.dial_failed(peer, refused, &reason) {
-                    self.replica.inputs().peer_process_ended(peer);
+                if let Some(ended) = self.links.dial_failed(peer, refused, &reason) {
+                    self.replica.inputs().peer_process_ended(ended);
                 }
             }
             NetEvent::Closed { conn, by_other_side, reason, .. } => {
@@ -205,10 +219,11 @@ impl<D: Disk> Server<D> {
             self.deliver(ticket, answer);
         }
         let now = Instant::now();
-        for conn in self.links.take_overflowing() {
-            self.close(conn, "it does not read what it is sent", now);
+        for (conn, reason) in self.links.take_unwanted() {
+            self.close(conn, reason, now);
         }
         self.slowest_flush = self.slowest_flush.max(now - begun);
+        self.links.follow(self.replica.node(), now);
         self.watch.look(&self.config, self.replica.node(), &self.links, now);
         self.watch.look_at_flush(now - begun, now);
         Ok(())
@@ -285,9 +300,31 @@ impl<D: Disk> Server<D> {
             || self.awaited_bytes >= AWAITED_BYTES_MAX.div_ceil(divisor)
     }
 
-    /// SIGTERM or SIGINT: what waits is answered with what is known, and the process ends.
+    /// SIGTERM or SIGINT: a leader hands over first, and what waits is answered, for as long as that may take.
+    fn begin_to_stop(&mut self, signal: i32, now: Instant) {
+        let name = &self.config.name;
+        match self.replica.inputs().leave() {
+            true => info!("{name} hands over and stops: {}", net::signal_name(signal)),
+            false => info!("{name} stops: {}", net::signal_name(signal)),
+        }
+        // Of the longest election timeouts one for the successor, and one for its first answers.
+        let until = now + self.config.election * 4;
+        self.stopping = Some(Stopping { signal, until });
+    }
+
+    fn may_stop(&self, stopping: Stopping, now: Instant) -> bool {
+        let is_settled = !self.replica.node().raft().is_handing_over();
+        now >= stopping.until || (is_settled && self.asked.is_empty())
+    }
+
+    /// What still waits is answered with what is known, and the process ends.
     fn stop(mut self, signal: i32) -> Result<(), ServerError> {
-        info!("{} stops: {}", self.config.name, net::signal_name(signal));
+        info!(
+            "{} ends: {}; {} requests are unanswered",
+            self.config.name,
+            net::signal_name(signal),
+            self.asked.len()
+        );
         let tickets: Vec<(usize, bool)> =
             self.asked.iter().map(|(ticket, asked)| (ticket, asked.is_write)).collect();
         for (ticket, is_write) in tickets {

@@ -8,15 +8,15 @@ use super::texts::TextTalk;
 use super::{Asked, ReplyTo, Server};
 use crate::kv::{Answer, Failure, FailureCode, Request};
 use crate::net::ConnId;
-use crate::node::{Routing, Ticket};
+use crate::node::{self, Routing, Ticket};
 use crate::protocol::client::{self, ReplyBody, ReplyFrame, RequestBody, RequestFrame};
 use crate::protocol::frame::{self, FrameStep, Skip};
-use crate::protocol::hello::{HELLO_BYTES_MAX, Hello, HelloReply, Role};
+use crate::protocol::hello::{HELLO_BYTES_MAX, Hello, HelloReply, RefusedCode, Role, Welcome};
 use crate::protocol::resp::{self, TextLimits, TextStep};
 use crate::protocol::sniff::{Sniffed, sniff};
 use crate::protocol::text::{self, TextCommand};
 use crate::protocol::{client_frame_bytes_max, peer, peer_frame_bytes_max};
-use crate::raft::NodeId;
+use crate::raft::{NodeId, node_id};
 use crate::wal::Disk;
 use log::{debug, error};
 use std::time::Instant;
@@ -30,7 +30,7 @@ pub enum Talk {
     AwaitingHello,
     /// Binary, and this node dialled and said hello.
     AwaitingWelcome {
-        peer: NodeId,
+        peer: u64,
         magic_seen: bool,
     },
     Peer {
@@ -150,7 +150,7 @@ impl<D: Disk> Server<D> {
                 let peer = *peer;
                 self.step_welcome(conn, peer, talk, now)
             }
-            Talk::Peer { peer } => self.step_peer(conn, *peer),
+            Talk::Peer { peer } => self.step_peer(conn, *peer, now),
             Talk::Client(client) => self.step_client(conn, client, now),
             Talk::Text(text) => self.step_text(conn, text, now),
         }
@@ -219,7 +219,7 @@ impl<D: Disk> Server<D> {
 
     fn step_hello(&mut self, conn: ConnId, talk: &mut Talk, now: Instant) -> Step {
         let hello = self.take_frame(conn, HELLO_BYTES_MAX, Hello::decode)?;
-        if let Err(refused) = self.links.answer_hello(conn, &hello) {
+        if let Err(refused) = self.links.answer_hello(conn, &hello, now) {
             let claimed = match hello.role {
                 Role::Peer { node, .. } => Some(node),
                 Role::Client { .. } => None,
@@ -233,44 +233,50 @@ impl<D: Disk> Server<D> {
                 debug!("{conn}: client {name}");
                 *talk = Talk::Client(ClientTalk::default());
             }
-            Role::Peer { node, incarnation, .. } => {
-                *talk = Talk::Peer { peer: node };
-                self.peer_is_there(conn, node, incarnation, now);
+            Role::Peer { node, incarnation, name, standing, address } => {
+                let id = node_id(node, incarnation);
+                *talk = Talk::Peer { peer: id };
+                self.peer_is_there(conn, node::Peer { id, name, address, standing }, now);
             }
         }
         Ok(())
     }
 
-    fn step_welcome(&mut self, conn: ConnId, peer: NodeId, talk: &mut Talk, now: Instant) -> Step {
+    fn step_welcome(&mut self, conn: ConnId, peer: u64, talk: &mut Talk, now: Instant) -> Step {
         let welcome = match self.take_frame(conn, HELLO_BYTES_MAX, HelloReply::decode)? {
             HelloReply::Welcome(welcome) => welcome,
             HelloReply::Refused(refused) => {
+                if refused.code == RefusedCode::Removed {
+                    self.links.was_told_of_removal();
+                }
                 self.links.note_refusal(peer, &format!("it refuses this node: {refused}"));
                 return Err(Pause::Close(refused.to_string()));
             }
         };
-        if let Err(refused) = self.links.judge_welcome(peer, &welcome) {
+        if let Err(refused) = self.links.judge_welcome(peer, &welcome, now) {
             self.links.note_refusal(peer, &format!("its welcome is refused: {refused}"));
             return Err(Pause::Close(refused.to_string()));
         }
         self.links.net.mark_spoken(conn);
-        *talk = Talk::Peer { peer };
-        self.peer_is_there(conn, peer, welcome.incarnation, now);
+        let Welcome { name, address, standing, incarnation, .. } = welcome;
+        let id = node_id(peer, incarnation);
+        *talk = Talk::Peer { peer: id };
+        self.peer_is_there(conn, node::Peer { id, name, address, standing }, now);
         Ok(())
     }
 
-    fn peer_is_there(&mut self, conn: ConnId, peer: NodeId, incarnation: u64, now: Instant) {
-        if let Some(replaced) = self.links.attach(conn, peer, incarnation, now) {
+    fn peer_is_there(&mut self, conn: ConnId, peer: node::Peer, now: Instant) {
+        if let Some((replaced, before)) = self.links.attach(conn, &peer, now) {
             self.close(replaced, "replaced by a newer connection", now);
-            self.replica.inputs().peer_unreachable(peer);
+            self.replica.inputs().peer_unreachable(before);
         }
         self.replica.inputs().peer_connected(peer);
     }
 
-    fn step_peer(&mut self, conn: ConnId, from: NodeId) -> Step {
+    fn step_peer(&mut self, conn: ConnId, from: NodeId, now: Instant) -> Step {
         let bytes_max = peer_frame_bytes_max(&self.limits);
         let message = self.take_frame(conn, bytes_max, peer::decode)?;
-        self.links.heard(from);
+        self.links.heard(from, now);
         self.replica.inputs().peer_message(from, message).map_err(|contradiction| {
             error!("{contradiction}; one of them has lost what its disk should remember");
             Pause::Close(contradiction.to_string())
@@ -351,7 +357,7 @@ impl<D: Disk> Server<D> {
     fn answer_bytes(&self, request: &Request) -> usize {
         let value = match request {
             Request::Get { key } => self.replica.node().machine().store().get(key),
-            Request::Write { .. } | Request::Digest => None,
+            Request::Write { .. } | Request::Digest | Request::Member(_) => None,
         };
         ANSWER_BYTES + value.map_or(0, |value| value.len())
     }

@@ -3,9 +3,10 @@
 
 use super::links::Links;
 use crate::config::Config;
-use crate::node::Node;
-use crate::raft::{NodeId, Term};
+use crate::node::{Node, Standing};
+use crate::raft::{Member, Membership, NodeId, Term, quorum};
 use log::{info, warn};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// Without a leader for so many of the longest election timeouts, something is wrong that an election does
@@ -13,6 +14,8 @@ use std::time::{Duration, Instant};
 const ELECTIONS_MAX: u32 = 10;
 /// A flush that takes longer is a slow one.
 const SLOW_FLUSH: Duration = Duration::from_millis(500);
+/// What a node waits for is worth a line when it has waited so long.
+const WAIT_TOLD_AFTER: Duration = Duration::from_secs(1);
 /// After so long without a slow flush they are over.
 const CALM: Duration = Duration::from_secs(60);
 
@@ -25,6 +28,10 @@ pub struct Watch {
     /// Since when there has been no leader.
     leaderless_since: Option<Instant>,
     told_leaderless: bool,
+    /// The committed membership that was told of.
+    membership: Option<Rc<Membership>>,
+    /// What this node has waited for, and since when; told once it has lasted.
+    waits: Option<(String, Instant, bool)>,
     slow: Option<SlowFlushes>,
 }
 
@@ -43,9 +50,10 @@ impl Watch {
         if before.is_some_and(|before| has_lost_majority(before, state)) && !raft.is_damaged() {
             tell_majority_lost(config, raft.term());
         } else if before != Some(state) {
-            tell_place(config, state);
+            tell_place(config, raft.membership(), state);
         }
-        if raft.leader().is_some() {
+        self.look_at_members(config, node, now);
+        if raft.leader().is_some() || !raft.is_founded() || links.is_removed() {
             self.leaderless_since = None;
             self.told_leaderless = false;
             return;
@@ -53,7 +61,39 @@ impl Watch {
         let since = *self.leaderless_since.get_or_insert(now);
         if !self.told_leaderless && now - since >= config.election * 2 * ELECTIONS_MAX {
             self.told_leaderless = true;
-            tell_leaderless(config, raft.is_damaged(), links, now - since);
+            tell_leaderless(config, node, links, now - since);
+        }
+    }
+
+    fn look_at_members(&mut self, config: &Config, node: &Node, now: Instant) {
+        let raft = node.raft();
+        match waits_for(node) {
+            None => self.waits = None,
+            Some(what) => {
+                let is_new = self.waits.as_ref().is_none_or(|(before, ..)| *before != what);
+                if is_new {
+                    self.waits = Some((what, now, false));
+                }
+                if let Some((what, since, told)) = &mut self.waits
+                    && !*told
+                    && now >= *since + WAIT_TOLD_AFTER
+                {
+                    *told = true;
+                    match raft.is_founded() {
+                        true => warn!("{} waits {what}", config.name),
+                        false => info!("{} waits {what}", config.name),
+                    }
+                }
+            }
+        }
+        let membership = raft.membership();
+        let is_told = self.membership.as_ref().is_some_and(|told| Rc::ptr_eq(told, membership));
+        if is_told || !raft.is_founded() || !raft.membership_is_committed() {
+            return;
+        }
+        match self.membership.replace(Rc::clone(membership)) {
+            Some(before) => tell_changes(&before, membership),
+            None => info!("members: {}", in_words(membership)),
         }
     }
 
@@ -77,6 +117,84 @@ impl Watch {
     }
 }
 
+/// Why a node that belongs to no cluster does not come in, or why one that does has no leader and will have
+/// none, in words.
+pub fn waits_for(node: &Node) -> Option<String> {
+    if node.raft().is_founded() {
+        return waits_for_lost_disks(node);
+    }
+    let waiting = node.founding_waits_for();
+    if node.standing() == Standing::Lost {
+        return Some("for a leader to send what its disk has lost".to_string());
+    }
+    if node.meets_a_cluster() {
+        return Some("to be taken in by the leader of the cluster that it has found".to_string());
+    }
+    let names: Vec<String> = waiting.iter().map(|(name, why)| format!("{name} ({why})")).collect();
+    Some(match names.is_empty() {
+        true => "for the initial member with the lowest number to found the cluster".to_string(),
+        false => format!("for all initial members to have an empty disk: {}", names.join(", ")),
+    })
+}
+
+/// Of a majority of the voters the disks are empty: whatever they knew is nowhere else to be had for certain.
+/// Only a person can say that it is lost.
+fn waits_for_lost_disks(node: &Node) -> Option<String> {
+    let raft = node.raft();
+    let membership = raft.membership();
+    let lost = node.voters_with_empty_disks();
+    let needed = quorum::majority(membership.voter_count());
+    let own = membership.members.get(&raft.id())?;
+    if raft.leader().is_some() || membership.voter_count() - lost.len() >= needed {
+        return None;
+    }
+    let others: Vec<&str> = membership
+        .members
+        .iter()
+        .filter(|(id, _)| **id != raft.id())
+        .map(|(_, member)| member.name.as_str())
+        .collect();
+    Some(format!(
+        "for the data of {}, whose disks are empty: without it there is no majority of the {} voters. Start \
+         them with their data; if it is lost for good, stop {name}, keep a copy of its data folder, and run: \
+         srvraft recover {name} --data-dir DIR --accept-loss-of {}",
+        lost.join(" and "),
+        membership.voter_count(),
+        others.join(","),
+        name = own.name,
+    ))
+}
+
+fn tell_changes(before: &Membership, after: &Membership) {
+    for (id, member) in &after.members {
+        let name = &member.name;
+        match before.members.get(id) {
+            None => match before.named(name) {
+                Some(_) => {
+                    info!("{name} has lost its disk: it is removed, and taken in anew as a learner")
+                }
+                None => info!("{name} is taken in as a learner, at {}", member.address),
+            },
+            Some(was) if !was.is_voter && member.is_voter => info!("{name} is a voter now"),
+            Some(_) => {}
+        }
+    }
+    for (id, member) in &before.members {
+        if !after.contains(*id) && after.named(&member.name).is_none() {
+            info!("{} is removed", member.name);
+        }
+    }
+    info!("members: {}", in_words(after));
+}
+
+fn in_words(membership: &Membership) -> String {
+    let word = |member: &Member| match member.is_voter {
+        true => member.name.clone(),
+        false => format!("{} (learner)", member.name),
+    };
+    membership.members.values().map(word).collect::<Vec<_>>().join(", ")
+}
+
 /// A leader steps down within its own term for one reason only: check-quorum.
 fn has_lost_majority(before: Place, now: Place) -> bool {
     before.0 == "leader" && now == ("follower", before.1, None)
@@ -89,24 +207,30 @@ fn tell_majority_lost(config: &Config, term: Term) {
     );
 }
 
-fn tell_place(config: &Config, (role, term, leader): Place) {
-    let name = |id: NodeId| config.members.get(&id).map_or("?", |member| member.name.as_str());
+fn tell_place(config: &Config, membership: &Membership, (role, term, leader): Place) {
+    let name = |id: NodeId| membership.members.get(&id).map_or("?", |member| member.name.as_str());
     match (role, leader) {
         ("leader", _) => info!("{} leads term {term}", config.name),
         ("follower", Some(leader)) => {
             info!("{} follows {} in term {term}", config.name, name(leader));
         }
-        ("follower", None) => info!("{} knows no leader in term {term}", config.name),
+        ("learner", Some(leader)) => {
+            info!("{} learns from {} in term {term}", config.name, name(leader));
+        }
+        ("waiting", _) => info!("{} belongs to no cluster yet", config.name),
+        ("removed", _) => info!("{} was removed from the cluster", config.name),
+        ("follower" | "learner", None) => info!("{} knows no leader in term {term}", config.name),
         (candidate, _) => info!("{} is a {candidate} in term {term}", config.name),
     }
 }
 
 /// Members that reach each other and elect nobody have lost something: the line has to send its reader
 /// there.
-fn tell_leaderless(config: &Config, is_damaged: bool, links: &Links, since: Duration) {
-    let damage = if is_damaged {
+fn tell_leaderless(config: &Config, node: &Node, links: &Links, since: Duration) {
+    let voters = node.raft().membership().voter_count();
+    let damage = if node.raft().is_damaged() {
         "; this node has lost data and does not vote"
-    } else if links.peers_connected() >= config.members.len() / 2 {
+    } else if links.peers_connected() >= voters / 2 {
         "; as these do, some of them may have lost data, and do not vote: see their logs"
     } else {
         ""
@@ -116,14 +240,13 @@ fn tell_leaderless(config: &Config, is_damaged: bool, links: &Links, since: Dura
     } else {
         "; if a majority has, only a sound copy of a data folder helps, and nothing is made up until then"
     };
-    let members = config.members.len();
     let states: Vec<String> =
         links.peer_states().iter().map(|(_, name, state)| format!("{name} {state}")).collect();
     warn!(
-        "{} has had no leader for {:.0} s; {} of {members} members must reach each other: {}{damage}{advice}",
+        "{} has had no leader for {:.0} s; {} of {voters} voters must reach each other: {}{damage}{advice}",
         config.name,
         since.as_secs_f64(),
-        members / 2 + 1,
+        quorum::majority(voters),
         states.join(", ")
     );
 }

@@ -10,6 +10,7 @@
 //! - after an error of a write or a sync, nothing is known of what it should have made durable.
 
 use super::WalError;
+use super::identity::FILE as IDENTITY_NAME;
 use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
 use rustix::io::{Errno, retry_on_intr};
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -76,6 +77,19 @@ pub struct FileDisk {
 }
 
 impl FileDisk {
+    /// Opens the data folder of a node that has run before.
+    ///
+    /// # Errors
+    ///
+    /// [`WalError::Foreign`] if it is none, and then nothing is made; else as [`FileDisk::open`].
+    pub fn open_existing(dir: &Path) -> Result<FileDisk, WalError> {
+        if !dir.join(IDENTITY_NAME).is_file() {
+            let what = "holds no node's data".to_owned();
+            return Err(WalError::Foreign { folder: dir.to_path_buf(), what });
+        }
+        FileDisk::open(dir)
+    }
+
     /// Opens the data folder, making it and its parents if need be.
     ///
     /// # Errors

@@ -14,10 +14,10 @@
 //!
 //! The first line ends in the format version; the checksum is of all lines above it.
 
-use super::{Disk, WalError, segment};
+use super::{Disk, WalError, marker, segment};
 use crate::raft::NodeId;
 
-const FILE: &str = "identity";
+pub(super) const FILE: &str = "identity";
 const UNFINISHED_FILE: &str = "identity.tmp";
 const TITLE: &str = "raftkv identity ";
 const VERSION: u32 = 1;
@@ -36,7 +36,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The identity that the data folder holds, or in an empty folder a new one, which is durable when
+    /// The identity that the data folder holds, or in a folder without a log a new one, which is durable when
     /// this returns. Call it before [`super::Wal::open`].
     ///
     /// # Errors
@@ -53,22 +53,52 @@ impl Identity {
         let wanted =
             Identity { cluster_id, node, name: name.to_owned(), incarnation: incarnation_if_new };
         let names = disk.list().map_err(|e| WalError::io("list", disk.path(""), e))?;
+        if let Some(found) = wanted.load(disk, &names)? {
+            return Ok(found);
+        }
+        wanted.create(disk, names.iter().any(|name| name == UNFINISHED_FILE))?;
+        Ok(wanted)
+    }
+
+    /// The identity that the data folder holds; `None` if there is no log.
+    ///
+    /// # Errors
+    ///
+    /// As [`Identity::load_or_create`].
+    pub fn load_existing<D: Disk>(
+        disk: &mut D,
+        cluster_id: u64,
+        node: u64,
+        name: &str,
+    ) -> Result<Option<Identity>, WalError> {
+        let wanted = Identity { cluster_id, node, name: name.to_owned(), incarnation: 0 };
+        let names = disk.list().map_err(|e| WalError::io("list", disk.path(""), e))?;
+        wanted.load(disk, &names)
+    }
+
+    /// The one in the folder, if there is a log of it, and it is of the same node and cluster as this.
+    fn load<D: Disk>(&self, disk: &mut D, names: &[String]) -> Result<Option<Self>, WalError> {
         if !names.iter().any(|name| name == FILE) {
             if names.iter().any(|name| segment::is_wal_name(name)) {
                 let what = "holds a log, but no file that says whose it is";
                 return Err(foreign(disk, what.to_owned()));
             }
-            wanted.create(disk, names.iter().any(|name| name == UNFINISHED_FILE))?;
-            return Ok(wanted);
+            return Ok(None);
         }
         let bytes = disk.read(FILE).map_err(|e| WalError::io("read", disk.path(FILE), e))?;
         let found = parse(&bytes, disk)?;
-        if (found.cluster_id, found.node, &found.name) != (cluster_id, node, &wanted.name) {
-            return Err(foreign(disk, format!("belongs to {found}, not to {wanted}")));
+        if (found.cluster_id, found.node, &found.name) != (self.cluster_id, self.node, &self.name) {
+            return Err(foreign(disk, format!("belongs to {found}, not to {self}")));
+        }
+        // Nothing was ever written under this incarnation, or somebody has removed it: what it once promised is
+        // gone, so it is another one from now on. Not if the log went with an account of it: that keeps the vote.
+        let is_promised = |name: &String| segment::is_wal_name(name) || name == marker::FILE;
+        if !names.iter().any(is_promised) {
+            return Ok(None);
         }
         // The process that renamed it here may not have lived to sync the folder.
         disk.sync_dir().map_err(|e| WalError::io("sync", disk.path(""), e))?;
-        Ok(found)
+        Ok(Some(found))
     }
 
     /// Under another name first, so that the file is there as a whole or not at all.

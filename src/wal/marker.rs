@@ -17,7 +17,7 @@ use super::active::give_name;
 use super::{Disk, WalError};
 use crate::raft::HardState;
 
-const FILE: &str = "damaged";
+pub(super) const FILE: &str = "damaged";
 pub const UNFINISHED_MARKER: &str = "damaged.tmp";
 const TITLE: &str = "raftkv damaged ";
 const VERSION: u32 = 1;

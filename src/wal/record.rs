@@ -1,8 +1,9 @@
 //! Batches and the records in them, as bytes. The layouts are in the head of the parent module.
 
 use super::MAX_BATCH_BYTES;
-use crate::codec::{Malformed, Reader, put_bool, put_u8, put_u32, put_u64};
-use crate::raft::{Entry, HardState, Payload, Position};
+use crate::codec::{Malformed, Reader, put_bool, put_sized, put_u8, put_u32, put_u64};
+use crate::payload::{put_payload, read_payload};
+use crate::raft::{Entry, HardState, Position};
 
 pub const BATCH_HEADER_BYTES: usize = 45;
 pub const BATCH_MAGIC: &[u8; 4] = b"btch";
@@ -11,9 +12,6 @@ const COVERED_BYTES: usize = BATCH_HEADER_BYTES - 4;
 
 const ENTRY: u8 = 1;
 const BASE: u8 = 2;
-
-const NOOP: u8 = 0;
-const COMMAND: u8 = 1;
 
 /// CRC32C that starts from the salt of a segment instead of from 0.
 fn salted_crc(salt: u32, bytes: &[u8]) -> u32 {
@@ -96,13 +94,7 @@ pub fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
     put_record(out, ENTRY, |out| {
         put_u64(out, entry.term);
         put_u64(out, entry.index);
-        match &entry.payload {
-            Payload::Noop => put_u8(out, NOOP),
-            Payload::Command(command) => {
-                put_u8(out, COMMAND);
-                out.extend_from_slice(command);
-            }
-        }
+        put_payload(out, &entry.payload);
     });
 }
 
@@ -112,12 +104,7 @@ pub fn put_base(out: &mut Vec<u8>, base: Position) {
 
 fn put_record(out: &mut Vec<u8>, kind: u8, put_body: impl FnOnce(&mut Vec<u8>)) {
     put_u8(out, kind);
-    let length_at = out.len();
-    put_u32(out, 0);
-    let body_at = out.len();
-    put_body(out);
-    let length = u32::try_from(out.len() - body_at).expect("a command is shorter than 4 GiB");
-    out[length_at..body_at].copy_from_slice(&length.to_be_bytes());
+    put_sized(out, put_body);
 }
 
 /// Takes the next record off a payload.
@@ -138,15 +125,7 @@ pub fn read_record(reader: &mut Reader<'_>) -> Result<Record, Malformed> {
 fn read_entry(mut body: Reader<'_>) -> Result<Entry, Malformed> {
     let term = body.u64("entry's term")?;
     let index = body.u64("entry's index")?;
-    let payload = match body.u8("entry's kind")? {
-        NOOP => {
-            body.finish("no-op's length")?;
-            Payload::Noop
-        }
-        COMMAND => Payload::Command(body.rest().into()),
-        _ => return Err(Malformed("entry: its kind is unknown")),
-    };
-    Ok(Entry { term, index, payload })
+    Ok(Entry { term, index, payload: read_payload(body)? })
 }
 
 pub fn put_position(out: &mut Vec<u8>, position: Position) {

@@ -90,6 +90,11 @@ impl Server {
         self.core.as_ref().expect("the server is up")
     }
 
+    /// To be asked what no message asks.
+    pub fn core_mut(&mut self) -> &mut Raft {
+        self.raft_mut()
+    }
+
     pub fn core(&self) -> Option<&Raft> {
         self.core.as_ref()
     }

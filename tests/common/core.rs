@@ -188,7 +188,7 @@ pub fn pre_vote(term: Term, granted: bool) -> Message {
 /// A request for votes by a candidate whose log ends at (`index`, `term`).
 pub fn request_vote(term: Term, last: (Index, Term)) -> Message {
     let (last_log_index, last_log_term) = last;
-    Message::RequestVote { term, last_log_index, last_log_term }
+    Message::RequestVote { term, last_log_index, last_log_term, by_leader: false }
 }
 
 pub fn request_pre_vote(term: Term, last: (Index, Term)) -> Message {

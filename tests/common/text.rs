@@ -1,14 +1,25 @@
 //! Messages and entries in few words. `3@2` is the place of an entry: index 3, term 2; `1@2` before
 //! a role is a node: node 1 in term 2.
 
-use raftkv::raft::{AppendOutcome, Entry, Message, Payload};
+use raftkv::raft::{AppendOutcome, Entry, Member, Membership, Message, NodeId, Payload};
 
 pub fn entry(entry: &Entry) -> String {
     let what = match &entry.payload {
         Payload::Noop => "no-op".into(),
         Payload::Command(bytes) => String::from_utf8_lossy(bytes),
+        Payload::Members(membership) => members(membership).into(),
     };
     format!("{}@{} {what}", entry.index, entry.term)
+}
+
+/// `members 1 2 (3)`: in brackets, who does not vote.
+pub fn members(membership: &Membership) -> String {
+    let word = |(id, member): (&NodeId, &Member)| match member.is_voter {
+        true => format!(" {id}"),
+        false => format!(" ({id})"),
+    };
+    let words: String = membership.members.iter().map(word).collect();
+    format!("members{words}")
 }
 
 pub fn entries<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> String {
@@ -28,9 +39,11 @@ pub fn message(message: &Message) -> String {
         Message::PreVoteReply { granted, .. } => {
             format!("PreVoteReply term={term} {}", verdict(*granted))
         }
-        Message::RequestVote { last_log_index, last_log_term, .. } => {
-            format!("RequestVote term={term} last={last_log_index}@{last_log_term}")
+        Message::RequestVote { last_log_index, last_log_term, by_leader, .. } => {
+            let by_leader = if *by_leader { " by-leader" } else { "" };
+            format!("RequestVote term={term} last={last_log_index}@{last_log_term}{by_leader}")
         }
+        Message::TimeoutNow { .. } => format!("TimeoutNow term={term}"),
         Message::VoteReply { granted, .. } => {
             format!("VoteReply term={term} {}", verdict(*granted))
         }

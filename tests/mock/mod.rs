@@ -1,7 +1,10 @@
 //! A server that speaks the real protocol and does what a test tells it. Each test file uses a part of it.
 #![allow(dead_code)]
 
-use raftkv::kv::{Answer, Command, Failure, FailureCode, LeaderHint, Outcome, Request, WriteOp};
+use raftkv::kv::{
+    Answer, Command, Failure, FailureCode, LeaderHint, MemberRequest, Outcome, Request, WriteOp,
+};
+use raftkv::node::Standing;
 use raftkv::protocol::client::{ReplyBody, ReplyFrame, RequestBody, RequestFrame};
 use raftkv::protocol::frame::{FrameStep, MAGIC, next_frame, put_frame};
 use raftkv::protocol::hello::{Hello, HelloReply, Refused, RefusedCode, Welcome};
@@ -54,6 +57,7 @@ pub enum Seen {
     /// Session and sequence.
     Write(u64, u64),
     Digest,
+    Member(MemberRequest),
     Status,
 }
 
@@ -171,6 +175,8 @@ fn serve(mut stream: TcpStream, shared: &Shared) {
                 frame_bytes_max: FRAME_BYTES_MAX as u32,
                 key_bytes_max: 4096,
                 value_bytes_max: *value_bytes_max,
+                standing: Standing::Empty,
+                address: String::new(),
             }))
         }
     };
@@ -210,6 +216,7 @@ fn describe(body: &RequestBody) -> Seen {
     match body {
         RequestBody::Status => Seen::Status,
         RequestBody::Ask(Request::Digest) => Seen::Digest,
+        RequestBody::Ask(Request::Member(request)) => Seen::Member(request.clone()),
         RequestBody::Ask(Request::Get { key }) => Seen::Get(key.to_vec()),
         RequestBody::Ask(Request::Write { command }) => {
             match Command::decode(command).expect("checked by the frame's decoder") {
@@ -301,6 +308,7 @@ impl Store {
             Request::Digest => {
                 Answer::Digest { digest: 0xabc, keys: 3, index: self.index, leader: 2 }
             }
+            Request::Member(_) => Answer::Member { index: self.index, leader: 2 },
             Request::Write { command } => {
                 self.index += 1;
                 let outcome = match Command::decode(command).expect("checked") {

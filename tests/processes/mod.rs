@@ -20,6 +20,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Cluster {
     dir: PathBuf,
     ports: Vec<u16>,
+    /// How many of them a new cluster begins with; the others join.
+    initial: usize,
     nodes: Vec<Option<Child>>,
     flags: Vec<String>,
 }
@@ -37,6 +39,11 @@ impl Cluster {
     }
 
     pub fn stopped(size: usize, flags: &[&str]) -> Self {
+        Cluster::with_joiners(size, size, flags)
+    }
+
+    /// `size` nodes, of which the first `initial` are those that a new cluster begins with. None is started.
+    pub fn with_joiners(size: usize, initial: usize, flags: &[&str]) -> Self {
         static CLUSTERS: AtomicU32 = AtomicU32::new(0);
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
         let name = format!("raftkv-test-{}-{number}", std::process::id());
@@ -45,6 +52,7 @@ impl Cluster {
         Cluster {
             dir,
             ports: free_ports(size),
+            initial,
             nodes: (0..size).map(|_| None).collect(),
             flags: flags.iter().map(|flag| flag.to_string()).collect(),
         }
@@ -65,11 +73,12 @@ impl Cluster {
     /// The command line of a node, with its output in a file beside its data.
     pub fn command(&self, node: usize) -> Command {
         let peers: Vec<String> =
-            (0..self.size()).map(|id| format!("raft-{id}={}", self.address(id))).collect();
+            (0..self.initial).map(|id| format!("raft-{id}={}", self.address(id))).collect();
         let mut command = Command::new(env!("CARGO_BIN_EXE_srvraft"));
         command
             .arg(format!("raft-{node}"))
             .args(["--listen", &self.address(node), "--peers", &peers.join(",")])
+            .args(["--advertise", &self.address(node)])
             .arg("--data-dir")
             .arg(self.data_dir(node))
             .args(&self.flags)
@@ -130,11 +139,25 @@ impl Cluster {
         child.wait().expect("the process ends");
     }
 
+    /// SIGTERM, and no more.
+    pub fn ask_to_stop(&self, node: usize) {
+        self.signal(node, Signal::TERM);
+    }
+
     /// SIGTERM, and how the process ended.
     pub fn terminate(&mut self, node: usize) -> ExitStatus {
-        self.signal(node, Signal::TERM);
+        self.ask_to_stop(node);
         let mut child = self.nodes[node].take().expect("the node runs");
         wait_for_exit(&mut child)
+    }
+
+    /// The data folder of a node that does not run is gone, as with a new disk. Returns where it is kept.
+    pub fn wipe(&self, node: usize) -> PathBuf {
+        assert!(self.nodes[node].is_none(), "raft-{node} runs");
+        let kept = (0..).map(|n| self.dir.join(format!("raft-{node}.kept-{n}")));
+        let kept = kept.into_iter().find(|path| !path.exists()).expect("there are many numbers");
+        fs::rename(self.data_dir(node), &kept).expect("the folder is the test's own");
+        kept
     }
 
     pub fn running(&self) -> Vec<usize> {
@@ -184,6 +207,26 @@ impl Cluster {
             leads && terms_agree && said.iter().all(|other| *other == said[0])
         });
         leader.expect("the condition held")
+    }
+
+    /// Waits until these nodes, and no others, are members, all of them voters, and all say so and follow one
+    /// leader.
+    pub fn await_voters(&self, voters: &[usize]) -> usize {
+        let names: Vec<String> = voters.iter().map(|node| format!("member_raft-{node}")).collect();
+        await_condition(&format!("{voters:?} to be the voters"), || {
+            voters.iter().all(|node| {
+                let Some(info) = self.info(*node) else { return false };
+                let listed = info.keys().filter(|key| key.starts_with("member_")).count();
+                let votes = |name: &String| {
+                    info.get(name).is_some_and(|member| member.starts_with("voter,"))
+                };
+                let role = info["raft_role"].as_str();
+                listed == names.len()
+                    && names.iter().all(votes)
+                    && ["leader", "follower"].contains(&role)
+            })
+        });
+        self.await_leader_among(voters)
     }
 
     /// Waits until every running node has applied as much as the others, and returns how much.

@@ -48,7 +48,7 @@ fn a_restarted_single_node_is_not_a_leader_at_once() {
     assert_eq!((raft.term(), raft.commit_index()), (2, 3));
 }
 
-/// Somebody who is no voter follows, and neither asks for votes nor wins them.
+/// Somebody who is no voter follows, and does not ask for votes.
 #[test]
 fn a_node_that_is_no_voter_does_not_campaign() {
     let config = Config { voters: BTreeSet::from([1, 2, 3]), ..config(9, 3) };
@@ -56,12 +56,18 @@ fn a_node_that_is_no_voter_does_not_campaign() {
     for _ in 0..5 * ELECTION_TICKS_MAX {
         raft.tick();
     }
-    assert_eq!((raft.role_name(), raft.has_ready()), ("follower", false));
+    assert_eq!((raft.role_name(), raft.has_ready()), ("learner", false));
+}
+
+/// Section 6: "servers [...] vote for a candidate that is not part of the server's own latest configuration": it
+/// may have become a member without this voter's knowing.
+#[test]
+fn a_candidate_that_the_voter_does_not_know_may_win_its_vote() {
     let mut voter = follower(2, 3, 1, &[]);
-    step(&mut voter, 9, request_pre_vote(2, (9, 9)));
-    assert_eq!(only_reply(&mut voter), pre_vote(1, false));
-    step(&mut voter, 9, request_vote(2, (9, 9)));
-    assert_eq!(only_reply(&mut voter), vote(2, false));
+    step(&mut voter, 9, request_pre_vote(2, (9, 1)));
+    assert_eq!(only_reply(&mut voter), pre_vote(2, true));
+    step(&mut voter, 9, request_vote(2, (9, 1)));
+    assert_eq!(only_reply(&mut voter), vote(2, true));
 }
 
 /// Five nodes go on without any two of them, and stop without three.

@@ -8,7 +8,9 @@ mod common;
 mod clusters;
 mod disks;
 mod elections;
+mod handovers;
 mod leaders;
+mod members;
 mod pipelining;
 mod reads;
 mod replies;
@@ -29,6 +31,12 @@ pub fn led_follower(id: NodeId, voters: u64) -> Raft {
 pub fn other_than(cluster: &Cluster, excluded: &[NodeId]) -> NodeId {
     let mut ids = cluster.ids().into_iter();
     ids.find(|id| !excluded.contains(id)).expect("another server")
+}
+
+/// A follower's log matches the leader's up to here, and is on its disk.
+pub fn accepts(leader: &mut Raft, follower: NodeId, index: Index) {
+    let reply = accepted(leader.term(), index);
+    step(leader, follower, reply);
 }
 
 /// The leader of a cluster of one.

@@ -2,8 +2,14 @@
 
 use crate::*;
 use raftkv::raft::{
-    AppendOutcome, HardState, Position, Ready, Restored, SnapshotChunk, SnapshotRead, Term,
+    AppendOutcome, HardState, Membership, Position, Ready, Restored, SnapshotChunk, SnapshotRead,
+    Term,
 };
+use std::rc::Rc;
+
+fn three_voters() -> Rc<Membership> {
+    Rc::new(Membership::of_voters(1..=3))
+}
 
 fn at(index: Index, term: Term) -> Position {
     Position { index, term }
@@ -160,7 +166,7 @@ fn installing_keeps_the_log_after_the_snapshot_only_if_it_agrees_with_it() {
         let mut raft = follower(3, 3, 2, terms_before);
         step(&mut raft, 1, chunk(at(3, 1), 0, b"state", true));
         let received = only_chunk(turn(&mut raft));
-        assert_eq!(raft.install_snapshot(&received), is_void, "{terms_before:?}");
+        assert_eq!(raft.install_snapshot(&received, three_voters()), is_void, "{terms_before:?}");
         assert_eq!(terms(&raft), terms_after, "{terms_before:?}");
         assert_eq!((raft.commit_index(), raft.log().before()), (3, at(3, 1)));
         assert_eq!(turn(&mut raft).messages, [(1, accepted(2, 3))]);
@@ -290,6 +296,7 @@ fn a_snapshot_that_reached_the_disk_before_its_term_brings_the_term_with_it() {
     let restored = Restored {
         hard_state: HardState { term: 1, voted_for: Some(2) },
         snapshot: Some(at(9, 4)),
+        membership: three_voters(),
         base: at(9, 4),
         ..Restored::default()
     };

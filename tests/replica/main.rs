@@ -12,10 +12,11 @@ mod snapshots;
 use common::core::{append, config};
 use mem_disk::MemDisk;
 use raftkv::kv::{Answer, Command, Limits, Request, WriteOp};
-use raftkv::node::{self, Outgoing, PeerMessage, Routing};
+use raftkv::node::{self, Outgoing, Peer, PeerMessage, Routing, Standing};
 use raftkv::raft::Message;
 use raftkv::replica::Replica;
 use raftkv::wal::{Disk, WalConfig};
+use std::collections::BTreeMap;
 
 const SEGMENT_BYTES: u64 = 16 << 10;
 /// More than a replica ever waits before it tries again.
@@ -29,7 +30,10 @@ fn open<D: Disk>(disk: D, voters: u64) -> Replica<D> {
 fn open_with<D: Disk>(disk: D, voters: u64, snapshot_log_bytes: usize) -> Replica<D> {
     let config = node::Config {
         raft: config(1, voters),
-        addresses: (1..=voters).map(|id| (id, format!("node-{id}:6000"))).collect(),
+        name: "raft-1".to_string(),
+        address: "node-1:6000".to_string(),
+        initial: BTreeMap::new(),
+        auto_members: true,
         limits: Limits::default(),
         forward_timeout_ticks: 50,
         snapshot_log_bytes,
@@ -78,7 +82,9 @@ fn elected<D: Disk>(replica: &mut Replica<D>) {
 /// Follows node 2 of three, and is connected to it.
 fn follower(disk: &MemDisk) -> Replica<MemDisk> {
     let mut replica = open(disk.clone(), 3);
-    replica.inputs().peer_connected(2);
+    let (name, address) = ("raft-2".to_string(), "node-2:6000".to_string());
+    let standing = Standing::Member { cluster_id: 1 };
+    replica.inputs().peer_connected(Peer { id: 2, name, address, standing });
     hear(&mut replica, append(1, (0, 0), 0, Vec::new()));
     turn(&mut replica);
     replica

@@ -4,10 +4,11 @@
 //! takes a write of unknown outcome for what it is, and goes on. Reads are repeated freely.
 
 use super::faults::{Fault, Swarm};
-use super::world::{Event, Heard, Input, MS, Micros, World};
+use super::operator;
+use super::world::{Event, Heard, Input, MS, Micros, Number, World};
 use raftkv::kv::{Answer, Command, FailureCode, Outcome, Refusal, Request, RequestId, WriteOp};
 use raftkv::node::Routing;
-use raftkv::raft::{Index, NodeId};
+use raftkv::raft::Index;
 use std::rc::Rc;
 
 /// One attempt of one client: the client's number in the lowest byte.
@@ -34,7 +35,7 @@ struct Asking {
     floor: Index,
     /// Of the attempt that nothing was heard of yet.
     ticket: Option<Ticket>,
-    node: NodeId,
+    node: Number,
     attempts: u32,
     /// An attempt went wrong without a word whether it took effect.
     is_unknown: bool,
@@ -47,7 +48,7 @@ struct Client {
     sequence: u64,
     asking: Option<Asking>,
     /// Where the next attempt goes, if it knows.
-    hint: Option<NodeId>,
+    hint: Option<Number>,
 }
 
 pub struct Clients {
@@ -83,6 +84,19 @@ impl Clients {
         }
     }
 
+    /// What clients still ask when a cluster is given up that has lost its majority: it may have been done.
+    pub fn unanswered(&self) -> Vec<Record> {
+        let record = |(client, asking): (usize, &Asking)| Record {
+            client,
+            request: asking.request.clone(),
+            invoked: asking.invoked,
+            answer: None,
+        };
+        let asking = self.clients.iter().map(|client| client.asking.as_ref()).enumerate();
+        let writes = asking.filter_map(|(client, asking)| Some((client, asking?)));
+        writes.filter(|(_, asking)| !opens_session(&asking.request)).map(record).collect()
+    }
+
     /// The client that has nothing to do until everything is healed.
     fn prober(&self) -> usize {
         self.clients.len() - 1
@@ -91,6 +105,16 @@ impl Clients {
     /// Everybody has what was asked for, the prober included.
     pub fn are_content(&self) -> bool {
         self.probes_left == Some(0) && self.clients.iter().all(|client| client.asking.is_none())
+    }
+
+    /// Nobody will be told any more; what was asked may have happened.
+    pub fn give_up(&mut self) {
+        for (client, asking) in self.clients.iter_mut().enumerate() {
+            let Some(Asking { request, invoked, .. }) = asking.asking.take() else { continue };
+            if !opens_session(&request) {
+                self.history.push(Record { client, request, invoked, answer: None });
+            }
+        }
     }
 
     pub fn who_waits(&self) -> String {
@@ -301,7 +325,7 @@ impl World {
     }
 
     /// The process that some clients wait for has ended; most of them notice.
-    pub fn drop_clients(&mut self, node: NodeId) {
+    pub fn drop_clients(&mut self, node: Number) {
         for id in 0..self.clients.clients.len() {
             let waits = self.clients.clients[id].asking.as_ref().filter(|a| a.node == node);
             let Some(ticket) = waits.and_then(|asking| asking.ticket) else { continue };
@@ -312,6 +336,9 @@ impl World {
     }
 
     pub fn client_hears(&mut self, ticket: Ticket, heard: Heard) {
+        if operator::is_operators(ticket) {
+            return self.operator_hears(ticket, heard);
+        }
         let Some(id) = self.clients.client_of(ticket) else { return };
         self.trace.event(self.now, &[10, ticket], || format!("client {id} hears {heard:?}"));
         // One word on each attempt is enough.

@@ -11,13 +11,12 @@
 
 use super::faults::Fault;
 use super::image::{newest_snapshot, snapshot_name};
-use super::world::{Health, World};
+use super::world::{Health, Number, World};
 use crate::mem_disk::Files;
-use raftkv::raft::NodeId;
 
 impl World {
     /// Perhaps strikes a machine just before its process starts.
-    pub fn strike_files(&mut self, id: NodeId) {
+    pub fn strike_files(&mut self, id: Number) {
         if self.nemesis.f64() >= self.swarm.rot || !self.may_be_struck(id) {
             return;
         }
@@ -37,9 +36,9 @@ impl World {
         host.health = Health::Struck;
     }
 
-    /// Perhaps a bit flips under a running process. It reads snapshots when it sends them, and its log
-    /// not before its next start.
-    pub fn strike_files_in_use(&mut self, id: NodeId) {
+    /// Perhaps a bit flips under a running process. It reads snapshots when it sends them, and its log not
+    /// before its next start.
+    pub fn strike_files_in_use(&mut self, id: Number) {
         let id = self.transfer_under_way().map_or(id, |(from, _)| from);
         if !self.is_up(id) || self.host(id).health != Health::Whole || !self.may_be_struck(id) {
             return;
@@ -55,11 +54,9 @@ impl World {
         host.health = Health::Struck;
     }
 
-    fn may_be_struck(&mut self, id: NodeId) -> bool {
-        let minority = (self.hosts.len() - 1) / 2;
-        let ill = self.hosts.iter().filter(|host| host.health != Health::Whole).count();
+    fn may_be_struck(&mut self, id: Number) -> bool {
         match self.host(id).health {
-            Health::Whole => ill < minority,
+            Health::Whole => self.is_member_with_data(id) && self.is_enough(|at| at != id),
             Health::Damaged => true,
             Health::Struck => false,
         }

@@ -4,10 +4,10 @@
 
 use super::faults::Swarm;
 use super::image::{newest_snapshot, snapshot_name};
-use super::world::{CALM_MAX, Ending, Health, MS, SECOND, World};
+use super::world::{CALM_MAX, Ending, Health, MS, Number, SECOND, World};
 use crate::mem_disk::MemDisk;
 use raftkv::kv::{Command, Machine, WriteOp};
-use raftkv::raft::{Entry, Index, NodeId, Payload, Position};
+use raftkv::raft::{Entry, Index, Payload, Position};
 use raftkv::wal::{Disk, SnapshotKind, Wal};
 
 /// Simulated time within which the nodes have compared their digests, at the pace of these clients.
@@ -15,7 +15,7 @@ const COMPARED_WITHIN: u64 = 60 * SECOND;
 const SEEDS: std::ops::Range<u64> = 1..6;
 
 impl World {
-    pub fn leader(&self) -> Option<NodeId> {
+    pub fn leader(&self) -> Option<Number> {
         self.ids().find(|id| self.leads(*id))
     }
 
@@ -27,15 +27,15 @@ impl World {
 
     /// The newest snapshot on a machine that is down becomes one of a state with a key that nobody has
     /// written.
-    fn give_other_state(&mut self, id: NodeId, position: Position) {
+    fn give_other_state(&mut self, id: Number, position: Position) {
         let entries = self.judge.reference.entries_up_to(position.index);
-        let noop = &entries[0];
-        assert_eq!(noop.payload, Payload::Noop, "the first leader's");
+        let noop = &entries[1];
+        assert_eq!(noop.payload, Payload::Noop, "the first leader's, after the founding");
         let op = WriteOp::Put { key: b"never written", value: b"by anybody" };
         let command = Command::Write { request: None, op }.to_bytes().into();
         let other = Entry { payload: Payload::Command(command), ..noop.clone() };
         let mut machine = Machine::default();
-        for entry in std::iter::once(&other).chain(&entries[1..]) {
+        for entry in [&entries[0], &other].into_iter().chain(&entries[2..]) {
             machine.apply(entry).expect("it was applied before");
         }
         machine.begin_snapshot();
@@ -52,11 +52,12 @@ impl World {
         let mut files = self.host(id).disk.files();
         files.insert(name.clone(), spare.read(&name).expect("it was just made"));
         self.host(id).disk.replace(&files);
-        self.judge.differing.insert(id);
+        let node = self.known_node_of(id);
+        self.judge.differing.insert(node);
     }
 
     /// A follower comes back with a state of its own.
-    fn one_that_differs(seed: u64) -> (World, NodeId) {
+    fn one_that_differs(seed: u64) -> (World, Number) {
         let mut rng = fastrand::Rng::with_seed(seed);
         let swarm = Swarm {
             snapshot_log_bytes: 2000,
@@ -85,17 +86,17 @@ impl World {
         (world, id)
     }
 
-    pub fn applied(&self, id: NodeId) -> Index {
+    pub fn applied(&self, id: Number) -> Index {
         self.process_ref(id).map_or(0, |process| process.replica.node().machine().applied())
     }
 
-    fn differs(&self, id: NodeId) -> bool {
-        self.judge.differing.contains(&id)
+    fn differs(&self, id: Number) -> bool {
+        self.judge.differing.contains(&self.known_node_of(id))
     }
 
     /// The third node hears nothing while the leader commits with this one, so that only this one can
     /// follow it.
-    fn becomes_leader(&mut self, id: NodeId) {
+    fn becomes_leader(&mut self, id: Number) {
         let leader = self.leader().expect("they commit");
         let third = self.ids().find(|other| ![id, leader].contains(other)).expect("of three");
         self.network.block(leader, third);
@@ -111,7 +112,7 @@ impl World {
     }
 
     /// It has noticed, is whole again, and holds what all hold.
-    fn fetches_it_again(&mut self, id: NodeId) {
+    fn fetches_it_again(&mut self, id: Number) {
         self.wait_for("the comparison", |world| !world.differs(id));
         let node = self.process_ref(id).expect("it goes on").replica.node();
         assert!(node.raft().is_damaged() && !node.raft().is_leader(), "it has no say meanwhile");

@@ -75,6 +75,28 @@ faults! {
     ClockFast: "clock runs ahead",
     ClockStopped: "clock stands still",
     ClockDrift: "clocks drift",
+    DiskWiped: "disk wiped",
+    DiskOfLeaderWiped: "disk wiped: the leader's",
+    WipedWhileUnfounded: "disk wiped before the cluster is founded",
+    MajorityWiped: "disks of a majority wiped",
+    NodeJoins: "new node started",
+    RemovalAsked: "operator: remove a member",
+    RemovalOfLeaderAsked: "operator: remove the leader",
+    AdditionAsked: "operator: add a node",
+    PromotionAsked: "operator: promote a learner",
+    TransferAsked: "operator: hand over",
+    StopAsked: "process told to stop",
+    LeaderStopped: "seen: a leader hands over and stops",
+    TransferDone: "seen: the operator's handover succeeds",
+    Founded: "seen: a cluster is founded",
+    FoundedAnew: "seen: founded again, after the first founder lost it",
+    LearnerAdded: "seen: a node is taken in",
+    MemberReplaced: "seen: a node takes the place of one that is lost",
+    LearnerPromoted: "seen: a learner becomes a voter",
+    MemberRemoved: "seen: a member is removed",
+    LeaderRemovesItself: "seen: a leader removes itself",
+    ChangeUndone: "seen: a change of the members is truncated",
+    RemovedRefused: "seen: a removed node is refused",
 }
 
 /// How often a fault happened, and in how many runs.
@@ -150,9 +172,14 @@ pub enum Strike {
     ClockStops,
     DiskFull,
     Rot,
+    Wipe,
+    Join,
+    Change,
+    Transfer,
+    Stop,
 }
 
-const STRIKES: [(Strike, Micros); 15] = [
+const STRIKES: [(Strike, Micros); 20] = [
     (Strike::Partition, 500 * MS),
     (Strike::Lag, 500 * MS),
     (Strike::Reset, 400 * MS),
@@ -168,12 +195,26 @@ const STRIKES: [(Strike, Micros); 15] = [
     (Strike::ClockStops, 700 * MS),
     (Strike::DiskFull, 900 * MS),
     (Strike::Rot, 400 * MS),
+    (Strike::Wipe, 700 * MS),
+    (Strike::Join, 900 * MS),
+    (Strike::Change, 700 * MS),
+    (Strike::Transfer, 700 * MS),
+    (Strike::Stop, 900 * MS),
 ];
 
 /// What one run is like. Probabilities are of one message, request or restart.
 #[derive(Debug, Clone)]
 pub struct Swarm {
+    /// Those that the cluster begins with.
     pub nodes: u64,
+    /// With those that join.
+    pub nodes_max: u64,
+    /// Leaders take nodes in by themselves; else it is left to the operator.
+    pub auto_members: bool,
+    /// Nodes are first started within this time.
+    pub start_spread: Micros,
+    /// When a majority loses its disks, if it does.
+    pub doom_at: Option<Micros>,
     /// How long faults happen, before the cluster is healed and judged.
     pub duration: Micros,
     /// What strikes does so for a while, and then lets the cluster recover for a while: one that never has
@@ -286,9 +327,15 @@ impl Swarm {
         let base = [200, 500, 2 * MS, 8 * MS][rng.usize(0..4)];
         let election_ticks = rng.u32(10..=20);
         let strikes = mood.strikes(rng);
+        let nodes = [1, 2, 3, 3, 3, 3, 3, 3, 4, 4, 5, 5, 5, 5][rng.usize(0..14)];
+        let duration = rng.u64(2 * SECOND..=10 * SECOND);
         Swarm {
-            nodes: [1, 2, 3, 3, 3, 3, 3, 4, 4, 5, 5, 5, 5, 5][rng.usize(0..14)],
-            duration: rng.u64(2 * SECOND..=10 * SECOND),
+            nodes,
+            nodes_max: nodes.max([3, 4, 5, 5, 5, 7][rng.usize(0..6)]),
+            auto_members: rng.u32(0..5) > 0,
+            start_spread: [20 * MS, 20 * MS, 300 * MS, 2 * SECOND][rng.usize(0..4)],
+            doom_at: (rng.u32(0..30) == 0).then(|| rng.u64(0..=duration)),
+            duration,
             storm: rng.u64(100..=1200) * MS,
             lull: if rng.u32(0..6) == 0 { 0 } else { rng.u64(300..=2000) * MS },
             heartbeat_ticks: rng.u32(2..=4),

@@ -12,7 +12,8 @@ const STATES_MAX: usize = 200_000;
 impl World {
     /// Returns whether an order of all operations was found, or else that none was ruled out.
     pub fn check_history(&self) -> bool {
-        let ops: Vec<Op> = self.clients.history.iter().filter_map(op).collect();
+        let unanswered = self.clients.unanswered();
+        let ops: Vec<Op> = self.clients.history.iter().chain(&unanswered).filter_map(op).collect();
         match lincheck::check_within(&ops, STATES_MAX) {
             Ok(()) => true,
             Err(violation) if violation.is_undecided() => false,
@@ -24,7 +25,7 @@ impl World {
 /// `None`: not about a key.
 fn op(record: &Record) -> Option<Op> {
     let (key, call) = match &record.request {
-        Request::Digest => return None,
+        Request::Digest | Request::Member(_) => return None,
         Request::Get { key } => (key.to_vec(), Call::Get),
         Request::Write { command } => write_call(command)?,
     };

@@ -10,18 +10,23 @@ mod lincheck;
 #[path = "../mem_disk/mod.rs"]
 mod mem_disk;
 
+mod budget;
+mod calm;
 mod clients;
 mod damage;
 mod disk;
 mod diverge;
+mod electorate;
 mod faults;
 mod full_disk;
 mod history;
 mod image;
 mod invariants;
+mod members;
 mod model;
 mod nemesis;
 mod network;
+mod operator;
 mod progress;
 mod promises;
 mod reference;

@@ -2,8 +2,7 @@
 
 use super::disk::{Failure, Operation};
 use super::faults::{Fault, Strike, Swarm};
-use super::world::{CrashPoint, Ending, Event, MS, Micros, World};
-use raftkv::raft::NodeId;
+use super::world::{CrashPoint, Ending, Event, MS, Micros, Number, World};
 
 const CRASH_POINTS: [CrashPoint; 4] = [
     CrashPoint::BeforeFlush,
@@ -33,7 +32,7 @@ impl World {
             return self.next_strike(strike, every);
         }
         self.trace.event(self.now, &[3, strike as u64], || format!("strikes: {strike:?}"));
-        let ids: Vec<NodeId> = self.ids().collect();
+        let ids: Vec<Number> = self.ids().collect();
         let any = ids[self.nemesis.usize(0..ids.len())];
         let leader = ids.iter().copied().find(|id| self.leads(*id));
         // What happens to leaders is the most instructive.
@@ -45,8 +44,8 @@ impl World {
         self.next_strike(strike, every);
     }
 
-    fn strike_at(&mut self, id: NodeId, strike: Strike) {
-        let ids: Vec<NodeId> = self.ids().collect();
+    fn strike_at(&mut self, id: Number, strike: Strike) {
+        let ids: Vec<Number> = self.ids().collect();
         match strike {
             Strike::Partition | Strike::Lag if ids.len() == 1 => {}
             Strike::Partition => self.partition(&ids, id),
@@ -84,11 +83,16 @@ impl World {
                 self.host(id).disk.arm(failure, left);
             }
             Strike::Rot => self.strike_files_in_use(id),
+            Strike::Wipe => self.wipe_if_it_may_be(id),
+            Strike::Join => self.join(),
+            Strike::Change => self.ask_for_change(id),
+            Strike::Transfer => self.ask_for_transfer(),
+            Strike::Stop => self.tell_to_stop(id),
             _ => self.strike_for_a_while(id, strike),
         }
     }
 
-    fn strike_for_a_while(&mut self, id: NodeId, strike: Strike) {
+    fn strike_for_a_while(&mut self, id: Number, strike: Strike) {
         match strike {
             Strike::Pause => {
                 let until = self.now + self.nemesis.u64(20 * MS..=700 * MS);
@@ -120,7 +124,7 @@ impl World {
     }
 
     /// A connection breaks at once, or the next transfer of a snapshot breaks in its middle.
-    fn reset_any(&mut self, id: NodeId, other: NodeId) {
+    fn reset_any(&mut self, id: Number, other: Number) {
         if let Some((from, to)) = self.transfer_under_way() {
             self.reset(from, to);
         } else if self.nemesis.bool() {
@@ -135,7 +139,7 @@ impl World {
         self.now % (storm + lull) >= storm
     }
 
-    pub fn fill_disk(&mut self, id: NodeId, until: Micros) {
+    pub fn fill_disk(&mut self, id: Number, until: Micros) {
         self.faults.add(Fault::DiskFull);
         let host = self.host(id);
         host.full_until = until;
@@ -143,7 +147,7 @@ impl World {
         self.schedule(until, Event::SpaceAgain(id));
     }
 
-    pub fn space_again(&mut self, id: NodeId) {
+    pub fn space_again(&mut self, id: Number) {
         let now = self.now;
         let host = self.host(id);
         if now >= host.full_until {
@@ -151,7 +155,7 @@ impl World {
         }
     }
 
-    pub fn leads(&self, id: NodeId) -> bool {
+    pub fn leads(&self, id: Number) -> bool {
         self.process_ref(id).is_some_and(|process| process.replica.node().raft().is_leader())
     }
 
@@ -163,7 +167,7 @@ impl World {
     }
 
     /// One shape at a time, until it heals or another takes its place.
-    fn partition(&mut self, ids: &[NodeId], id: NodeId) {
+    fn partition(&mut self, ids: &[Number], id: Number) {
         if self.nemesis.bool() {
             self.network.unblock_all();
         }
@@ -205,7 +209,7 @@ impl World {
 
     /// What is sent to a node arrives late. If it cannot send either after a while, the others choose a
     /// new leader when old replies still tell it that they follow.
-    fn lag(&mut self, id: NodeId) {
+    fn lag(&mut self, id: Number) {
         self.faults.add(Fault::LinksLag);
         let lasts = self.nemesis.u64(100 * MS..=800 * MS);
         let lag = self.nemesis.u64(50 * MS..=800 * MS);
@@ -216,17 +220,17 @@ impl World {
         }
     }
 
-    pub fn mute(&mut self, id: NodeId) {
+    pub fn mute(&mut self, id: Number) {
         if self.is_healed {
             return;
         }
         self.faults.add(Fault::LagThenMute);
-        let ids: Vec<NodeId> = self.ids().collect();
+        let ids: Vec<Number> = self.ids().collect();
         self.block(&[id], &ids, false);
         self.heal_within(1000 * MS);
     }
 
-    fn block(&mut self, left: &[NodeId], right: &[NodeId], both_ways: bool) {
+    fn block(&mut self, left: &[Number], right: &[Number], both_ways: bool) {
         self.trace.tell(self.now, || format!("no way from {left:?} to {right:?}, {both_ways}"));
         for &from in left {
             for &to in right.iter().filter(|to| **to != from) {

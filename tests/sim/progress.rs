@@ -5,9 +5,9 @@ use super::disk::SimDisk;
 use super::faults::Fault;
 use super::image::newest_snapshot;
 use super::network::ConnId;
-use super::world::{Health, MS, World};
+use super::world::{Health, MS, Number, World};
 use raftkv::node::PeerMessage;
-use raftkv::raft::{Message, NodeId, Position, Term};
+use raftkv::raft::{Message, Position, Term};
 use raftkv::replica::Replica;
 use raftkv::wal::SnapshotKind;
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ pub struct Piece {
     conn: Option<ConnId>,
 }
 
-pub type Transfers = BTreeMap<(NodeId, NodeId), Piece>;
+pub type Transfers = BTreeMap<(Number, Number), Piece>;
 
 /// A node before its flush.
 pub struct Before {
@@ -58,7 +58,7 @@ impl Before {
 
 impl World {
     /// Returns whether the files on the disk are others than before the flush, not only longer.
-    pub fn note_progress(&mut self, id: NodeId, before: &Before) -> bool {
+    pub fn note_progress(&mut self, id: Number, before: &Before) -> bool {
         let process = self.process_ref(id).expect("it is its turn");
         let after = Before::of(&process.replica, &self.hosts[id as usize - 1].disk);
         let mut seen = Vec::new();
@@ -96,12 +96,12 @@ impl World {
     }
 
     /// Who sends whom a snapshot at the moment, to the best of anybody's knowledge.
-    pub fn transfer_under_way(&self) -> Option<(NodeId, NodeId)> {
+    pub fn transfer_under_way(&self) -> Option<(Number, Number)> {
         let under_way = self.transfers.iter().find(|(_, piece)| !piece.is_last);
         under_way.map(|(pair, _)| *pair)
     }
 
-    fn cut_transfer(&mut self, from: NodeId, to: NodeId) {
+    fn cut_transfer(&mut self, from: Number, to: Number) {
         match &mut self.cut_transfer_after {
             None => {}
             Some(0) => {
@@ -112,7 +112,7 @@ impl World {
         }
     }
 
-    pub fn note_piece(&mut self, from: NodeId, to: NodeId, message: &PeerMessage) {
+    pub fn note_piece(&mut self, from: Number, to: Number, message: &PeerMessage) {
         let PeerMessage::Raft(Message::InstallSnapshot {
             term,
             last_included_index: index,

@@ -41,7 +41,7 @@ impl Judge {
         let waited = view.held.is_some();
         view.gave_up_incoming = (gave_up_incoming || (waited && this), this || (waited && last));
         if self.note_start_over(id, replica) {
-            return self.look(id, replica.node());
+            return self.look(replica.node());
         }
         self.note_snapshot(id, newest_snapshot(replica), is_struck);
         let committed = self.reference.terms();
@@ -59,7 +59,7 @@ impl Judge {
             }
             view.durable.is_damaged = raft.is_damaged();
         }
-        self.look(id, replica.node());
+        self.look(replica.node());
     }
 
     /// A node that has found out that its state is not that of the others has nothing any more but its
@@ -83,9 +83,9 @@ impl Judge {
         let committed = self.reference.terms();
         let durable = &mut self.views.get_mut(&id).expect("the node is a member").durable;
         if durable.snapshot != newest {
-            assert!(self.reference.has(newest), "node {id} has a snapshot of {newest:?}");
+            assert!(self.reference.has(newest), "node {id:x} has a snapshot of {newest:?}");
             let is_newer = durable.snapshot < newest;
-            assert!(is_newer || is_struck, "node {id} goes back to a snapshot of {newest:?}");
+            assert!(is_newer || is_struck, "node {id:x} goes back to a snapshot of {newest:?}");
             durable.terms = durable.terms_under(newest, committed).to_vec();
             durable.snapshot = newest;
         }
@@ -97,7 +97,7 @@ impl Judge {
         match message {
             Message::AppendEntries { leader_commit, .. } => {
                 let is_true = *leader_commit <= self.committed();
-                assert!(is_true, "node {id} tells of a commit that is none");
+                assert!(is_true, "node {id:x} tells of a commit that is none");
             }
             Message::InstallSnapshot {
                 last_included_index: index,
@@ -108,19 +108,22 @@ impl Judge {
                 ..
             } => {
                 let position = Position { index: *index, term: *term };
-                assert!(self.reference.has(position), "node {id} sends a snapshot of {position:?}");
+                assert!(
+                    self.reference.has(position),
+                    "node {id:x} sends a snapshot of {position:?}"
+                );
                 let name = snapshot_name(position);
-                assert!(disk.has_durably(&name), "node {id} sends a snapshot that may be lost");
+                assert!(disk.has_durably(&name), "node {id:x} sends a snapshot that may be lost");
                 let whole = self.reference.snapshot(*index);
                 let rest = whole.get(*offset as usize..).expect("an offset in the snapshot");
-                assert!(rest.starts_with(data), "node {id} sends another state at {index}");
-                assert_eq!(rest.len() == data.len(), *done, "node {id}: the end of a snapshot");
+                assert!(rest.starts_with(data), "node {id:x} sends another state at {index}");
+                assert_eq!(rest.len() == data.len(), *done, "node {id:x}: the end of a snapshot");
             }
-            _ => panic!("sent before it was synced: {message:?} of node {id}"),
+            _ => panic!("sent before it was synced: {message:?} of node {id:x}"),
         }
         let own = HardState { term: message.term(), voted_for: Some(id) };
         let durable = self.views[&id].durable.hard_state;
-        assert_eq!(durable, own, "node {id} leads by a vote that is not on its disk");
+        assert_eq!(durable, own, "node {id:x} leads by a vote that is not on its disk");
     }
 
     /// What leaves at the end of a flush is what its node's disk would repeat after a crash.
@@ -158,7 +161,7 @@ impl Judge {
             }
             other => term >= other.term(),
         };
-        assert!(is_promised, "sent before it was synced: {message:?} of node {id}");
+        assert!(is_promised, "sent before it was synced: {message:?} of node {id:x}");
         match message {
             Message::VoteReply { granted: true, term: of } => self.note_vote(id, *of, to),
             Message::RequestVote { term: of, .. } => self.note_vote(id, *of, id),
@@ -168,7 +171,7 @@ impl Judge {
 
     fn note_vote(&mut self, voter: NodeId, term: Term, candidate: NodeId) {
         let first = *self.votes.entry((voter, term)).or_insert(candidate);
-        assert_eq!(first, candidate, "node {voter} votes twice in term {term}");
+        assert_eq!(first, candidate, "node {voter:x} votes twice in term {term}");
     }
 
     /// The process has ended; `under_way` is what it was writing.
@@ -187,8 +190,9 @@ impl Judge {
     pub fn started(&mut self, id: NodeId, replica: &Replica<SimDisk>, is_struck: bool) -> bool {
         let committed = self.reference.terms();
         let found = Image::of_memory(replica, committed);
-        assert!(self.reference.has(found.snapshot), "node {id} found {:?}", found.snapshot);
-        let view = self.views.get_mut(&id).expect("the node is a member");
+        assert!(self.reference.has(found.snapshot), "node {id:x} found {:?}", found.snapshot);
+        let view = self.views.entry(id).or_default();
+        assert!(!view.is_gone, "node {id:x} has lost its disk and is back");
         let images: Vec<&Image> = std::iter::once(&view.durable).chain(&view.written).collect();
         let is_kept =
             images.iter().any(|image| image.terms_under(found.snapshot, committed) == found.terms)
@@ -197,19 +201,19 @@ impl Judge {
         let hard_state = promised_hard_state(&images, &found);
         assert!(
             (is_kept || is_lost) && hard_state.is_some(),
-            "node {id} promised {:?}, perhaps wrote {:?}, and its disk has {found:?}",
+            "node {id:x} promised {:?}, perhaps wrote {:?}, and its disk has {found:?}",
             view.durable,
             view.written
         );
         let fell_back = found.snapshot < view.durable.snapshot;
-        assert!(is_struck || !fell_back, "node {id} has lost a snapshot");
+        assert!(is_struck || !fell_back, "node {id:x} has lost a snapshot");
         let mut lost = std::mem::take(&mut view.lost);
         if !is_kept {
             lost.push(std::mem::take(&mut view.durable));
         }
         let hard_state = hard_state.expect("it was just checked");
         *view = View { durable: Image { hard_state, ..found }, lost, ..View::default() };
-        self.look(id, replica.node());
+        self.look(replica.node());
         fell_back
     }
 }

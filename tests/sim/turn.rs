@@ -6,16 +6,17 @@ use super::faults::Fault;
 use super::image::Image;
 use super::progress::Before;
 use super::world::{
-    CrashPoint, Ending, Event, Health, Host, Input, MS, Process, State, TICK, World,
+    CrashPoint, Ending, Event, Health, Host, Input, MS, Number, Process, State, TICK, World,
 };
 use raftkv::kv::Limits;
 use raftkv::node::{self, Outgoing, PeerMessage};
 use raftkv::protocol::peer;
-use raftkv::raft::{self, Message, NodeId};
+use raftkv::raft::{self, Message, NodeId, node_id};
 use raftkv::replica::{Replica, ReplicaError};
 use raftkv::wal::{Disk, Identity, Recovered, Wal, WalConfig, WalError};
 
-const CLUSTER_ID: u64 = 7;
+/// Of the hello: all of these nodes are meant to talk to each other.
+pub const CLUSTER_ID: u64 = 7;
 const UNCOMMITTED_BYTES_MAX: usize = 4000;
 const FORWARD_TIMEOUT_TICKS: u64 = 40;
 /// A clock that runs ahead ticks so often.
@@ -28,7 +29,7 @@ const CHANGES_PER_RECOVERY: u32 = 4;
 impl World {
     // Start.
 
-    pub fn start(&mut self, id: NodeId) {
+    pub fn start(&mut self, id: Number) {
         if !matches!(self.host(id).state, State::Down { .. }) || self.stays_out(id) {
             return;
         }
@@ -56,18 +57,20 @@ impl World {
         }
     }
 
-    fn stays_out(&self, id: NodeId) -> bool {
+    fn stays_out(&self, id: Number) -> bool {
         self.is_healed && !self.core.contains(&id)
     }
 
-    fn open(&mut self, id: NodeId) -> Result<Replica<SimDisk>, WalError> {
+    fn open(&mut self, id: Number) -> Result<Replica<SimDisk>, WalError> {
         let seed = self.rng.u64(..);
-        let config = self.node_config(id, seed);
         let wal = self.wal_config();
         let mut disk = self.host(id).disk.clone();
-        Identity::load_or_create(&mut disk, CLUSTER_ID, id, &name(id), seed)?;
+        let found = Identity::load_or_create(&mut disk, CLUSTER_ID, id, &name(id), seed)?;
+        let config = self.node_config(id, node_id(id, found.incarnation), seed);
         let (replica, opened) = Replica::open(config, disk, wal)?;
-        self.trace.tell(self.now, || format!("{id} has {opened:?}"));
+        self.trace.tell(self.now, || format!("{id} is {found:x?} and has {opened:?}"));
+        let known = self.host(id).identity.get_or_insert_with(|| found.clone());
+        assert_eq!(*known, found, "node {id} is another one without having lost its disk");
         Ok(replica)
     }
 
@@ -75,7 +78,7 @@ impl World {
         WalConfig { segment_bytes: self.swarm.segment_bytes, salt_seed: self.rng.u64(..) }
     }
 
-    fn node_config(&self, id: NodeId, seed: u64) -> node::Config {
+    fn node_config(&self, id: Number, node: NodeId, seed: u64) -> node::Config {
         let swarm = &self.swarm;
         let raft = raft::Config {
             heartbeat_ticks: swarm.heartbeat_ticks,
@@ -85,12 +88,14 @@ impl World {
             inflight_messages_max: swarm.inflight_messages_max,
             inflight_bytes_max: 3 * swarm.append_bytes_max,
             uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX,
-            ..raft::Config::new(id, self.ids(), seed)
+            ..raft::Config::new(node, [], seed)
         };
-        let address = |id| (id, format!("{}:6000", name(id)));
         node::Config {
             raft,
-            addresses: self.ids().map(address).collect(),
+            name: name(id),
+            address: address(id),
+            initial: (1..=swarm.nodes).map(|id| (id, name(id))).collect(),
+            auto_members: swarm.auto_members,
             limits: Limits::default(),
             forward_timeout_ticks: FORWARD_TIMEOUT_TICKS,
             snapshot_log_bytes: swarm.snapshot_log_bytes,
@@ -98,12 +103,12 @@ impl World {
         }
     }
 
-    fn started(&mut self, id: NodeId, replica: Replica<SimDisk>) {
+    fn started(&mut self, id: Number, replica: Replica<SimDisk>) {
         if self.process_of(id) > 0 {
             self.faults.add(Fault::Restarted);
         }
         let is_struck = self.host(id).health == Health::Struck;
-        if self.judge.started(id, &replica, is_struck) {
+        if self.judge.started(self.known_node_of(id), &replica, is_struck) {
             self.faults.add(Fault::FellBack);
         }
         let is_damaged = replica.node().raft().is_damaged();
@@ -123,6 +128,8 @@ impl World {
             busy_until: now,
             paused_until: now,
             crash_point: None,
+            stops: None,
+            is_told_of_removal: false,
         };
         host.state = State::Up(Box::new(process));
         self.wake(id, now);
@@ -131,7 +138,7 @@ impl World {
 
     // A turn.
 
-    pub fn turn(&mut self, id: NodeId, number: u64) {
+    pub fn turn(&mut self, id: Number, number: u64) {
         let now = self.now;
         let Some(process) = self.process(id) else { return };
         if process.number != number || process.turn_at != Some(now) {
@@ -147,16 +154,18 @@ impl World {
         self.flush(id);
     }
 
-    fn take_in(&mut self, id: NodeId) {
+    fn take_in(&mut self, id: Number) {
         let process = self.process(id).expect("it is its turn");
         for input in std::mem::take(&mut process.inbox) {
             self.trace.event(self.now, &[7, id], || format!("{id} takes in {}", words(&input)));
             let conn_now = match &input {
-                Input::Peer { from, .. } => self.network.conn(id, *from),
+                Input::Peer { from, .. } => self.network.conn_with(id, *from),
                 _ => None,
             };
+            let me = self.known_node_of(id);
             let node = self.process(id).expect("it is its turn").replica.inputs();
             match input {
+                Input::Peer { to, .. } if to != me => {}
                 Input::Peer { bound_to: Some(conn), .. } if conn_now != Some(conn) => {}
                 Input::Peer { from, bytes, .. } => {
                     let message = peer::decode(&bytes).expect("what a node encodes can be read");
@@ -174,7 +183,7 @@ impl World {
         }
     }
 
-    fn tick(&mut self, id: NodeId) {
+    fn tick(&mut self, id: Number) {
         let now = self.now;
         let host = self.host(id);
         let period = if now < host.fast_until { FAST_TICK } else { host.tick };
@@ -186,13 +195,14 @@ impl World {
         }
     }
 
-    fn look(&mut self, id: NodeId) {
+    fn look(&mut self, id: Number) {
         if let State::Up(process) = &self.hosts[id as usize - 1].state {
-            self.judge.look(id, process.replica.node());
+            self.judge.look(process.replica.node());
         }
+        self.note_changes();
     }
 
-    fn flush(&mut self, id: NodeId) {
+    fn flush(&mut self, id: Number) {
         self.look(id);
         if self.crashes_at(id, CrashPoint::BeforeFlush, |process| process.replica.has_work()) {
             self.faults.add(Fault::CrashBeforeFlush);
@@ -216,7 +226,7 @@ impl World {
             early.truncate(self.nemesis.usize(0..=early.len()));
         }
         for (to, message) in early {
-            self.judge.check_early(id, &message, &disk);
+            self.judge.check_early(self.known_node_of(id), &message, &disk);
             self.send(id, to, &message);
         }
         self.trace.mix(disk.hash());
@@ -229,7 +239,7 @@ impl World {
     }
 
     /// Nothing was written, or the disk was to see to it that not all was.
-    fn crash_while_sending_early(&mut self, id: NodeId, wrote: bool) {
+    fn crash_while_sending_early(&mut self, id: Number, wrote: bool) {
         self.faults.add(Fault::CrashWhileSendingEarly);
         let ending = self.any_ending();
         if wrote {
@@ -241,7 +251,7 @@ impl World {
 
     fn crashes_at(
         &mut self,
-        id: NodeId,
+        id: Number,
         point: CrashPoint,
         is_time: impl Fn(&Process) -> bool,
     ) -> bool {
@@ -253,16 +263,18 @@ impl World {
         is_planned
     }
 
-    fn flushed(&mut self, id: NodeId, mut outgoing: Outgoing, wrote: bool, before: &Before) {
+    fn flushed(&mut self, id: Number, mut outgoing: Outgoing, wrote: bool, before: &Before) {
         let State::Up(process) = &self.hosts[id as usize - 1].state else {
             unreachable!("its turn")
         };
         let Host { health, disk, .. } = &self.hosts[id as usize - 1];
         let (is_struck, gave_up) = (*health == Health::Struck, before.gave_up_incoming(disk));
-        self.judge.flushed(id, &process.replica, is_struck, gave_up);
+        let me = process.replica.node().raft().id();
+        self.judge.flushed(me, &process.replica, is_struck, gave_up);
         for (to, message) in &outgoing.messages {
-            self.judge.check_sent(id, *to, message, &process.replica);
+            self.judge.check_sent(me, *to, message, &process.replica);
         }
+        self.note_changes();
         let has_changed = self.note_progress(id, before);
         if wrote {
             self.recover_now_and_then(id, &outgoing, has_changed);
@@ -286,7 +298,7 @@ impl World {
     }
 
     /// What the flush held back leaves when the disk is done, and so long the process does nothing else.
-    fn end_turn(&mut self, id: NodeId, outgoing: Outgoing, wrote: bool) {
+    fn end_turn(&mut self, id: Number, outgoing: Outgoing, wrote: bool) {
         let now = self.now;
         let mut takes = 0;
         if wrote {
@@ -302,14 +314,15 @@ impl World {
         let next = next.max(process.busy_until);
         let number = process.number;
         self.wake(id, next);
-        if takes == 0 {
+        if takes == 0 || outgoing == Outgoing::default() {
             self.leave(id, outgoing);
-        } else if outgoing != Outgoing::default() {
+            self.stop_if_it_may(id);
+        } else {
             self.schedule(now + takes, Event::Leave { node: id, process: number, outgoing });
         }
     }
 
-    pub fn leave(&mut self, id: NodeId, outgoing: Outgoing) {
+    pub fn leave(&mut self, id: Number, outgoing: Outgoing) {
         for (to, message) in &outgoing.messages {
             self.send(id, *to, message);
         }
@@ -318,7 +331,7 @@ impl World {
         }
     }
 
-    fn recover_now_and_then(&mut self, id: NodeId, outgoing: &Outgoing, has_changed: bool) {
+    fn recover_now_and_then(&mut self, id: Number, outgoing: &Outgoing, has_changed: bool) {
         let is_vote = |message: &PeerMessage| {
             matches!(
                 message,
@@ -336,13 +349,14 @@ impl World {
         let image = self.host(id).disk.durable_image();
         let config = self.wal_config();
         let recovered = recover(id, image, config).expect("what is synced can be read");
-        let (found, promised) = (self.judge.image_of(&recovered), self.judge.durable(id));
+        let (found, promised) =
+            (self.judge.image_of(&recovered), self.judge.durable(self.known_node_of(id)));
         assert_eq!(&found, promised, "node {id}: not on its disk, after a sync");
     }
 
     // The end of a process.
 
-    fn disk_failed(&mut self, id: NodeId, error: &ReplicaError) {
+    fn disk_failed(&mut self, id: Number, error: &ReplicaError) {
         let (failure, operation) = self.host(id).disk.fired().unwrap_or_else(|| {
             panic!("node {id} ends without a fault of its disk: {error}");
         });
@@ -352,7 +366,7 @@ impl World {
     }
 
     /// Not even the reserve is there, which a start may need.
-    fn is_for_want_of_room(&mut self, id: NodeId, error: &WalError) -> bool {
+    fn is_for_want_of_room(&mut self, id: Number, error: &WalError) -> bool {
         let is_so = error.is_full() && self.host(id).disk.is_full();
         if is_so {
             self.faults.add(Fault::NoStartOnFullDisk);
@@ -364,19 +378,19 @@ impl World {
         if self.nemesis.bool() { Ending::Process } else { Ending::Machine }
     }
 
-    fn end_process_in_flush(&mut self, id: NodeId, ending: Ending) {
+    fn end_process_in_flush(&mut self, id: Number, ending: Ending) {
         let process = self.process_ref(id).expect("it is its turn");
-        let under_way: Image = self.judge.under_way(id, &process.replica);
+        let under_way: Image = self.judge.under_way(self.known_node_of(id), &process.replica);
         self.end_process(id, ending, Some(under_way));
     }
 
     /// `under_way`: the log as it would be if the flush had come to its end.
-    pub fn end_process(&mut self, id: NodeId, ending: Ending, under_way: Option<Image>) {
+    pub fn end_process(&mut self, id: Number, ending: Ending, under_way: Option<Image>) {
         if !self.is_up(id) {
             return;
         }
         self.trace.event(self.now, &[8, id], || format!("{id} ends: {ending:?}"));
-        self.judge.ended(id, under_way);
+        self.judge.ended(self.known_node_of(id), under_way);
         self.host(id).state = State::Down { powered: ending == Ending::Process };
         self.drop_connections(id);
         self.drop_clients(id);
@@ -384,7 +398,7 @@ impl World {
         self.start_again(id, ending);
     }
 
-    fn end_disk(&mut self, id: NodeId, ending: Ending) {
+    fn end_disk(&mut self, id: Number, ending: Ending) {
         let host = self.host(id);
         match ending {
             Ending::Process => host.disk.process_ended(),
@@ -402,19 +416,23 @@ impl World {
         }
     }
 
-    fn start_again(&mut self, id: NodeId, ending: Ending) {
+    fn start_again(&mut self, id: Number, ending: Ending) {
         self.host(id).state = State::Down { powered: ending == Ending::Process };
         let down = self.nemesis.u64(MS..=self.swarm.down_max.max(TICK));
         self.schedule(self.now + down, Event::Start(id));
     }
 }
 
-fn name(id: NodeId) -> String {
+pub fn name(id: Number) -> String {
     format!("sim-{id}")
 }
 
+pub fn address(id: Number) -> String {
+    format!("{}:6000", name(id))
+}
+
 /// What a start would find on a disk.
-pub fn recover<D: Disk>(id: NodeId, mut disk: D, config: WalConfig) -> Result<Recovered, WalError> {
+pub fn recover<D: Disk>(id: Number, mut disk: D, config: WalConfig) -> Result<Recovered, WalError> {
     Identity::load_or_create(&mut disk, CLUSTER_ID, id, &name(id), 0)?;
     Ok(Wal::open(disk, config)?.1)
 }

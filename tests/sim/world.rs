@@ -5,16 +5,23 @@ use super::clients::{Clients, Ticket};
 use super::disk::SimDisk;
 use super::faults::{Counts, Fault, Strike, Swarm};
 use super::invariants::Judge;
+use super::members::Stops;
 use super::network::{ConnId, Network, Pair};
+use super::operator::Operator;
 use super::progress::Transfers;
 use super::trace::Trace;
 use raftkv::kv::{Answer, Request};
-use raftkv::node::{Outgoing, Routing};
-use raftkv::raft::NodeId;
+use raftkv::node::{Outgoing, Peer, Routing};
+use raftkv::raft::{NodeId, node_id};
 use raftkv::replica::Replica;
+use raftkv::wal::Identity;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::rc::Rc;
+
+/// Of a machine, from 1: the number in its name. What runs there is a [`NodeId`], another one after each loss of
+/// the disk.
+pub type Number = u64;
 
 /// Microseconds since the run began.
 pub type Micros = u64;
@@ -26,6 +33,8 @@ pub const TICK: Micros = 10 * MS;
 
 /// After all faults have ended, everything must be well within this time.
 pub const CALM_MAX: Micros = 10 * SECOND;
+/// What is left of a cluster that has lost its majority is watched for so long.
+const DOOMED_FOR: Micros = 2 * SECOND;
 
 /// What reaches a process. It takes it in at its next turn.
 #[derive(Debug)]
@@ -33,10 +42,11 @@ pub enum Input {
     /// A message, and the connection without which it is worth nothing.
     Peer {
         from: NodeId,
+        to: NodeId,
         bound_to: Option<ConnId>,
         bytes: Rc<[u8]>,
     },
-    Connected(NodeId),
+    Connected(Peer),
     Unreachable(NodeId),
     Ended(NodeId),
     Request {
@@ -48,44 +58,47 @@ pub enum Input {
 
 #[derive(Debug)]
 pub enum Event {
-    Arrive(NodeId, Input),
+    Arrive(Number, Input),
     Turn {
-        node: NodeId,
+        node: Number,
         process: u64,
     },
     /// A flush is over, and what it held back leaves.
     Leave {
-        node: NodeId,
+        node: Number,
         process: u64,
         outgoing: Outgoing,
     },
-    Start(NodeId),
+    Start(Number),
     /// A disk is not full any more, unless it was struck again.
-    SpaceAgain(NodeId),
+    SpaceAgain(Number),
     Strike(Strike, Micros),
+    /// A majority loses its disks.
+    Doom,
     /// A node cannot send any more.
     Mute(NodeId),
     // Connections.
     Dial {
-        node: NodeId,
+        node: Number,
         process: u64,
-        peer: NodeId,
+        peer: Number,
     },
     Probe {
-        node: NodeId,
+        node: Number,
         process: u64,
-        peer: NodeId,
+        peer: Number,
     },
     Connect(Pair),
     Closed {
-        node: NodeId,
-        peer: NodeId,
+        node: Number,
+        peer: Number,
         conn: ConnId,
         by_other_side: bool,
     },
     // Clients.
     ClientActs(usize),
     ClientHears(Ticket, Heard),
+    OperatorActs(Ticket),
 }
 
 /// What a client gets to know of its request.
@@ -124,6 +137,10 @@ pub struct Process {
     pub busy_until: Micros,
     pub paused_until: Micros,
     pub crash_point: Option<CrashPoint>,
+    /// It was told to stop, and hands over first.
+    pub stops: Option<Stops>,
+    /// Another node has told it that it was removed: it dials nobody any more.
+    pub is_told_of_removal: bool,
 }
 
 pub enum State {
@@ -144,6 +161,8 @@ pub enum Health {
 /// One machine.
 pub struct Host {
     pub disk: SimDisk,
+    /// What its disk says that it is, from the first start on.
+    pub identity: Option<Identity>,
     pub state: State,
     pub health: Health,
     pub processes: u64,
@@ -168,6 +187,7 @@ pub struct World {
     /// The disk of whoever is sent a snapshot next has no room for it.
     pub next_receiver_is_full: bool,
     pub clients: Clients,
+    pub operator: Operator,
     pub judge: Judge,
     pub faults: Counts,
     pub trace: Trace,
@@ -176,8 +196,10 @@ pub struct World {
     pub rng: fastrand::Rng,
     /// Faults have ended; the cluster has to get well.
     pub is_healed: bool,
+    /// A majority of the voters has lost its disks; nothing is to be had from the others any more.
+    pub is_doomed: bool,
     /// Who is to get well.
-    pub core: Vec<NodeId>,
+    pub core: Vec<Number>,
 }
 
 /// What a run came to.
@@ -203,9 +225,14 @@ pub fn run(seed: u64, is_told: bool) -> Report {
     world.run_until(world.swarm.duration, |_| false);
     world.heal();
     let healed = world.now;
-    world.run_until(healed + CALM_MAX, World::is_well);
-    assert!(world.is_well(), "liveness: {}", world.what_is_missing());
-    let calm = world.now - healed;
+    let calm = if world.is_doomed {
+        world.run_until(healed + DOOMED_FOR, |_| false);
+        0
+    } else {
+        world.run_until(healed + CALM_MAX, World::is_well);
+        assert!(world.is_well(), "liveness: {}", world.what_is_missing());
+        world.now - healed
+    };
     let is_decided = world.check_end();
     Report {
         hash: world.trace.hash(),
@@ -220,6 +247,22 @@ pub fn run(seed: u64, is_told: bool) -> Report {
     }
 }
 
+impl Host {
+    pub fn new(swarm: &Swarm, rng: &mut fastrand::Rng) -> Host {
+        Host {
+            disk: SimDisk::new(rng.u64(..)),
+            identity: None,
+            state: State::Down { powered: true },
+            health: Health::Whole,
+            processes: 0,
+            tick: TICK + (TICK as f64 * swarm.drift * (2.0 * rng.f64() - 1.0)) as Micros,
+            fast_until: 0,
+            slow: (0, 0),
+            full_until: 0,
+        }
+    }
+}
+
 impl World {
     fn new(seed: u64, is_told: bool) -> World {
         let mut rng = fastrand::Rng::with_seed(seed);
@@ -230,18 +273,7 @@ impl World {
     }
 
     pub fn of(swarm: Swarm, mut rng: fastrand::Rng, is_told: bool) -> World {
-        let hosts = (0..swarm.nodes)
-            .map(|_| Host {
-                disk: SimDisk::new(rng.u64(..)),
-                state: State::Down { powered: true },
-                health: Health::Whole,
-                processes: 0,
-                tick: TICK + (TICK as f64 * swarm.drift * (2.0 * rng.f64() - 1.0)) as Micros,
-                fast_until: 0,
-                slow: (0, 0),
-                full_until: 0,
-            })
-            .collect();
+        let hosts = (0..swarm.nodes).map(|_| Host::new(&swarm, &mut rng)).collect();
         let mut faults = Counts::default();
         if swarm.drift > 0.0 {
             faults.add(Fault::ClockDrift);
@@ -256,12 +288,14 @@ impl World {
             cut_transfer_after: None,
             next_receiver_is_full: false,
             clients: Clients::new(&swarm, rng.fork()),
-            judge: Judge::new(1..=swarm.nodes),
+            operator: Operator::default(),
+            judge: Judge::default(),
             faults,
             trace: Trace::new(is_told),
             nemesis: rng.fork(),
             rng: rng.fork(),
             is_healed: false,
+            is_doomed: false,
             core: Vec::new(),
             swarm,
         }
@@ -269,8 +303,11 @@ impl World {
 
     pub fn start_all(&mut self) {
         for id in self.ids() {
-            let at = self.rng.u64(0..=20 * MS);
+            let at = self.rng.u64(0..=self.swarm.start_spread);
             self.schedule(at, Event::Start(id));
+        }
+        if let Some(at) = self.swarm.doom_at {
+            self.schedule(at, Event::Doom);
         }
         self.let_loose();
         self.begin_clients();
@@ -307,11 +344,13 @@ impl World {
             Event::Leave { node, process, outgoing } => {
                 if self.is_process(node, process) {
                     self.leave(node, outgoing);
+                    self.stop_if_it_may(node);
                 }
             }
             Event::Start(node) => self.start(node),
             Event::SpaceAgain(node) => self.space_again(node),
             Event::Strike(strike, every) => self.strike(strike, every),
+            Event::Doom => self.doom(),
             Event::Mute(node) => self.mute(node),
             Event::Dial { node, process, peer } => self.dial(node, process, peer),
             Event::Probe { node, process, peer } => self.probe(node, process, peer),
@@ -324,57 +363,69 @@ impl World {
                 self.client_hears(ticket, heard);
                 return true;
             }
+            Event::OperatorActs(ticket) => self.operator_acts(ticket),
         }
         false
     }
 
     // Machines and their processes.
 
-    pub fn ids(&self) -> RangeInclusive<NodeId> {
-        1..=self.hosts.len() as NodeId
+    pub fn ids(&self) -> RangeInclusive<Number> {
+        1..=self.hosts.len() as Number
     }
 
-    pub fn host(&mut self, id: NodeId) -> &mut Host {
+    pub fn host(&mut self, id: Number) -> &mut Host {
         &mut self.hosts[id as usize - 1]
     }
 
-    fn host_ref(&self, id: NodeId) -> &Host {
+    pub fn host_ref(&self, id: Number) -> &Host {
         &self.hosts[id as usize - 1]
     }
 
-    pub fn process(&mut self, id: NodeId) -> Option<&mut Process> {
+    /// The node that its disk makes it, once it has started.
+    pub fn node_of(&self, id: Number) -> Option<NodeId> {
+        let identity = self.host_ref(id).identity.as_ref()?;
+        Some(node_id(id, identity.incarnation))
+    }
+
+    /// Of one that runs, or has run since it last lost its disk.
+    pub fn known_node_of(&self, id: Number) -> NodeId {
+        self.node_of(id).expect("it has an identity since it was first started")
+    }
+
+    pub fn process(&mut self, id: Number) -> Option<&mut Process> {
         match &mut self.host(id).state {
             State::Up(process) => Some(process),
             _ => None,
         }
     }
 
-    pub fn process_ref(&self, id: NodeId) -> Option<&Process> {
+    pub fn process_ref(&self, id: Number) -> Option<&Process> {
         match &self.host_ref(id).state {
             State::Up(process) => Some(process),
             _ => None,
         }
     }
 
-    pub fn is_up(&self, id: NodeId) -> bool {
+    pub fn is_up(&self, id: Number) -> bool {
         self.process_ref(id).is_some()
     }
 
     /// Whether the machine answers, be there a process or not.
-    pub fn is_powered(&self, id: NodeId) -> bool {
+    pub fn is_powered(&self, id: Number) -> bool {
         !matches!(self.host_ref(id).state, State::Down { powered: false })
     }
 
     /// The number of the newest process.
-    pub fn process_of(&self, id: NodeId) -> u64 {
+    pub fn process_of(&self, id: Number) -> u64 {
         self.host_ref(id).processes
     }
 
-    pub fn is_process(&self, id: NodeId, process: u64) -> bool {
+    pub fn is_process(&self, id: Number, process: u64) -> bool {
         self.is_up(id) && self.process_of(id) == process
     }
 
-    fn arrive(&mut self, node: NodeId, input: Input) {
+    fn arrive(&mut self, node: Number, input: Input) {
         if self.is_up(node) {
             self.give(node, input);
         } else if let Input::Request { ticket, .. } = input
@@ -385,7 +436,7 @@ impl World {
     }
 
     /// Something for a process to take in at its next turn.
-    pub fn give(&mut self, node: NodeId, input: Input) {
+    pub fn give(&mut self, node: Number, input: Input) {
         let Some(process) = self.process(node) else { return };
         process.inbox.push(input);
         let at = process.busy_until.max(process.paused_until);
@@ -393,7 +444,7 @@ impl World {
     }
 
     /// The next turn is due at `at`, or sooner if one is due sooner.
-    pub fn wake(&mut self, node: NodeId, at: Micros) {
+    pub fn wake(&mut self, node: Number, at: Micros) {
         let at = at.max(self.now);
         let Some(process) = self.process(node) else { return };
         if process.turn_at.is_some_and(|due| due <= at) {
@@ -404,123 +455,22 @@ impl World {
         self.schedule(at, Event::Turn { node, process });
     }
 
-    pub fn plan_crash(&mut self, node: NodeId, point: CrashPoint) {
+    pub fn plan_crash(&mut self, node: Number, point: CrashPoint) {
         if let Some(process) = self.process(node) {
             process.crash_point = Some(point);
         }
     }
 
-    pub fn pause(&mut self, node: NodeId, until: Micros) {
+    pub fn pause(&mut self, node: Number, until: Micros) {
         if let Some(process) = self.process(node) {
             process.paused_until = until;
             self.faults.add(Fault::Paused);
         }
     }
 
-    pub fn stop_clock(&mut self, node: NodeId, until: Micros) {
+    pub fn stop_clock(&mut self, node: Number, until: Micros) {
         if let Some(process) = self.process(node) {
             process.next_tick = until;
         }
-    }
-
-    // The end.
-
-    /// All faults end. Those that are to get well are a majority, or everybody.
-    pub fn heal(&mut self) {
-        self.trace.event(self.now, &[4], || "everything is healed".to_owned());
-        self.is_healed = true;
-        (self.cut_transfer_after, self.next_receiver_is_full) = (None, false);
-        self.network.unblock_all();
-        self.network.end_lag();
-        self.choose_core();
-        let swarm = &mut self.swarm;
-        (swarm.loss, swarm.delay, swarm.duplication, swarm.request_loss) = (0.0, 0.0, 0.0, 0.0);
-        (swarm.recovery_crash, swarm.rot) = (0.0, 0.0);
-        swarm.disk_latency = (20, 200);
-        for id in self.ids() {
-            let now = self.now;
-            let host = self.host(id);
-            host.disk.disarm();
-            host.disk.set_full(false);
-            (host.fast_until, host.slow) = (0, (0, 0));
-            if let State::Up(process) = &mut host.state {
-                process.crash_point = None;
-                process.paused_until = now;
-                process.next_tick = process.next_tick.min(now + TICK);
-            }
-            self.wake(id, now);
-            if !self.core.contains(&id) {
-                self.leave_out(id);
-            } else if !self.is_up(id) {
-                self.schedule(now + MS, Event::Start(id));
-            }
-        }
-        self.begin_probe();
-    }
-
-    /// Everybody, or as few as can get well: a majority that has lost nothing.
-    fn choose_core(&mut self) {
-        let (mut whole, mut ill): (Vec<NodeId>, Vec<NodeId>) =
-            self.ids().partition(|id| self.host_ref(*id).health == Health::Whole);
-        self.nemesis.shuffle(&mut whole);
-        if self.nemesis.bool() {
-            whole.truncate(self.hosts.len() / 2 + 1);
-            ill.retain(|_| self.nemesis.bool());
-        }
-        self.core = [whole, ill].concat();
-        self.core.sort_unstable();
-    }
-
-    /// Those that are not to get well are dead, or alone.
-    fn leave_out(&mut self, id: NodeId) {
-        if self.nemesis.bool() {
-            self.end_process(id, Ending::Machine, None);
-        }
-        for other in self.ids().filter(|other| *other != id) {
-            self.network.block(id, other);
-            self.network.block(other, id);
-        }
-    }
-
-    /// A leader has answered a write and a read, everybody is whole and has caught up, no client waits.
-    pub fn is_well(&self) -> bool {
-        self.clients.are_content() && self.core.iter().all(|id| self.has_caught_up(*id))
-    }
-
-    fn has_caught_up(&self, id: NodeId) -> bool {
-        self.process_ref(id).is_some_and(|process| {
-            let node = process.replica.node();
-            !node.raft().is_damaged() && node.machine().applied() == self.judge.committed()
-        })
-    }
-
-    pub fn what_is_missing(&self) -> String {
-        let state = |id: NodeId| match self.process_ref(id).map(|p| p.replica.node()) {
-            None => format!("{id} is down"),
-            Some(node) => format!(
-                "{id} is {}{} in term {}, log up to {}, applied {}",
-                if node.raft().is_damaged() { "damaged " } else { "" },
-                node.raft().role_name(),
-                node.raft().term(),
-                node.raft().log().last().index,
-                node.machine().applied()
-            ),
-        };
-        let states: Vec<String> = self.ids().map(state).collect();
-        format!(
-            "{} ms after the last fault, of {} entries: {}; {}",
-            CALM_MAX / MS,
-            self.judge.committed(),
-            states.join("; "),
-            self.clients.who_waits()
-        )
-    }
-
-    pub fn check_end(&self) -> bool {
-        for &id in &self.core {
-            let process = self.process_ref(id).expect("the core is up");
-            self.judge.check_state(id, process.replica.node());
-        }
-        self.check_history()
     }
 }

@@ -199,6 +199,53 @@ fn the_folder_of_another_node_or_cluster_is_refused_and_says_whose_it_is() {
     }
 }
 
+/// Whatever was promised under the old one is gone, so nobody may take the node for the one that promised it.
+#[test]
+fn an_identity_without_its_log_is_that_of_another_incarnation() {
+    let mut disk = MemDisk::default();
+    let load = |disk: &mut MemDisk, drawn| {
+        Identity::load_or_create(disk, 0xff, 2, "raft-2", drawn)
+            .map(|identity| identity.incarnation)
+    };
+    assert_eq!(load(&mut disk, 17).unwrap(), 17);
+    drop(Wal::open(disk.clone(), config(4096)).unwrap());
+    assert_eq!(load(&mut disk, 18).unwrap(), 17);
+    let mut files = disk.files();
+    files.retain(|name, _| name == "identity");
+    let mut disk = MemDisk::holding(&files);
+    assert_eq!(load(&mut disk, 19).unwrap(), 19);
+    assert_eq!(load(&mut disk, 20).unwrap(), 20, "still without a log");
+}
+
+/// Its log may be gone for a moment, but what it knows to have lost is written down.
+#[test]
+fn a_node_that_ends_in_the_recovery_from_damage_stays_the_same() {
+    let sound = MemDisk::default();
+    let start = |disk: &MemDisk, drawn| {
+        let identity = Identity::load_or_create(&mut disk.clone(), 1, 2, "raft-2", drawn)?;
+        Wal::open(disk.clone(), config(4096)).map(|_| identity.incarnation)
+    };
+    assert_eq!(start(&sound, 17).unwrap(), 17);
+    let mut files = sound.files();
+    let (_, log) = files.iter_mut().find(|(name, _)| name.starts_with("wal-")).unwrap();
+    log[0] ^= 1;
+    let mut ended_without_a_log = 0;
+    for passing in 0.. {
+        let disk = MemDisk::holding(&files);
+        disk.fail_after(passing);
+        let first = start(&disk, 18);
+        disk.heal();
+        let disk = disk.after_power_cut(|| true);
+        let has_log = disk.files().keys().any(|name| name.starts_with("wal-"));
+        ended_without_a_log += u32::from(!has_log);
+        assert_eq!(start(&disk, 19).unwrap(), 17, "after {passing} operations");
+        if first.is_ok() {
+            break;
+        }
+    }
+    assert!(ended_without_a_log > 0);
+}
+
 #[test]
 fn a_log_without_an_identity_is_refused() {
     let disk = MemDisk::default();
@@ -210,8 +257,10 @@ fn a_log_without_an_identity_is_refused() {
 
 #[test]
 fn an_identity_is_there_as_a_whole_or_not_at_all() {
-    let create =
-        |disk: &MemDisk, drawn| Identity::load_or_create(&mut disk.clone(), 1, 2, "raft-2", drawn);
+    let create = |disk: &MemDisk, drawn| {
+        let identity = Identity::load_or_create(&mut disk.clone(), 1, 2, "raft-2", drawn)?;
+        Wal::open(disk.clone(), config(4096)).map(|_| identity)
+    };
     let mut rng = fastrand::Rng::with_seed(3);
     for _ in 0..200 {
         for passing in 0.. {

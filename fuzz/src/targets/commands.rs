@@ -26,6 +26,7 @@ pub fn run(input: &[u8]) {
                 assert!(Command::decode(bytes).is_err());
                 assert_eq!(machine.applied(), index - 1);
             }
+            (_, Payload::Members(_)) => unreachable!("none was chosen"),
             (Err(malformed), Payload::Noop) => panic!("{malformed}"),
         }
     }

@@ -1,21 +1,23 @@
 //! The first message each way, and whether it is acceptable. Input: the payload of a frame.
 
+use raftkv::node::Standing;
 use raftkv::protocol::hello::{
-    HELLO_BYTES_MAX, Hello, HelloReply, Identity, KnownPeer, REASON_BYTES_MAX, VERSION_MAX,
-    VERSION_MIN, judge, judge_welcome,
+    HELLO_BYTES_MAX, Hello, HelloReply, Identity, REASON_BYTES_MAX, VERSION_MAX, VERSION_MIN,
+    judge, judge_welcome,
 };
+use raftkv::raft::{Membership, node_id};
 
 pub fn run(payload: &[u8]) {
-    let peers = [1, 2].map(|node| KnownPeer {
-        node,
-        name: format!("raft-{node}"),
-        incarnation: (node == 1).then_some(0x99aa_bbcc_ddee_ff00),
-    });
+    let peers = [1, 2].map(|node| (node, format!("raft-{node}"))).into();
+    let membership = Membership { cluster_id: 7, ..Membership::of_voters([node_id(1, 1)]) };
     let us = Identity {
         cluster_id: 0x5af3_107a_4000_c0de,
         node: 0,
         incarnation: 7,
         name: "raft-0",
+        standing: Standing::Member { cluster_id: 7 },
+        membership: &membership,
+        committed: &membership,
         peers: &peers,
     };
     if let Ok(hello) = Hello::decode(payload) {
@@ -35,7 +37,7 @@ pub fn run(payload: &[u8]) {
         }
         check_reply(&reply);
         if let HelloReply::Welcome(welcome) = &reply
-            && let Err(refused) = judge_welcome(welcome, &us, &peers[1])
+            && let Err(refused) = judge_welcome(welcome, &us, 2)
         {
             check_reply(&HelloReply::Refused(refused));
         }

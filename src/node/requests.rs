@@ -1,0 +1,313 @@
+//! Requests and their answers: what a leader does itself, what is passed on to it, and what is held back for
+//! the moment in which leadership changes hands.
+
+use super::{
+    Forwarded, Held, Node, Origin, Outgoing, PeerMessage, PendingRead, PendingWrite, REQUESTS_MAX,
+    Routing, Ticket,
+};
+use crate::kv::{
+    Answer, Command, Executed, Failure, FailureCode, LeaderHint, Request, Seen, WriteOp,
+};
+use crate::raft::{Index, NodeId, Payload, ProposeError, number};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+impl Node {
+    pub(super) fn handle_request(&mut self, origin: Origin, request: Request, routing: Routing) {
+        if let Err(failure) = self.check(&request) {
+            return self.answer(origin, Answer::Failed(failure));
+        }
+        if self.is_holding() {
+            return self.held.push(Held { origin, request, routing });
+        }
+        if self.is_leaving {
+            let what = format!("{} stops; nothing was done, ask another node", self.config.name);
+            let leaving =
+                Failure { leader: self.leader_hint(), ..failure(FailureCode::ShuttingDown, what) };
+            return self.answer(origin, Answer::Failed(leaving));
+        }
+        self.route(origin, request, routing);
+    }
+
+    fn route(&mut self, origin: Origin, request: Request, routing: Routing) {
+        match (self.raft.leader(), origin) {
+            (Some(leader), _) if leader == self.raft.id() => match request {
+                Request::Write { command } => self.propose(origin, command),
+                Request::Get { .. } | Request::Digest => self.begin_read(origin, request),
+                Request::Member(request) => self.change_members(origin, request),
+            },
+            (Some(leader), Origin::Client(ticket)) if routing == Routing::Forward => {
+                self.forward(ticket, leader, request);
+            }
+            _ => self.fail_not_leader(origin),
+        }
+    }
+
+    /// What is refused without asking anybody.
+    pub(super) fn check(&self, request: &Request) -> Result<(), Failure> {
+        self.config.limits.check(request)?;
+        if self.raft.is_removed() {
+            let message = format!("{} was removed from the cluster; ask another", self.config.name);
+            return Err(failure(FailureCode::ShuttingDown, message));
+        }
+        // Another node's disk is its own affair.
+        if self.refuses_growth && self.raft.is_leader() && grows(request) {
+            let message =
+                "the disk is full: nothing was done; delete keys or make space".to_string();
+            return Err(failure(FailureCode::Overloaded, message));
+        }
+        if self.requests_pending() >= REQUESTS_MAX {
+            return Err(overloaded(format!("{REQUESTS_MAX} requests are unanswered")));
+        }
+        Ok(())
+    }
+
+    pub(super) fn propose(&mut self, origin: Origin, command: Rc<[u8]>) {
+        // A retry of what is applied already needs no second entry (the check at apply stays).
+        if let Ok(Command::Write { request: Some(id), .. }) = Command::decode(&command)
+            && let Seen::Before(executed) = self.machine.sessions().seen(id)
+        {
+            return self.answer_written(origin, executed);
+        }
+        match self.raft.propose(Payload::Command(command)) {
+            Ok(position) => {
+                let write = PendingWrite { term: position.term, origin };
+                self.writes.insert(position.index, write);
+            }
+            Err(ProposeError::NotLeader | ProposeError::HandingOver) => {
+                self.fail_not_leader(origin)
+            }
+            Err(ProposeError::Overloaded) => {
+                let limit = self.config.raft.uncommitted_bytes_max;
+                let what = format!("{limit} bytes of writes are not yet committed");
+                self.answer(origin, Answer::Failed(overloaded(what)));
+            }
+        }
+    }
+
+    pub(super) fn begin_read(&mut self, origin: Origin, request: Request) {
+        let id = self.next_id();
+        if self.raft.read(id) {
+            self.reads.insert(id, PendingRead { origin, request });
+        } else {
+            self.fail_not_leader(origin);
+        }
+    }
+
+    pub(super) fn forward(&mut self, ticket: Ticket, leader: NodeId, request: Request) {
+        if !self.connected.contains_key(&leader) {
+            let what = format!(
+                "node {} leads, and there is no connection to it; try again",
+                number(leader)
+            );
+            let failure = failure(FailureCode::NoLeader, what);
+            return self.answers.push((ticket, Answer::Failed(failure)));
+        }
+        let id = self.next_id();
+        let forwarded = Forwarded {
+            ticket,
+            to: leader,
+            request: request.clone(),
+            deadline_ticks: self.now_ticks + self.config.forward_timeout_ticks,
+        };
+        self.forwards.insert(id, forwarded);
+        self.messages.push((leader, PeerMessage::Forward { id, request }));
+    }
+
+    pub(super) fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    /// The leader's answer. One that has handed over meanwhile has done nothing, and the next one is asked.
+    pub(super) fn forward_answered(&mut self, from: NodeId, id: u64, answer: Answer) {
+        if self.forwards.get(&id).is_none_or(|forwarded| forwarded.to != from) {
+            return;
+        }
+        let forwarded = self.forwards.remove(&id).expect("it was just there");
+        let is_not_leader = matches!(
+            &answer,
+            Answer::Failed(Failure { code: FailureCode::NotLeader | FailureCode::NoLeader, .. })
+        );
+        let Forwarded { ticket, request, .. } = forwarded;
+        if !is_not_leader {
+            return self.answers.push((ticket, answer));
+        }
+        // It says so before its successor does; its successor is asked.
+        if self.raft.leader() == Some(from) {
+            self.former_leader = Some((from, self.raft.term()));
+            self.held_until_ticks =
+                self.now_ticks + 2 * u64::from(self.config.raft.election_ticks_max);
+        }
+        self.handle_request(Origin::Client(ticket), request, Routing::Forward);
+    }
+
+    /// Whether requests wait for leadership to be settled: it is being handed over, or just was.
+    fn is_holding(&self) -> bool {
+        let leader = self.raft.leader().map(|leader| (leader, self.raft.term()));
+        let is_unsettled = leader.is_none() || leader == self.former_leader;
+        self.raft.is_handing_over() || (is_unsettled && self.now_ticks < self.held_until_ticks)
+    }
+
+    /// Once a leader is known again, or it has taken too long, what was held back is taken up.
+    pub(super) fn release_held(&mut self) {
+        if !self.held.is_empty() && !self.is_holding() {
+            for Held { origin, request, routing } in std::mem::take(&mut self.held) {
+                self.route(origin, request, routing);
+            }
+        }
+    }
+
+    pub(super) fn expire_forwards(&mut self) {
+        while let Some((id, forwarded)) = self.forwards.first_key_value() {
+            if forwarded.deadline_ticks > self.now_ticks {
+                return;
+            }
+            let id = *id;
+            self.fail_forward(id, "the leader did not answer in time");
+        }
+    }
+
+    pub(super) fn fail_forward(&mut self, id: u64, what: &str) {
+        let Some(forwarded) = self.forwards.remove(&id) else { return };
+        let failure = if forwarded.request.is_write() {
+            failure(FailureCode::OutcomeUnknown, format!("{what}; {OUTCOME_UNKNOWN_ADVICE}"))
+        } else {
+            failure(FailureCode::NoLeader, format!("{what}; nothing was read, try again"))
+        };
+        self.answers.push((forwarded.ticket, Answer::Failed(failure)));
+    }
+
+    pub(super) fn notice_lost_leadership(&mut self) {
+        let leads = self.raft.is_leader().then(|| self.raft.term());
+        if std::mem::replace(&mut self.led_term, leads) == leads {
+            return;
+        }
+        let (log, commit_index) = (self.raft.log(), self.raft.commit_index());
+        // What is committed will be applied here all the same, and is answered then. The new leader's
+        // first message may have replaced entries and told of their commit: those are others' entries.
+        let (committed, uncommitted): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut self.writes).into_iter().partition(|(index, write)| {
+                *index <= commit_index && log.term_at(*index) == Some(write.term)
+            });
+        self.writes = committed;
+        for write in uncommitted.into_values() {
+            let mut failure = failure(
+                FailureCode::OutcomeUnknown,
+                format!(
+                    "leadership was lost before the write was committed; {OUTCOME_UNKNOWN_ADVICE}"
+                ),
+            );
+            failure.leader = self.leader_hint();
+            self.answer(write.origin, Answer::Failed(failure));
+        }
+    }
+
+    pub(super) fn answer_reads(&mut self) {
+        while let Some((index, id)) = self.confirmed.front().copied() {
+            if index > self.machine.applied() {
+                return;
+            }
+            self.confirmed.pop_front();
+            if let Some(read) = self.reads.remove(&id) {
+                let answer = self.read_answer(&read.request);
+                self.answer(read.origin, answer);
+            }
+        }
+    }
+
+    pub(super) fn read_answer(&self, request: &Request) -> Answer {
+        let (index, leader) = (self.machine.applied(), number(self.raft.id()));
+        let store = self.machine.store();
+        match request {
+            Request::Get { key } => Answer::Value { value: store.get(key), index, leader },
+            Request::Digest => {
+                Answer::Digest { digest: store.digest(), keys: store.len() as u64, index, leader }
+            }
+            Request::Write { .. } | Request::Member(_) => unreachable!("writes are not read"),
+        }
+    }
+
+    pub(super) fn answer_written(&mut self, origin: Origin, executed: Executed) {
+        let Executed { index, outcome } = executed;
+        self.answer(origin, Answer::Written { outcome, index, leader: number(self.raft.id()) });
+    }
+
+    pub(super) fn answer_changed(&mut self, origin: Origin, index: Index) {
+        self.answer(origin, Answer::Member { index, leader: number(self.raft.id()) });
+    }
+
+    pub(super) fn fail_not_leader(&mut self, origin: Origin) {
+        let failure = match self.leader_hint() {
+            Some(leader) => Failure {
+                code: FailureCode::NotLeader,
+                message: format!("node {} leads, at {}; ask there", leader.id, leader.address),
+                leader: Some(leader),
+            },
+            None => failure(
+                FailureCode::NoLeader,
+                format!("no leader is known in term {}; try again", self.raft.term()),
+            ),
+        };
+        self.answer(origin, Answer::Failed(failure));
+    }
+
+    pub(super) fn leader_hint(&self) -> Option<LeaderHint> {
+        let id = self.raft.leader().filter(|id| *id != self.raft.id())?;
+        let address = self.raft.membership().members.get(&id)?.address.clone();
+        Some(LeaderHint { id: number(id), address })
+    }
+
+    pub(super) fn answer(&mut self, origin: Origin, answer: Answer) {
+        match origin {
+            Origin::Client(ticket) => self.answers.push((ticket, answer)),
+            Origin::Peer { node, id } => {
+                self.messages.push((node, PeerMessage::ForwardReply { id, answer }));
+            }
+        }
+    }
+}
+
+impl Outgoing {
+    /// The state that these answers are from has turned out to be wrong before they left.
+    pub fn doubt(&mut self) {
+        let answers = self.answers.iter_mut().map(|(_, answer)| answer);
+        let passed_on = self.messages.iter_mut().filter_map(|(_, message)| match message {
+            PeerMessage::ForwardReply { answer, .. } => Some(answer),
+            _ => None,
+        });
+        for answer in answers.chain(passed_on) {
+            let (code, advice) = match answer {
+                Answer::Value { .. } | Answer::Digest { .. } => {
+                    (FailureCode::ShuttingDown, "nothing was read, ask another")
+                }
+                Answer::Written { .. } => (FailureCode::OutcomeUnknown, OUTCOME_UNKNOWN_ADVICE),
+                Answer::Member { .. } | Answer::Failed(_) => continue,
+            };
+            let what = format!("the state of this node is not that of the others; {advice}");
+            *answer = Answer::Failed(failure(code, what));
+        }
+    }
+}
+
+pub(super) const OUTCOME_UNKNOWN_ADVICE: &str =
+    "it may or may not take effect: read before trying again, or retry it in its session";
+
+/// Whether a request can make the state larger.
+fn grows(request: &Request) -> bool {
+    match request {
+        Request::Write { command } => !matches!(
+            Command::decode(command),
+            Ok(Command::Write { op: WriteOp::Delete { .. }, .. })
+        ),
+        Request::Get { .. } | Request::Digest | Request::Member(_) => false,
+    }
+}
+
+pub(super) fn failure(code: FailureCode, message: String) -> Failure {
+    Failure { code, message, leader: None }
+}
+
+fn overloaded(what: String) -> Failure {
+    failure(FailureCode::Overloaded, format!("{what}; nothing was done, try again later"))
+}
