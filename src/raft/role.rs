@@ -77,12 +77,14 @@ impl Raft {
 
     /// The vote for itself counts only once it is on disk: see `Raft::persisted`.
     pub(super) fn become_candidate(&mut self) {
+        self.elections.begun += 1;
         self.set_term(self.hard_state.term + 1, Some(self.config.id));
         self.role = Role::Candidate { votes: Votes::new() };
         self.restart_election_timer();
     }
 
     pub(super) fn become_leader(&mut self) {
+        self.elections.won += 1;
         let next_index = self.log.last().index + 1;
         self.role = Role::Leader(Leadership {
             progress: self.other_members().map(|id| (id, Progress::new(next_index))).collect(),
