@@ -115,7 +115,12 @@ pub fn is_request(first_bytes: &[u8], line_bytes_max: usize) -> Option<bool> {
     }
     let window = &first_bytes[..first_bytes.len().min(line_bytes_max + 1)];
     match window.iter().position(|byte| *byte == b'\n') {
-        Some(end) => Some(version(trim_line(&window[..end])).is_some()),
+        Some(end) => {
+            let line = trim_line(&window[..end]);
+            // A key may be called that, too.
+            let has_target = line.iter().filter(|byte| **byte == b' ').count() > 1;
+            Some(has_target && version(line).is_some())
+        }
         None if window.len() > line_bytes_max => Some(false),
         None => None,
     }

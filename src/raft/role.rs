@@ -77,7 +77,6 @@ impl Raft {
 
     /// The vote for itself counts only once it is on disk: see `Raft::persisted`.
     pub(super) fn become_candidate(&mut self) {
-        self.elections.begun += 1;
         self.set_term(self.hard_state.term + 1, Some(self.config.id));
         self.role = Role::Candidate { votes: Votes::new() };
         self.restart_election_timer();

@@ -100,3 +100,67 @@ impl<D: Disk> Server<D> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::{Config, HardState, Message};
+
+    const PERIOD: Duration = Duration::from_millis(100);
+
+    /// Hears of a leader that has committed so much, of which nothing arrives here.
+    fn hear(raft: &mut Raft, leader_commit: Index) {
+        let message = Message::AppendEntries {
+            term: 1,
+            prev_log_index: 1000,
+            prev_log_term: 1,
+            leader_commit,
+            round: 0,
+            entries: Vec::new(),
+        };
+        raft.step(2, message).expect("one leader");
+    }
+
+    #[test]
+    fn a_node_is_behind_until_it_has_applied_what_its_leader_has_told_of() {
+        let mut raft = Raft::new(Config::new(1, [1, 2, 3], 1), HardState::default(), Vec::new());
+        let (mut level, start) = (Level::default(), Instant::now());
+        level.look(&raft, PERIOD, start);
+        assert_eq!(level.behind(0), None, "nobody has told anything");
+        hear(&mut raft, 50);
+        assert_eq!(raft.commit_index(), 0, "nothing of it is here");
+        level.look(&raft, PERIOD, start);
+        assert_eq!(
+            (level.behind(0), level.behind(49), level.behind(50)),
+            (Some(50), Some(1), Some(0))
+        );
+    }
+
+    #[test]
+    fn what_is_committed_just_now_need_not_be_applied_yet() {
+        let mut raft = Raft::new(Config::new(1, [1, 2, 3], 1), HardState::default(), Vec::new());
+        let (mut level, start) = (Level::default(), Instant::now());
+        hear(&mut raft, 50);
+        level.look(&raft, PERIOD, start);
+        hear(&mut raft, 80);
+        level.look(&raft, PERIOD, start + PERIOD / 2);
+        level.look(&raft, PERIOD, start + PERIOD);
+        assert_eq!(level.behind(50), Some(0), "80 was told within the last period");
+        level.look(&raft, PERIOD, start + PERIOD * 2);
+        assert_eq!(level.behind(50), Some(30));
+    }
+
+    #[test]
+    fn the_next_leaders_word_counts_at_once() {
+        let mut raft = Raft::new(Config::new(1, [1, 2, 3], 1), HardState::default(), Vec::new());
+        let (mut level, start) = (Level::default(), Instant::now());
+        hear(&mut raft, 50);
+        level.look(&raft, PERIOD, start);
+        raft.peer_process_ended(2);
+        level.look(&raft, PERIOD, start);
+        assert_eq!(level.behind(50), None);
+        hear(&mut raft, 90);
+        level.look(&raft, PERIOD, start);
+        assert_eq!(level.behind(50), Some(40));
+    }
+}
