@@ -57,8 +57,8 @@ fn is_ready(cluster: &Cluster, node: usize) -> bool {
     answer.status == 200
 }
 
-/// Waits until a node is not ready for this reason; it is alive all the same, and says of itself that it is not
-/// ready.
+/// Waits until a node is not ready for this reason; it is alive all the same, and says of itself that it
+/// is not ready.
 fn await_reason(cluster: &Cluster, node: usize, reason: &str) {
     await_condition(&format!("raft-{node} not to be ready: {reason}"), || {
         let answer = get(cluster, node, "/readyz");
@@ -270,6 +270,34 @@ fn a_probe_is_answered_when_there_are_too_many_clients() {
     );
     assert_eq!((answer.status, answer.body.as_str()), (200, "alive\n"));
     assert_eq!(stream.read(&mut [0]).expect("its end"), 0);
+}
+
+#[test]
+fn a_connection_that_asks_no_more_is_closed_and_one_of_a_text_client_is_not() {
+    let cluster = Cluster::start(1, &QUICK);
+    cluster.await_leader();
+    let mut text = cluster.connect(0);
+    text.write_all(b"PING\n").expect("it is sent");
+    text.read_exact(&mut [0; 7]).expect("it is answered");
+    let request = b"GET /livez HTTP/1.1\r\nHost: n\r\n\r\n";
+    // Nothing more, half a request, and nothing but half a request.
+    let says = [(true, &b""[..]), (true, b"GET /livez HTTP/1.1\r\nHo"), (false, b"GET /li")];
+    let mut streams = says.map(|(asks, then)| {
+        let mut stream = cluster.connect(0);
+        if asks {
+            stream.write_all(request).expect("it is sent");
+            assert_eq!(read_answer(&mut stream, false).status, 200);
+        }
+        stream.write_all(then).expect("it is sent");
+        stream
+    });
+    for stream in &mut streams {
+        assert_eq!(stream.read(&mut [0]).expect("its end"), 0);
+    }
+    text.write_all(b"PING\n").expect("it is sent");
+    let mut answer = [0; 7];
+    text.read_exact(&mut answer).expect("it is still connected");
+    assert_eq!(&answer, b"+PONG\r\n");
 }
 
 #[test]

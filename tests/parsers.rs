@@ -71,7 +71,8 @@ proptest! {
     fn more_bytes_never_change_what_was_sniffed(
         first_bytes in prop_oneof![
             vec(any::<u8>(), 0..8),
-            "(GET|HEAD|DELETE|[A-Z]{0,8}) /?[a-z]{0,3} ?(HTTP/1.[01x])?\r?\n?.{0,3}".prop_map(String::into_bytes),
+            "(GET|HEAD|DELETE|[A-Z]{0,8}) /?[a-z]{0,3} ?(HTTP/1.[01x])?\r?\n?.{0,3}"
+                .prop_map(String::into_bytes),
         ],
         magic in 0..=4usize,
     ) {

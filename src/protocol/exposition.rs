@@ -9,8 +9,8 @@ pub struct Exposition {
     text: String,
 }
 
-/// What has been counted, in buckets: upper bounds, ascending, with the number of values up to each that are above
-/// the one before.
+/// What has been counted, in buckets: upper bounds, ascending, with the number of values up to each that
+/// are above the one before.
 #[derive(Debug, Clone, Copy)]
 pub struct Buckets<'a> {
     pub bounds: &'a [f64],

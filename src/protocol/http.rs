@@ -1,9 +1,10 @@
-//! HTTP/1.0 and 1.1 (RFC 9112), as much of it as a probe, a scraper or a browser that looks at a page needs:
-//! GET and HEAD without a body. Everything else is answered with its status, and the connection closed.
+//! HTTP/1.0 and 1.1 (RFC 9112), as much of it as a probe, a scraper or a browser that looks at a page
+//! needs: GET and HEAD without a body. Everything else is answered with its status, and the connection
+//! closed.
 //!
-//! A request is looked at once its head is whole, so that slow bytes make no difference. What two readers of
-//! the same bytes could understand in different ways is refused: a body, a line that goes on in the next one, a
-//! space before a colon, two `Host` lines.
+//! A request is looked at once its head is whole, so that slow bytes make no difference. What two
+//! readers of the same bytes could understand in different ways is refused: a body, a line that goes on
+//! in the next one, a space before a colon, two `Host` lines.
 
 use std::fmt::Write;
 
@@ -106,9 +107,9 @@ pub fn put_error(status: Status, out: &mut Vec<u8>) {
     response.encode(false, Connection::Close, out);
 }
 
-/// Whether the first line of a connection is that of a request: `None` if more bytes have to tell. `GET key` is a
-/// text command as well; the end of the line, ` HTTP/1.x`, makes the difference. A line that does not end within
-/// `line_bytes_max` is none.
+/// Whether the first line of a connection is that of a request: `None` if more bytes have to tell. `GET
+/// key` is a text command as well; the end of the line, ` HTTP/1.x`, makes the difference. A line that
+/// does not end within `line_bytes_max` is none.
 pub fn is_request(first_bytes: &[u8], line_bytes_max: usize) -> Option<bool> {
     if !begins_with_method(first_bytes)? {
         return Some(false);

@@ -1,9 +1,9 @@
 //! Which protocol a connection speaks, by its first bytes.
 //!
 //! The binary magic starts with a byte that no text starts with, `*` starts a RESP array, and a letter a
-//! line that somebody types, or an HTTP request: which of the two, the line's end tells. Anything else is refused
-//! at once, with a reason for the log: guessing would only turn a wrong port or an unexpected TLS hello into a
-//! puzzling error later.
+//! line that somebody types, or an HTTP request: which of the two, the line's end tells. Anything else
+//! is refused at once, with a reason for the log: guessing would only turn a wrong port or an unexpected
+//! TLS hello into a puzzling error later.
 
 use super::frame::MAGIC;
 use super::http;

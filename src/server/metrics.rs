@@ -1,5 +1,6 @@
-//! What this node counts, for Prometheus. Counting costs a turn a few additions; everything else is looked up
-//! when it is asked for. Names follow Prometheus's conventions: base units, `_total` for what only grows.
+//! What this node counts, for Prometheus. Counting costs a turn a few additions; everything else is
+//! looked up when it is asked for. Names follow Prometheus's conventions: base units, `_total` for what
+//! only grows.
 
 use super::histogram::{BYTES, ENTRIES, Histogram, SECONDS, Syncs};
 use super::talk::Talk;

@@ -5,8 +5,8 @@ use crate::raft::{Index, Raft};
 use crate::wal::Disk;
 use std::time::{Duration, Instant};
 
-/// How far a node has to be to count as level: under load it is always a little behind, so what was committed
-/// some time ago has to be applied, and not what is committed now.
+/// How far a node has to be to count as level: under load it is always a little behind, so what was
+/// committed some time ago has to be applied, and not what is committed now.
 #[derive(Debug, Default)]
 pub struct Level {
     sampled: Option<Sampled>,
@@ -22,7 +22,8 @@ struct Sampled {
 }
 
 impl Level {
-    /// Once a turn. Without a leader nobody knows what is committed, and the next one's word counts at once.
+    /// Once a turn. Without a leader nobody knows what is committed, and the next one's word counts at
+    /// once.
     pub fn look(&mut self, raft: &Raft, period: Duration, now: Instant) {
         let known = raft.known_commit();
         let until = now + period;

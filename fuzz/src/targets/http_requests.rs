@@ -1,4 +1,5 @@
-//! HTTP requests: the same, however they are cut into pieces; and each has an answer that a client can read.
+//! HTTP requests: the same, however they are cut into pieces; and each has an answer that a client can
+//! read.
 //!
 //! Input: three lengths of pieces, the stream.
 
