@@ -346,3 +346,15 @@ fn a_node_that_a_cluster_has_spoken_to_is_not_one_with_an_empty_disk() {
     let waits = room.nodes[&0].founding_waits_for();
     assert_eq!(waits, [("raft-2".to_string(), "a cluster has spoken to it")]);
 }
+
+/// It hears of everything at once, after it was held up: that all were there, and that one has lost its disk since.
+#[test]
+fn a_cluster_is_founded_of_those_that_are_there_now() {
+    let mut room = Room::new();
+    (0..3).for_each(|number| room.start(number, 1));
+    let lost = room.nodes[&1].raft().id();
+    room.stop(1);
+    room.start(1, 2);
+    room.run_until("a cluster of three", Room::is_at_full_strength);
+    assert!(!room.nodes[&0].raft().membership().was_removed(lost), "it never was a member");
+}
