@@ -73,6 +73,7 @@ impl Node {
             Ok(position) => {
                 let write = PendingWrite { term: position.term, origin };
                 self.writes.insert(position.index, write);
+                self.tally.proposals += 1;
             }
             Err(ProposeError::NotLeader | ProposeError::HandingOver) => {
                 self.fail_not_leader(origin)
@@ -89,6 +90,7 @@ impl Node {
         let id = self.next_id();
         if self.raft.read(id) {
             self.reads.insert(id, PendingRead { origin, request });
+            self.tally.reads += 1;
         } else {
             self.fail_not_leader(origin);
         }
@@ -111,6 +113,7 @@ impl Node {
             deadline_ticks: self.now_ticks + self.config.forward_timeout_ticks,
         };
         self.forwards.insert(id, forwarded);
+        self.tally.forwards += 1;
         self.messages.push((leader, PeerMessage::Forward { id, request }));
     }
 

@@ -8,6 +8,7 @@
 //!   ([`client`]) or what nodes say to each other ([`peer`]).
 //! - *text*: RESP2 arrays, as Redis libraries send them, or lines that a person types ([`resp`]); what
 //!   the words mean is in [`text`].
+//! - *HTTP* ([`http`]): probes and a scraper; what a scraper reads is written by [`exposition`].
 //!
 //! All parsers have the same shape: a function of the bytes received so far that answers "need more",
 //! "here is one, this long", "too long: skip this much and go on" or "broken: close". Parsing the same
@@ -15,8 +16,10 @@
 //! never matters. Nothing is allocated because of a length that is claimed but has not arrived.
 
 pub mod client;
+pub mod exposition;
 pub mod frame;
 pub mod hello;
+pub mod http;
 mod limits;
 pub mod peer;
 pub mod resp;

@@ -5,8 +5,13 @@
 //! Nothing answers a request in the middle of a turn but the node's own status.
 
 mod files;
+mod histogram;
+mod http;
 mod info;
 mod links;
+mod memory;
+mod metrics;
+mod ready;
 mod refusals;
 mod talk;
 mod texts;
@@ -22,6 +27,8 @@ use crate::replica::{Replica, ReplicaError};
 use crate::wal::{Disk, Identity, WalError};
 use links::Links;
 use log::info;
+use metrics::Counts;
+use ready::Level;
 use slab::Slab;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -32,6 +39,8 @@ use watch::Watch;
 /// Bytes of answers that all clients of this node may wait for together; beyond it requests wait unread.
 /// It bounds what one turn copies, and what one node asks of the leader's connection to it.
 const AWAITED_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+pub use histogram::{Syncs, TimedDisk};
 
 pub struct Server<D: Disk> {
     config: Config,
@@ -49,6 +58,8 @@ pub struct Server<D: Disk> {
     /// Of those, the one that was read from last; the next one's turn is after it.
     resumed_last: Option<ConnId>,
     watch: Watch,
+    counts: Counts,
+    level: Level,
     started: Instant,
     next_tick: Instant,
     requests: u64,
@@ -99,6 +110,7 @@ impl<D: Disk> Server<D> {
         mut config: Config,
         identity: Identity,
         replica: Replica<D>,
+        syncs: Syncs,
         now: Instant,
     ) -> Result<Self, ServerError> {
         config.connections_max =
@@ -125,6 +137,8 @@ impl<D: Disk> Server<D> {
             paused: BTreeSet::new(),
             resumed_last: None,
             watch: Watch::default(),
+            counts: Counts::new(syncs),
+            level: Level::default(),
             started: now,
             requests: 0,
             slowest_flush: Duration::ZERO,
@@ -159,7 +173,9 @@ impl<D: Disk> Server<D> {
             self.flush()?;
             self.resume();
             self.links.net.push();
-            self.slowest_turn = self.slowest_turn.max(now.elapsed());
+            let took = now.elapsed();
+            self.slowest_turn = self.slowest_turn.max(took);
+            self.counts.turned(took);
             if let Some(stopping) = self.stopping.filter(|stopping| self.may_stop(*stopping, now)) {
                 return self.stop(stopping.signal);
             }
@@ -226,7 +242,17 @@ impl<D: Disk> Server<D> {
         self.links.follow(self.replica.node(), now);
         self.watch.look(&self.config, self.replica.node(), &self.links, now);
         self.watch.look_at_flush(now - begun, now);
+        self.look(now);
         Ok(())
+    }
+
+    /// What is counted, and what readiness is judged by.
+    fn look(&mut self, now: Instant) {
+        let raft = self.replica.node().raft();
+        self.level.look(raft, self.config.election, now);
+        self.counts.look_at_leader(raft.term(), raft.leader());
+        let (entries, bytes) = self.replica.turn_written();
+        self.counts.wrote_batch(entries, bytes);
     }
 
     /// An answer reaches its connection, if that still exists.

@@ -38,6 +38,7 @@ pub enum Talk {
     },
     Client(ClientTalk),
     Text(TextTalk),
+    Http,
 }
 
 /// A binary client. Its requests are answered in any order, by id.
@@ -51,7 +52,7 @@ pub struct ClientTalk {
 }
 
 /// Why reading ended for now.
-enum Pause {
+pub enum Pause {
     /// Until more bytes come.
     NeedMore,
     /// Until the other side takes its answers, or the node has given those that come first.
@@ -62,7 +63,7 @@ enum Pause {
     CloseAfterFlush,
 }
 
-type Step = Result<(), Pause>;
+pub type Step = Result<(), Pause>;
 
 /// What an answer takes besides a value.
 const ANSWER_BYTES: usize = 64;
@@ -153,6 +154,7 @@ impl<D: Disk> Server<D> {
             Talk::Peer { peer } => self.step_peer(conn, *peer, now),
             Talk::Client(client) => self.step_client(conn, client, now),
             Talk::Text(text) => self.step_text(conn, text, now),
+            Talk::Http => self.step_http(conn, now),
         }
     }
 
@@ -173,6 +175,8 @@ impl<D: Disk> Server<D> {
                 self.links.net.mark_spoken(conn);
                 *talk = Talk::Text(TextTalk::default());
             }
+            // Without `mark_spoken`: each request has to come in time, the first as well.
+            Sniffed::Http => *talk = Talk::Http,
             Sniffed::Binary => {
                 self.links.net.consume(conn, frame::MAGIC.len());
                 *talk = Talk::AwaitingHello;
@@ -188,7 +192,9 @@ impl<D: Disk> Server<D> {
                 self.links.net.consume(conn, frame::MAGIC.len());
                 Ok(())
             }
-            Sniffed::Text => Err(Pause::Close("the dialled port speaks another protocol".into())),
+            Sniffed::Text | Sniffed::Http => {
+                Err(Pause::Close("the dialled port speaks another protocol".into()))
+            }
             Sniffed::Refused(reason) => Err(Pause::Close(reason.to_string())),
         }
     }
