@@ -12,8 +12,26 @@ pub enum Request {
     Write { command: Rc<[u8]> },
     /// A hash of the whole state, linearizable.
     Digest,
+    /// Of several keys at one moment; linearizable.
+    Read(ReadOp),
     /// To the leader: a change of who belongs to the cluster, or of who leads it.
     Member(MemberRequest),
+}
+
+/// A read that is not of one value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadOp {
+    /// The values of these keys. Together they are at most [`super::Limits::answer_bytes_max`] long.
+    Values(Vec<Rc<[u8]>>),
+    /// How long the values of these keys are.
+    Lengths(Vec<Rc<[u8]>>),
+}
+
+/// What a [`ReadOp`] has found, in its order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    Values(Vec<Option<Rc<[u8]>>>),
+    Lengths(Vec<Option<u32>>),
 }
 
 /// Members are called by their names, such as `raft-2`.
@@ -60,6 +78,11 @@ pub enum Answer {
     Digest {
         digest: u64,
         keys: u64,
+        index: Index,
+        leader: NodeId,
+    },
+    Found {
+        found: Found,
         index: Index,
         leader: NodeId,
     },

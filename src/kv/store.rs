@@ -36,6 +36,11 @@ impl Store {
         self.map.get(key).cloned()
     }
 
+    /// How long the value is.
+    pub fn value_bytes(&self, key: &[u8]) -> Option<usize> {
+        self.map.get(key).map(|value| value.len())
+    }
+
     pub fn len(&self) -> usize {
         self.map.len()
     }
@@ -61,6 +66,31 @@ impl Store {
                 Outcome::Put
             }
             WriteOp::Delete { key } => Outcome::Deleted(self.delete(key)),
+            WriteOp::Set { key, value, condition, get } => {
+                let old = self.get(key);
+                let done = condition.holds(old.as_deref());
+                if done {
+                    self.put(key, value);
+                }
+                Outcome::Changed { done, old: old.filter(|_| get) }
+            }
+            WriteOp::Remove { key, expected, get } => {
+                let old = self.get(key);
+                let done = old.is_some() && (expected.is_none() || old.as_deref() == expected);
+                if done {
+                    self.delete(key);
+                }
+                Outcome::Changed { done, old: old.filter(|_| get) }
+            }
+            WriteOp::PutMany { pairs } => {
+                pairs.pairs().for_each(|(key, value)| self.put(key, value));
+                Outcome::Put
+            }
+            WriteOp::DeleteMany { keys } => {
+                let removed = keys.iter().filter(|key| self.delete(key)).count();
+                Outcome::Counter(removed as i64)
+            }
+            WriteOp::Append { key, value, bytes_max } => self.append(key, value, bytes_max),
             WriteOp::CompareAndSet { key, expected, value } => {
                 let matches = self.map.get(key).map(|value| &**value) == expected;
                 if matches {
@@ -162,6 +192,19 @@ impl Store {
         self.digest = self.digest.wrapping_sub(pair_digest(key, &value));
         self.bytes -= key.len() + value.len();
         true
+    }
+
+    fn append(&mut self, key: &[u8], value: &[u8], bytes_max: u32) -> Outcome {
+        let whole = match self.map.get(key) {
+            Some(current) if current.len() + value.len() > bytes_max as usize => {
+                return Outcome::Refused(Refusal::TooLong);
+            }
+            None if value.len() > bytes_max as usize => return Outcome::Refused(Refusal::TooLong),
+            Some(current) => [current, value].concat(),
+            None => value.to_vec(),
+        };
+        self.put(key, &whole);
+        Outcome::Counter(whole.len() as i64)
     }
 
     fn incremented(&self, key: &[u8], delta: i64) -> Result<i64, Refusal> {

@@ -5,9 +5,7 @@ use super::{
     Forwarded, Held, Node, Origin, PeerMessage, PendingRead, PendingWrite, REQUESTS_MAX, Routing,
     Ticket,
 };
-use crate::kv::{
-    Answer, Command, Executed, Failure, FailureCode, LeaderHint, Request, Seen, WriteOp,
-};
+use crate::kv::{Answer, Command, Executed, Failure, FailureCode, LeaderHint, Request, Seen};
 use crate::raft::{Index, NodeId, Payload, ProposeError, number};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -33,7 +31,9 @@ impl Node {
         match (self.raft.leader(), origin) {
             (Some(leader), _) if leader == self.raft.id() => match request {
                 Request::Write { command } => self.propose(origin, command),
-                Request::Get { .. } | Request::Digest => self.begin_read(origin, request),
+                Request::Get { .. } | Request::Digest | Request::Read(_) => {
+                    self.begin_read(origin, request)
+                }
                 Request::Member(request) => self.change_members(origin, request),
             },
             (Some(leader), Origin::Client(ticket)) if routing == Routing::Forward => {
@@ -216,6 +216,18 @@ impl Node {
         }
     }
 
+    /// What this node has at the moment, without asking whether there is newer.
+    pub fn read_locally(&self, request: &Request) -> Answer {
+        if let Err(failure) = self.check(request) {
+            return Answer::Failed(failure);
+        }
+        if self.machine.applied() == 0 {
+            let what = format!("{} has no state yet; ask another node", self.config.name);
+            return Answer::Failed(failure(FailureCode::NoLeader, what));
+        }
+        self.read_answer(request)
+    }
+
     pub(super) fn read_answer(&self, request: &Request) -> Answer {
         let (index, leader) = (self.machine.applied(), number(self.raft.id()));
         let store = self.machine.store();
@@ -224,6 +236,10 @@ impl Node {
             Request::Digest => {
                 Answer::Digest { digest: store.digest(), keys: store.len() as u64, index, leader }
             }
+            Request::Read(op) => match op.carry_out(store, &self.config.limits) {
+                Ok(found) => Answer::Found { found, index, leader },
+                Err(failure) => Answer::Failed(failure),
+            },
             Request::Write { .. } | Request::Member(_) => unreachable!("writes are not read"),
         }
     }
@@ -274,11 +290,11 @@ pub(super) const OUTCOME_UNKNOWN_ADVICE: &str =
 /// Whether a request can make the state larger.
 fn grows(request: &Request) -> bool {
     match request {
-        Request::Write { command } => !matches!(
-            Command::decode(command),
-            Ok(Command::Write { op: WriteOp::Delete { .. }, .. })
-        ),
-        Request::Get { .. } | Request::Digest | Request::Member(_) => false,
+        Request::Write { command } => match Command::decode(command) {
+            Ok(Command::Write { op, .. }) => op.grows(),
+            _ => true,
+        },
+        Request::Get { .. } | Request::Digest | Request::Read(_) | Request::Member(_) => false,
     }
 }
 

@@ -41,12 +41,14 @@ pub enum Kind {
     Digest = 0x12,
     Status = 0x13,
     Member = 0x14,
+    Read = 0x15,
     // ... and their replies: the request's number plus 0x10.
     Value = 0x20,
     Written = 0x21,
     StateDigest = 0x22,
     StatusReply = 0x23,
     MemberReply = 0x24,
+    FoundReply = 0x25,
     Failed = 0x2f,
     // Between nodes.
     RequestPreVote = 0x40,
@@ -67,7 +69,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 29] = [
+    pub const ALL: [Kind; 31] = [
         Kind::Hello,
         Kind::Welcome,
         Kind::Refused,
@@ -76,11 +78,13 @@ impl Kind {
         Kind::Digest,
         Kind::Status,
         Kind::Member,
+        Kind::Read,
         Kind::Value,
         Kind::Written,
         Kind::StateDigest,
         Kind::StatusReply,
         Kind::MemberReply,
+        Kind::FoundReply,
         Kind::Failed,
         Kind::RequestPreVote,
         Kind::PreVoteReply,

@@ -4,6 +4,7 @@
 //! backlog, so that a slow disk is not taken for a dead leader), flush (persist, then speak), write out.
 //! Nothing answers a request in the middle of a turn but the node's own status.
 
+mod commands;
 mod files;
 mod info;
 mod links;
@@ -11,6 +12,7 @@ mod refusals;
 mod talk;
 mod texts;
 mod watch;
+mod words;
 
 use crate::config::Config;
 use crate::kv::{Answer, Failure, FailureCode, Limits};
@@ -52,6 +54,8 @@ pub struct Server<D: Disk> {
     started: Instant,
     next_tick: Instant,
     requests: u64,
+    /// Text connections there have been.
+    text_clients: u64,
     slowest_flush: Duration,
     /// Of all turns, what goes on between two waits.
     slowest_turn: Duration,
@@ -79,8 +83,8 @@ struct Asked {
 enum ReplyTo {
     /// The id of a binary request.
     Request(u64),
-    /// The place of a text command on its connection.
-    Slot(u64),
+    /// The place of a text command on its connection, and how it is answered.
+    Slot(u64, text::Reply),
 }
 
 /// Why a server ended against its will.
@@ -127,6 +131,7 @@ impl<D: Disk> Server<D> {
             watch: Watch::default(),
             started: now,
             requests: 0,
+            text_clients: 0,
             slowest_flush: Duration::ZERO,
             slowest_turn: Duration::ZERO,
             stopping: None,
@@ -242,9 +247,9 @@ impl<D: Disk> Server<D> {
                 let reply = ReplyFrame { id, body: ReplyBody::Answer(answer) };
                 frame::put_frame(outbox, |out| reply.encode(out));
             }
-            (ReplyTo::Slot(slot), Talk::Text(texts)) => {
+            (ReplyTo::Slot(slot, form), Talk::Text(texts)) => {
                 let mut reply = Vec::new();
-                text::answer_to_resp(&answer, &mut reply);
+                text::answer_to_resp(&answer, form, &mut reply);
                 texts.answered(slot, reply, asked.answer_bytes);
                 texts.write_ready(outbox);
             }

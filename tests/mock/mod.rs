@@ -308,6 +308,7 @@ impl Store {
             Request::Digest => {
                 Answer::Digest { digest: 0xabc, keys: 3, index: self.index, leader: 2 }
             }
+            Request::Read(_) => unreachable!("the client library has no such call"),
             Request::Member(_) => Answer::Member { index: self.index, leader: 2 },
             Request::Write { command } => {
                 self.index += 1;
@@ -340,6 +341,7 @@ impl Store {
                 self.map.insert(key.to_vec(), sum.to_string().into_bytes());
                 Outcome::Counter(sum)
             }
+            other => unreachable!("the client library has no call for {other:?}"),
         }
     }
 }

@@ -42,15 +42,17 @@ fn op(record: &Record) -> Option<Op> {
 
 fn write_call(command: &[u8]) -> Option<(Vec<u8>, Call)> {
     let Ok(Command::Write { op, .. }) = Command::decode(command) else { return None };
-    let call = match op {
-        WriteOp::Put { value, .. } => Call::Put(value.to_vec()),
-        WriteOp::Delete { .. } => Call::Delete,
-        WriteOp::CompareAndSet { expected, value, .. } => {
-            Call::CompareAndSet { expected: expected.map(<[u8]>::to_vec), value: value.to_vec() }
+    let (key, call) = match op {
+        WriteOp::Put { key, value } => (key, Call::Put(value.to_vec())),
+        WriteOp::Delete { key } => (key, Call::Delete),
+        WriteOp::CompareAndSet { key, expected, value } => {
+            let expected = expected.map(<[u8]>::to_vec);
+            (key, Call::CompareAndSet { expected, value: value.to_vec() })
         }
-        WriteOp::Increment { delta, .. } => Call::Increment(delta),
+        WriteOp::Increment { key, delta } => (key, Call::Increment(delta)),
+        other => unreachable!("no client of the simulation sends {other:?}"),
     };
-    Some((op.key().to_vec(), call))
+    Some((key.to_vec(), call))
 }
 
 fn result(answer: &Answer) -> Res {

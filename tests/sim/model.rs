@@ -89,27 +89,28 @@ impl Model {
     }
 
     fn execute(&mut self, index: Index, op: WriteOp<'_>) -> Outcome {
-        let current = self.value_at(op.key(), index);
+        let current = |model: &Self, key: &[u8]| model.value_at(key, index);
         match op {
             WriteOp::Put { key, value } => {
                 self.set(key, index, Some(value));
                 Outcome::Put
             }
             WriteOp::Delete { key } => {
+                let current = current(self, key);
                 if current.is_some() {
                     self.set(key, index, None);
                 }
                 Outcome::Deleted(current.is_some())
             }
             WriteOp::CompareAndSet { key, expected, value } => {
-                let swaps = current.as_deref() == expected;
+                let swaps = current(self, key).as_deref() == expected;
                 if swaps {
                     self.set(key, index, Some(value));
                 }
                 Outcome::Swapped(swaps)
             }
             WriteOp::Increment { key, delta } => {
-                let number = match current.as_deref().map(std::str::from_utf8) {
+                let number = match current(self, key).as_deref().map(std::str::from_utf8) {
                     None => Some(0),
                     Some(Ok(text)) => text.parse().ok().filter(|n: &i64| n.to_string() == text),
                     Some(Err(_)) => None,
@@ -123,6 +124,7 @@ impl Model {
                     }
                 }
             }
+            other => unreachable!("no client of the simulation sends {other:?}"),
         }
     }
 
