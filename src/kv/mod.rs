@@ -18,8 +18,9 @@ pub use command::{Command, Condition, RequestId, WriteOp};
 pub use limits::{KEY_BYTES_MAX, Limits, READ_KEYS_MAX, VALUE_BYTES_MAX};
 pub use machine::Machine;
 pub use outcome::{Outcome, Refusal};
+pub use read::RANGE_WORK_MAX;
 pub use request::{
-    Answer, Failure, FailureCode, Found, LeaderHint, MemberRequest, ReadOp, Request,
+    Answer, Failure, FailureCode, Found, LeaderHint, MemberRequest, Range, ReadOp, Request,
 };
 pub use session::{Executed, SESSION_VALUE_BYTES_MAX, SESSIONS_MAX, Seen, Sessions};
 pub use snapshot::Loader;

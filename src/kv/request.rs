@@ -25,6 +25,27 @@ pub enum ReadOp {
     Values(Vec<Rc<[u8]>>),
     /// How long the values of these keys are.
     Lengths(Vec<Rc<[u8]>>),
+    Range(Range),
+    /// Any key, or none if there is none.
+    RandomKey,
+}
+
+/// Keys in order, from `start` on and before `end`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Range {
+    pub start: Rc<[u8]>,
+    pub end: Option<Rc<[u8]>>,
+    /// From the last key to the first.
+    pub reverse: bool,
+    /// Only keys that fit this pattern ([`super::glob`]).
+    pub pattern: Option<Rc<[u8]>>,
+    /// Each key is followed by its value.
+    pub with_values: bool,
+    /// Of a partial answer the most keys that are looked at, else the most keys that are found.
+    pub keys_max: u32,
+    /// The answer may end early and then says where to go on. Else what is too much is an error, and nothing is
+    /// left out in silence.
+    pub partial: bool,
 }
 
 /// What a [`ReadOp`] has found, in its order.
@@ -32,6 +53,11 @@ pub enum ReadOp {
 pub enum Found {
     Values(Vec<Option<Rc<[u8]>>>),
     Lengths(Vec<Option<u32>>),
+    /// Keys, or keys and values in turn; and the least key that was not looked at, if the answer is partial.
+    Keys {
+        items: Vec<Rc<[u8]>>,
+        next: Option<Rc<[u8]>>,
+    },
 }
 
 /// Members are called by their names, such as `raft-2`.

@@ -6,7 +6,7 @@ use super::{
     Ticket,
 };
 use crate::kv::{Answer, Command, Executed, Failure, FailureCode, LeaderHint, Request, Seen};
-use crate::raft::{Index, NodeId, Payload, ProposeError, number};
+use crate::raft::{self, Index, NodeId, Payload, ProposeError, number};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -210,14 +210,14 @@ impl Node {
             }
             self.confirmed.pop_front();
             if let Some(read) = self.reads.remove(&id) {
-                let answer = self.read_answer(&read.request);
+                let answer = self.read_answer(&read.request, id);
                 self.answer(read.origin, answer);
             }
         }
     }
 
     /// What this node has at the moment, without asking whether there is newer.
-    pub fn read_locally(&self, request: &Request) -> Answer {
+    pub fn read_locally(&mut self, request: &Request) -> Answer {
         if let Err(failure) = self.check(request) {
             return Answer::Failed(failure);
         }
@@ -225,18 +225,20 @@ impl Node {
             let what = format!("{} has no state yet; ask another node", self.config.name);
             return Answer::Failed(failure(FailureCode::NoLeader, what));
         }
-        self.read_answer(request)
+        let number = self.next_id();
+        self.read_answer(request, number)
     }
 
-    pub(super) fn read_answer(&self, request: &Request) -> Answer {
-        let (index, leader) = (self.machine.applied(), number(self.raft.id()));
+    /// `number` is another one each time.
+    pub(super) fn read_answer(&self, request: &Request, number: u64) -> Answer {
+        let (index, leader) = (self.machine.applied(), raft::number(self.raft.id()));
         let store = self.machine.store();
         match request {
             Request::Get { key } => Answer::Value { value: store.get(key), index, leader },
             Request::Digest => {
                 Answer::Digest { digest: store.digest(), keys: store.len() as u64, index, leader }
             }
-            Request::Read(op) => match op.carry_out(store, &self.config.limits) {
+            Request::Read(op) => match op.carry_out(store, &self.config.limits, number) {
                 Ok(found) => Answer::Found { found, index, leader },
                 Err(failure) => Answer::Failed(failure),
             },

@@ -5,10 +5,10 @@
 //! ([`super::peer`]), so they are written here once.
 
 use super::Kind;
-use crate::codec::{Malformed, Reader, put_blob, put_option, put_u8, put_u32, put_u64};
+use crate::codec::{Malformed, Reader, put_blob, put_bool, put_option, put_u8, put_u32, put_u64};
 use crate::kv::{
-    Answer, Command, Failure, FailureCode, Found, LeaderHint, MemberRequest, Outcome, ReadOp,
-    Request,
+    Answer, Command, Failure, FailureCode, Found, LeaderHint, MemberRequest, Outcome, Range,
+    ReadOp, Request,
 };
 use crate::payload::{NAME_BYTES_MAX, read_text};
 
@@ -198,6 +198,8 @@ fn read_member_request(reader: &mut Reader<'_>) -> Result<MemberRequest, Malform
 
 const VALUES: u8 = 0;
 const LENGTHS: u8 = 1;
+const RANGE: u8 = 2;
+const RANDOM_KEY: u8 = 3;
 
 /// What, then its fields.
 fn put_read_op(out: &mut Vec<u8>, op: &ReadOp) {
@@ -210,6 +212,17 @@ fn put_read_op(out: &mut Vec<u8>, op: &ReadOp) {
             put_u8(out, LENGTHS);
             put_list(out, keys, |out, key| put_blob(out, key));
         }
+        ReadOp::Range(range) => {
+            put_u8(out, RANGE);
+            put_blob(out, &range.start);
+            put_option(out, range.end.as_deref(), put_blob);
+            put_bool(out, range.reverse);
+            put_option(out, range.pattern.as_deref(), put_blob);
+            put_bool(out, range.with_values);
+            put_u32(out, range.keys_max);
+            put_bool(out, range.partial);
+        }
+        ReadOp::RandomKey => put_u8(out, RANDOM_KEY),
     }
 }
 
@@ -219,8 +232,27 @@ fn read_read_op(reader: &mut Reader<'_>) -> Result<ReadOp, Malformed> {
     match what {
         VALUES => keys(reader).map(ReadOp::Values),
         LENGTHS => keys(reader).map(ReadOp::Lengths),
+        RANGE => read_range(reader).map(ReadOp::Range),
+        RANDOM_KEY => Ok(ReadOp::RandomKey),
         _ => Err(Malformed("what to read")),
     }
+}
+
+fn read_range(reader: &mut Reader<'_>) -> Result<Range, Malformed> {
+    let range = Range {
+        start: reader.blob("start of a range")?.into(),
+        end: reader.option("end of a range", |r| r.blob("end of a range"))?.map(Into::into),
+        reverse: reader.bool("whether the range is reversed")?,
+        pattern: reader.option("pattern", |r| r.blob("pattern"))?.map(Into::into),
+        with_values: reader.bool("whether values are wanted")?,
+        keys_max: reader.u32("most keys")?,
+        partial: reader.bool("whether the answer may be partial")?,
+    };
+    // Where to go on is only known of one direction.
+    if range.reverse && range.partial {
+        return Err(Malformed("range: reversed and partial"));
+    }
+    Ok(range)
 }
 
 fn put_found(out: &mut Vec<u8>, found: &Found) {
@@ -232,6 +264,11 @@ fn put_found(out: &mut Vec<u8>, found: &Found) {
         Found::Lengths(lengths) => {
             put_u8(out, LENGTHS);
             put_list(out, lengths, |out, length| put_option(out, *length, put_u32));
+        }
+        Found::Keys { items, next } => {
+            put_u8(out, RANGE);
+            put_list(out, items, |out, item| put_blob(out, item));
+            put_option(out, next.as_deref(), put_blob);
         }
     }
 }
@@ -245,6 +282,10 @@ fn read_found(reader: &mut Reader<'_>) -> Result<Found, Malformed> {
         LENGTHS => {
             read_list(reader, |r| r.option("length", |r| r.u32("length"))).map(Found::Lengths)
         }
+        RANGE => Ok(Found::Keys {
+            items: read_list(reader, |r| Ok(r.blob("key or value")?.into()))?,
+            next: reader.option("next key", |r| r.blob("next key"))?.map(Into::into),
+        }),
         _ => Err(Malformed("what was read")),
     }
 }

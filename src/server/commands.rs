@@ -49,7 +49,7 @@ impl<D: Disk> Server<D> {
                 Err(Pause::Close("an HTTP request: this port takes no POST and no Host".into()))
             }
             TextStep::Command { args, consumed } => {
-                let command = text::parse(&args, &self.limits);
+                let command = self.resume_scan(text::parse(&args, &self.limits));
                 if let TextCommand::Ask { request, .. } = &command
                     && talk.hold(request.is_write())
                 {
@@ -72,7 +72,8 @@ impl<D: Disk> Server<D> {
     fn ask_store(&mut self, conn: ConnId, talk: &mut TextTalk, request: Request, shape: Shape) {
         let reply = Reply { shape, version: talk.client.version };
         if talk.client.read_only && !request.is_write() {
-            let answer = self.replica.node().read_locally(&request);
+            let answer = self.replica.inputs().read_locally(&request);
+            let reply = self.with_cursor(reply, &answer);
             let mut bytes = Vec::new();
             text::answer_to_resp(&answer, reply, &mut bytes);
             talk.answer_at_once(bytes);
@@ -95,7 +96,7 @@ impl<D: Disk> Server<D> {
         now: Instant,
     ) -> Step {
         match command {
-            TextCommand::Ask { .. } => unreachable!("the node is asked"),
+            TextCommand::Ask { .. } | TextCommand::Scan { .. } => unreachable!("the node is asked"),
             TextCommand::Ping(None) => self.say(conn, talk, |out, _| resp::put_simple(out, "PONG")),
             TextCommand::Ping(Some(message)) | TextCommand::Echo(message) => {
                 self.say(conn, talk, |out, _| resp::put_bulk(out, &message))

@@ -5,6 +5,7 @@
 //! Nothing answers a request in the middle of a turn but the node's own status.
 
 mod commands;
+mod cursors;
 mod files;
 mod info;
 mod links;
@@ -22,6 +23,7 @@ use crate::protocol::client::{ReplyBody, ReplyFrame};
 use crate::protocol::{frame, text};
 use crate::replica::{Replica, ReplicaError};
 use crate::wal::{Disk, Identity, WalError};
+use cursors::Cursors;
 use links::Links;
 use log::info;
 use slab::Slab;
@@ -56,6 +58,7 @@ pub struct Server<D: Disk> {
     requests: u64,
     /// Text connections there have been.
     text_clients: u64,
+    cursors: Cursors,
     slowest_flush: Duration,
     /// Of all turns, what goes on between two waits.
     slowest_turn: Duration,
@@ -132,6 +135,7 @@ impl<D: Disk> Server<D> {
             started: now,
             requests: 0,
             text_clients: 0,
+            cursors: Cursors::default(),
             slowest_flush: Duration::ZERO,
             slowest_turn: Duration::ZERO,
             stopping: None,
@@ -238,6 +242,10 @@ impl<D: Disk> Server<D> {
     fn deliver(&mut self, ticket: Ticket, answer: Answer) {
         let asked = self.asked.remove(usize::try_from(ticket).expect("tickets are slab keys"));
         self.awaited_bytes -= asked.answer_bytes;
+        let form = match asked.reply {
+            ReplyTo::Slot(_, form) => self.with_cursor(form, &answer),
+            ReplyTo::Request(_) => text::Reply::default(),
+        };
         let Some(talk) = self.talks.get_mut(&asked.conn) else { return };
         let Some(outbox) = self.links.net.outbox(asked.conn) else { return };
         match (asked.reply, talk) {
@@ -247,7 +255,7 @@ impl<D: Disk> Server<D> {
                 let reply = ReplyFrame { id, body: ReplyBody::Answer(answer) };
                 frame::put_frame(outbox, |out| reply.encode(out));
             }
-            (ReplyTo::Slot(slot, form), Talk::Text(texts)) => {
+            (ReplyTo::Slot(slot, _), Talk::Text(texts)) => {
                 let mut reply = Vec::new();
                 text::answer_to_resp(&answer, form, &mut reply);
                 texts.answered(slot, reply, asked.answer_bytes);

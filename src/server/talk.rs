@@ -363,7 +363,9 @@ impl<D: Disk> Server<D> {
         let store = self.replica.node().machine().store();
         let values = match request {
             Request::Get { key } => store.value_bytes(key).unwrap_or(0),
-            Request::Read(op) => op.answer_bytes(store).min(self.limits.answer_bytes_max()),
+            Request::Read(op) => {
+                op.answer_bytes(store, &self.limits).min(self.limits.answer_bytes_max())
+            }
             Request::Write { command } => match Command::decode(command) {
                 Ok(Command::Write {
                     op: WriteOp::Set { key, get: true, .. } | WriteOp::Remove { key, get: true, .. },

@@ -8,6 +8,7 @@
 
 mod catalogue;
 mod connection;
+mod ranges;
 mod reply;
 mod strings;
 
@@ -16,7 +17,7 @@ pub use connection::{ClientCommand, ConfigQuery, Greeting};
 pub use reply::{Reply, Shape, answer_to_resp};
 
 use super::resp::{ARGUMENTS_MAX, parse_i64};
-use crate::kv::{Limits, Request};
+use crate::kv::{Limits, Range, ReadOp, Request};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TextCommand {
@@ -24,6 +25,11 @@ pub enum TextCommand {
     Ask {
         request: Request,
         shape: Shape,
+    },
+    /// A page of keys; whoever knows the cursor makes an `Ask` of it.
+    Scan {
+        cursor: u64,
+        range: Range,
     },
     /// `+PONG`, or the message as a bulk string.
     Ping(Option<Vec<u8>>),
@@ -98,6 +104,10 @@ fn command(spec: &Spec, args: &[Vec<u8>], limits: &Limits) -> Result<TextCommand
         Verb::ReadWrite => TextCommand::ReadOnly(false),
         Verb::Time => TextCommand::Time,
         Verb::Command => TextCommand::Commands(catalogue::query(args)?),
+        Verb::Keys => ranges::keys(&args[0]),
+        Verb::Scan => ranges::scan(args)?,
+        Verb::Range => ranges::range(args)?,
+        Verb::RandomKey => ask(Request::Read(ReadOp::RandomKey), Shape::First),
         Verb::Word(word) => TextCommand::Word(word),
         _ => strings::command(spec, args, limits)?,
     })

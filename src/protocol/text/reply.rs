@@ -30,6 +30,12 @@ pub enum Shape {
     Length,
     /// What kind of value it is.
     Type,
+    /// The only value.
+    First,
+    /// A page of keys, and a cursor that is still to be found for what follows.
+    Scan,
+    /// A page of keys, and this cursor; 0: it is the last one.
+    Page(u64),
     /// Of a digest, the number of keys.
     KeyCount,
 }
@@ -60,6 +66,18 @@ pub fn answer_to_resp(answer: &Answer, reply: Reply, out: &mut Vec<u8>) {
 
 fn put_found(out: &mut Vec<u8>, reply: Reply, found: &Found) {
     match (found, reply.shape) {
+        (Found::Values(values), Shape::First) => match values.first() {
+            Some(Some(value)) => put_bulk(out, value),
+            _ => put_null(out, reply.version),
+        },
+        (Found::Keys { items, .. }, shape) => {
+            if let Shape::Page(cursor) = shape {
+                put_array(out, 2);
+                put_bulk(out, cursor.to_string().as_bytes());
+            }
+            put_array(out, items.len());
+            items.iter().for_each(|item| put_bulk(out, item));
+        }
         (Found::Values(values), _) => {
             put_array(out, values.len());
             for value in values {
