@@ -3,13 +3,15 @@
 
 mod commands;
 mod machine;
+mod reads;
 mod sessions;
 mod snapshots;
 mod store;
 
 use proptest::prelude::*;
 use raftkv::kv::{
-    Blobs, Command, Condition, Executed, Machine, Outcome, Refusal, RequestId, Store, WriteOp,
+    Blobs, Command, Condition, Executed, Machine, Outcome, Refusal, RequestId,
+    SESSION_VALUE_BYTES_MAX, Store, WriteOp,
 };
 use raftkv::raft::{Entry, Index, Payload};
 use std::collections::BTreeMap;
