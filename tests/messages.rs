@@ -3,8 +3,8 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use raftkv::kv::{
-    Answer, Blobs, Command, Condition, Failure, FailureCode, Found, LeaderHint, Outcome, ReadOp,
-    Refusal, Request, RequestId, WriteOp,
+    Answer, Blobs, Command, Condition, Failure, FailureCode, Found, LeaderHint, Outcome, Range,
+    ReadOp, Refusal, Request, RequestId, WriteOp,
 };
 use raftkv::node::{Applicant, PeerMessage, Standing};
 use raftkv::protocol::client::{
@@ -71,6 +71,22 @@ fn keyed() -> impl Strategy<Value = Rc<[u8]>> {
     bytes(20).prop_map(Into::into)
 }
 
+fn range() -> impl Strategy<Value = Range> {
+    let bounds = (keyed(), proptest::option::of(keyed()), proptest::option::of(keyed()));
+    (bounds, any::<(bool, bool, bool, u32)>()).prop_map(
+        |((start, end, pattern), (reverse, with_values, partial, keys_max))| Range {
+            start,
+            end,
+            reverse,
+            pattern,
+            with_values,
+            keys_max,
+            // Where to go on is only known of one direction.
+            partial: partial && !reverse,
+        },
+    )
+}
+
 fn request() -> impl Strategy<Value = Request> {
     prop_oneof![
         bytes(40).prop_map(|key| Request::Get { key: key.into() }),
@@ -78,6 +94,8 @@ fn request() -> impl Strategy<Value = Request> {
         Just(Request::Digest),
         vec(keyed(), 0..4).prop_map(|keys| Request::Read(ReadOp::Values(keys))),
         vec(keyed(), 0..4).prop_map(|keys| Request::Read(ReadOp::Lengths(keys))),
+        range().prop_map(|range| Request::Read(ReadOp::Range(range))),
+        Just(Request::Read(ReadOp::RandomKey)),
     ]
 }
 
@@ -106,6 +124,8 @@ fn found() -> impl Strategy<Value = Found> {
     prop_oneof![
         vec(proptest::option::of(keyed()), 0..4).prop_map(Found::Values),
         vec(proptest::option::of(any::<u32>()), 0..4).prop_map(Found::Lengths),
+        (vec(keyed(), 0..4), proptest::option::of(keyed()))
+            .prop_map(|(items, next)| Found::Keys { items, next }),
     ]
 }
 

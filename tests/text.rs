@@ -2,13 +2,14 @@
 
 use raftkv::kv::{
     Answer, Blobs, Command, Condition, Failure, FailureCode, Found, LeaderHint, Limits, Outcome,
-    ReadOp, Refusal, Request, WriteOp,
+    Range, ReadOp, Refusal, Request, WriteOp,
 };
 use raftkv::protocol::resp::{ARGUMENTS_MAX, Version, parse_i64};
 use raftkv::protocol::text::{
     self, ClientCommand, CommandQuery, ConfigQuery, Greeting, Reply, Shape, TextCommand, Word,
     answer_to_resp,
 };
+use std::rc::Rc;
 
 fn parse(line: &str) -> TextCommand {
     let args: Vec<Vec<u8>> = line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
@@ -137,6 +138,63 @@ fn reads_of_several_keys_are_one_read() {
         ("TYPE a", ReadOp::Lengths(one()), Shape::Type),
     ] {
         assert_eq!(parse(line), ask(Request::Read(op), shape), "{line}");
+    }
+}
+
+#[test]
+fn patterns_and_options_make_a_range() {
+    let shared = |text: &str| -> Rc<[u8]> { text.as_bytes().into() };
+    let all = Range {
+        start: shared(""),
+        end: None,
+        reverse: false,
+        pattern: None,
+        with_values: false,
+        keys_max: 10,
+        partial: true,
+    };
+    let fitting = |start: &str, end: &str, pattern: &str| Range {
+        start: shared(start),
+        end: Some(shared(end)),
+        pattern: Some(shared(pattern)),
+        ..all.clone()
+    };
+    let scan = |cursor, range: Range| TextCommand::Scan { cursor, range };
+    let plain = |range: Range| ask(Request::Read(ReadOp::Range(range)), Shape::Plain);
+    let every = Range { keys_max: u32::MAX, partial: false, ..all.clone() };
+    let valued = Range { with_values: true, ..every.clone() };
+    for (line, expected) in [
+        ("SCAN 0", scan(0, all.clone())),
+        ("SCAN 7 MATCH *", scan(7, all.clone())),
+        (
+            "SCAN 7 count 20 match a:*",
+            scan(7, Range { keys_max: 20, ..fitting("a:", "a;", "a:*") }),
+        ),
+        ("SCAN 0 MATCH a[b]", scan(0, fitting("a", "b", "a[b]"))),
+        ("SCAN 0 TYPE string", scan(0, all.clone())),
+        ("SCAN 0 TYPE hash", scan(0, Range { end: Some(shared("")), ..all.clone() })),
+        ("KEYS *", plain(every.clone())),
+        (
+            "RANGE a b",
+            plain(Range { start: shared("a"), end: Some(shared("b")), ..valued.clone() }),
+        ),
+        ("RANGE a  rev limit 3", {
+            plain(Range { start: shared("a"), reverse: true, keys_max: 3, ..valued.clone() })
+        }),
+        ("RANDOMKEY", ask(Request::Read(ReadOp::RandomKey), Shape::First)),
+    ] {
+        assert_eq!(parse(line), expected, "{line}");
+    }
+    for (line, expected) in [
+        ("SCAN x", "ERR invalid cursor"),
+        ("SCAN 0 COUNT 0", "ERR syntax error"),
+        ("SCAN 0 COUNT many", "ERR value is not an integer or out of range"),
+        ("SCAN 0 MATCH", "ERR syntax error"),
+        ("RANGE a b LIMIT", "ERR syntax error"),
+        ("RANGE a b LIMIT -1", "ERR value is out of range, must be positive"),
+        ("RANGE a", "ERR wrong number of arguments for 'range' command"),
+    ] {
+        assert_eq!(parse(line), TextCommand::Error(expected.to_owned()), "{line}");
     }
 }
 

@@ -6,7 +6,7 @@
 //! - *binary* ([`frame`]): a magic, then frames with a length and a checksum. The first frame each way is
 //!   a hello ([`hello`]); after it a connection carries either a client's requests and their replies
 //!   ([`client`]) or what nodes say to each other ([`peer`]).
-//! - *text*: RESP2 arrays, as Redis libraries send them, or lines that a person types ([`resp`]); what
+//! - *text*: RESP arrays, as Redis libraries send them, or lines that a person types ([`resp`]); what
 //!   the words mean is in [`text`].
 //!
 //! All parsers have the same shape: a function of the bytes received so far that answers "need more",

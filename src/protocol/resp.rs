@@ -1,4 +1,4 @@
-//! The text side: cutting commands out of RESP2 arrays and typed lines, and writing RESP2 replies.
+//! The text side: cutting commands out of RESP arrays and typed lines, and writing RESP replies.
 //!
 //! A command is either `*2\r\n$3\r\nGET\r\n$1\r\na\r\n`, as libraries send it, or a line `GET a`, as a person
 //! types it. The rules and the error texts are those of Redis. Where Redis buffers up to a gigabyte, a
