@@ -207,6 +207,7 @@ impl<D: Disk> Replica<D> {
         if let Some(index) = self.node.diverged_at() {
             // They speak of a log that is about to be thrown away; whoever misses one asks again.
             outgoing.messages.retain(|(_, message)| !matches!(message, PeerMessage::Raft(_)));
+            outgoing.doubt();
             outgoing.answers.extend(self.start_over(index)?);
         }
         Ok(outgoing)

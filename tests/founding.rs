@@ -6,7 +6,9 @@ mod common;
 use common::core::config;
 use raftkv::kv::{Limits, Machine};
 use raftkv::node::{Config, Node, Outgoing, Peer, Standing};
-use raftkv::raft::{Config as RaftConfig, NodeId, Restored, node_id, number};
+use raftkv::raft::{
+    Config as RaftConfig, FOUNDING_TERM, HardState, NodeId, Restored, node_id, number,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Longer than any of this takes.
@@ -21,6 +23,15 @@ struct Room {
 
 /// A node with an empty disk, in its first, second, ... life.
 fn empty_node(number: u64, life: u64, auto_members: bool) -> Node {
+    make(number, life, auto_members, Restored::default())
+}
+
+/// A node whose disk is not quite empty.
+fn node_with(number: u64, life: u64, restored: Restored) -> Node {
+    make(number, life, true, restored)
+}
+
+fn make(number: u64, life: u64, auto_members: bool, restored: Restored) -> Node {
     let id = node_id(number, 1000 * number + life);
     let config = Config {
         raft: RaftConfig { id, voters: BTreeSet::new(), seed: id, ..config(1, 3) },
@@ -33,7 +44,7 @@ fn empty_node(number: u64, life: u64, auto_members: bool) -> Node {
         snapshot_log_bytes: 1 << 20,
         snapshot_piece_bytes: 1 << 10,
     };
-    Node::new(config, Restored::default(), Machine::default())
+    Node::new(config, restored, Machine::default())
 }
 
 impl Room {
@@ -260,4 +271,90 @@ fn nobody_comes_in_by_himself_if_that_is_switched_off() {
     assert_eq!(room.nodes[&3].raft().role_name(), "waiting");
     let knows = |node: &Node| node.applicants().any(|applicant| applicant.name == "raft-3");
     assert!(room.nodes.values().any(knows), "the leader knows who waits");
+}
+
+/// What a founder's disk may keep of a turn that a crash has cut short: the term, and no log.
+#[test]
+fn a_founding_that_a_crash_cut_short_is_begun_again() {
+    let mut room = Room::new();
+    let hard_state = HardState { term: FOUNDING_TERM, voted_for: None };
+    room.nodes.insert(0, node_with(0, 1, Restored { hard_state, ..Restored::default() }));
+    (1..3).for_each(|number| room.start(number, 1));
+    room.run_until("a cluster of three", Room::is_at_full_strength);
+}
+
+#[test]
+fn a_founding_is_told_again_for_as_long_as_nobody_leads() {
+    let mut room = Room::new();
+    (0..3).for_each(|number| room.start(number, 1));
+    room.tick();
+    assert!(room.nodes[&0].raft().is_founded());
+    // Whatever leaves the founder in the next moments arrives nowhere.
+    let connected = std::mem::take(&mut room.connected);
+    (0..5).for_each(|_| room.tick());
+    assert!(!room.nodes[&1].raft().is_founded() && !room.nodes[&2].raft().is_founded());
+    room.connected = connected;
+    room.run_until("a cluster of three", Room::is_at_full_strength);
+}
+
+/// All that began it have lost their disks, but one that came later has not.
+#[test]
+fn no_cluster_is_founded_beside_a_member_of_one() {
+    let mut room = Room::new();
+    (0..3).for_each(|number| room.start(number, 1));
+    room.run_until("a cluster of three", Room::is_at_full_strength);
+    room.start(3, 1);
+    room.run_until("a cluster of four", Room::is_at_full_strength);
+    let before = room.cluster_ids();
+    (0..3).for_each(|number| room.stop(number));
+    (0..3).for_each(|number| room.start(number, 2));
+    room.run();
+    assert_eq!(room.cluster_ids(), before);
+}
+
+/// A leader took it in, sent it a part of the log or only a term, and lost its office before that was committed.
+#[test]
+fn a_node_that_was_taken_in_for_nothing_applies_again() {
+    for has_a_log in [true, false] {
+        let mut room = Room::new();
+        (0..3).for_each(|number| room.start(number, 1));
+        room.run_until("a cluster of three", Room::is_at_full_strength);
+        let founding = room.nodes[&0].raft().log().get(1).expect("the founding").clone();
+        let hard_state = HardState { term: 2, voted_for: None };
+        let entries = if has_a_log { vec![founding] } else { Vec::new() };
+        let node = node_with(3, 1, Restored { hard_state, entries, ..Restored::default() });
+        let cluster_id = room.nodes[&0].raft().membership().cluster_id;
+        let member = Standing::Member { cluster_id };
+        let expected = if has_a_log { member } else { Standing::Contacted };
+        assert_eq!(node.standing(), expected);
+        room.nodes.insert(3, node);
+        (0..3).for_each(|number| room.connect(3, number));
+        room.run_until("a cluster of four", Room::is_at_full_strength);
+    }
+}
+
+/// It knows that a cluster exists, so nobody founds another one with it.
+#[test]
+fn a_node_that_a_cluster_has_spoken_to_is_not_one_with_an_empty_disk() {
+    let mut room = Room::new();
+    (0..2).for_each(|number| room.start(number, 1));
+    let hard_state = HardState { term: FOUNDING_TERM + 1, voted_for: None };
+    room.nodes.insert(2, node_with(2, 1, Restored { hard_state, ..Restored::default() }));
+    (0..2).for_each(|number| room.connect(2, number));
+    room.run();
+    assert!(room.cluster_ids().is_empty());
+    let waits = room.nodes[&0].founding_waits_for();
+    assert_eq!(waits, [("raft-2".to_string(), "a cluster has spoken to it")]);
+}
+
+/// It hears of everything at once, after it was held up: that all were there, and that one has lost its disk since.
+#[test]
+fn a_cluster_is_founded_of_those_that_are_there_now() {
+    let mut room = Room::new();
+    (0..3).for_each(|number| room.start(number, 1));
+    let lost = room.nodes[&1].raft().id();
+    room.stop(1);
+    room.start(1, 2);
+    room.run_until("a cluster of three", Room::is_at_full_strength);
+    assert!(!room.nodes[&0].raft().membership().was_removed(lost), "it never was a member");
 }

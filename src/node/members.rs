@@ -98,7 +98,6 @@ impl Node {
     pub fn peer_connected(&mut self, peer: Peer) {
         self.raft.peer_connected(peer.id);
         self.connected.insert(peer.id, Connected { peer, is_told: false });
-        self.found_if_all_are_empty();
     }
 
     /// Initial members that keep a new cluster from being founded: name, and why.
@@ -137,7 +136,8 @@ impl Node {
         self.connected.values().map(|connected| &connected.peer).find(|peer| number(peer.id) == at)
     }
 
-    pub(super) fn found_if_all_are_empty(&mut self) {
+    /// Not before all that arrived is heard: it may say that one of them is gone again, or has lost its disk.
+    fn found_if_all_are_empty(&mut self) {
         let own = number(self.raft.id());
         let is_founder = self.config.initial.first_key_value().is_some_and(|(at, _)| *at == own);
         let is_empty = self.standing() == Standing::Empty;

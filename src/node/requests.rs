@@ -2,8 +2,8 @@
 //! the moment in which leadership changes hands.
 
 use super::{
-    Forwarded, Held, Node, Origin, PeerMessage, PendingRead, PendingWrite, REQUESTS_MAX, Routing,
-    Ticket,
+    Forwarded, Held, Node, Origin, Outgoing, PeerMessage, PendingRead, PendingWrite, REQUESTS_MAX,
+    Routing, Ticket,
 };
 use crate::kv::{Answer, Command, Executed, Failure, FailureCode, LeaderHint, Request, Seen};
 use crate::raft::{self, Index, NodeId, Payload, ProposeError, number};
@@ -282,6 +282,28 @@ impl Node {
             Origin::Peer { node, id } => {
                 self.messages.push((node, PeerMessage::ForwardReply { id, answer }));
             }
+        }
+    }
+}
+
+impl Outgoing {
+    /// The state that these answers are from has turned out to be wrong before they left.
+    pub fn doubt(&mut self) {
+        let answers = self.answers.iter_mut().map(|(_, answer)| answer);
+        let passed_on = self.messages.iter_mut().filter_map(|(_, message)| match message {
+            PeerMessage::ForwardReply { answer, .. } => Some(answer),
+            _ => None,
+        });
+        for answer in answers.chain(passed_on) {
+            let (code, advice) = match answer {
+                Answer::Value { .. } | Answer::Digest { .. } => {
+                    (FailureCode::ShuttingDown, "nothing was read, ask another")
+                }
+                Answer::Written { .. } => (FailureCode::OutcomeUnknown, OUTCOME_UNKNOWN_ADVICE),
+                Answer::Member { .. } | Answer::Failed(_) => continue,
+            };
+            let what = format!("the state of this node is not that of the others; {advice}");
+            *answer = Answer::Failed(failure(code, what));
         }
     }
 }

@@ -220,6 +220,13 @@ impl Memberships {
         &self.known.first().expect("there is always one").1
     }
 
+    /// The one that the newest takes the place of, if that may still be truncated. After a restart nobody knows
+    /// what is committed, but it is the newest that may not be.
+    pub fn one_before(&self) -> Option<&Rc<Membership>> {
+        let [.., (_, before), _] = &self.known[..] else { return None };
+        Some(before)
+    }
+
     pub fn newest_index(&self) -> Index {
         self.known.last().expect("there is always one").0
     }

@@ -518,7 +518,7 @@ impl Raft {
     /// (thesis 4.2.2).
     fn may_campaign(&self) -> bool {
         let id = self.config.id;
-        let votes = self.membership().is_voter(id) || self.committed_membership().is_voter(id);
-        votes && !self.is_damaged()
+        let was_voter = || self.memberships.one_before().is_some_and(|before| before.is_voter(id));
+        (self.membership().is_voter(id) || was_voter()) && !self.is_damaged()
     }
 }

@@ -533,7 +533,8 @@ fn net_config(config: &Config) -> NetConfig {
         // A member that comes back elsewhere is to be found within a second of its name leading there.
         connect_timeout: Duration::from_millis(400),
         redial_max: Duration::from_millis(400),
-        user_timeout: Duration::from_secs(3),
+        // A member whose machine vanished sends no reset: its connection is given up, and its name looked up anew.
+        user_timeout: Duration::from_millis(1500),
         silent_timeout: Duration::from_secs(10),
         resolver: ResolverConfig {
             resolv_conf: config.resolv_conf.clone(),

@@ -3,6 +3,8 @@
 use crate::machine::{log_of, step};
 use crate::*;
 use raftkv::kv::Loader;
+use raftkv::raft::Membership;
+use std::rc::Rc;
 
 /// Takes the whole snapshot that was begun, in pieces of this size.
 fn take(machine: &mut Machine, piece_bytes: usize) -> Vec<u8> {
@@ -162,4 +164,14 @@ fn a_session_in_a_snapshot_still_knows_what_it_executed() {
     let mut restored = load(&take(&mut machine, 10), 3).expect("a whole snapshot");
     assert_eq!(request(&mut restored, session, 1), first, "not executed again");
     assert_eq!(counter(request(&mut restored, session, 2)), 2);
+}
+
+#[test]
+fn the_members_are_part_of_a_snapshot() {
+    let membership = Rc::new(Membership { cluster_id: 7, ..Membership::of_voters([1, 2, 5]) });
+    let payload = Payload::Members(Rc::clone(&membership));
+    let mut machine = machine_of(&[Entry { term: 1, index: 1, payload }]);
+    machine.begin_snapshot();
+    let loaded = load(&take(&mut machine, 50), 50).expect("it can be read");
+    assert_eq!(*loaded.membership(), membership);
 }

@@ -197,6 +197,19 @@ fn learners_count_neither_for_commits_nor_for_reads_nor_for_the_quorum() {
     assert!(!raft.is_leader(), "only a learner answers");
 }
 
+/// Of two voters both are needed, though the leader and a learner are two of three members.
+#[test]
+fn a_learner_does_not_count_in_the_place_of_a_voter() {
+    let mut raft = settled_leader(1, 2, 1, &[]);
+    let added = raft.propose_change(&add(NEW, None)).unwrap();
+    turn(&mut raft);
+    accepts(&mut raft, NEW, added.index);
+    turn(&mut raft);
+    assert!(raft.commit_index() < added.index);
+    accepts(&mut raft, 2, added.index);
+    assert_eq!(raft.commit_index(), added.index);
+}
+
 #[test]
 fn a_learner_does_not_campaign_and_its_votes_count_for_nobody() {
     let mut cluster = cluster_with_guests(3, NEW);

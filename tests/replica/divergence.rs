@@ -1,7 +1,7 @@
 //! A state that is not the one that a majority has is not served any more: it is thrown away, and
 //! fetched again.
 
-use crate::common::core::{accepted, entries, pre_vote, vote};
+use crate::common::core::{accepted, accepted_in_round, entries, pre_vote, vote};
 use crate::*;
 use raftkv::kv::FailureCode;
 use raftkv::raft::{Entry, Index, Payload};
@@ -101,8 +101,23 @@ fn a_leader_that_differs_from_its_followers_gives_up_its_office_and_its_state() 
     replica.inputs().peer_message(2, report(digest ^ 1)).expect("no contradiction");
     turn(&mut replica);
     assert!(replica.node().raft().is_leader());
-    replica.inputs().peer_message(3, report(digest ^ 1)).expect("no contradiction");
+    // A read and a write that would be answered in the very turn in which it finds out.
+    replica.inputs().request(POINT, Request::Get { key: b"k"[..].into() }, Routing::Redirect);
+    replica.inputs().request(POINT + 1, put("k", b"v"), Routing::Redirect);
     turn(&mut replica);
+    let accepted_in_first_round = accepted_in_round(1, POINT + 1, 1);
+    hear(&mut replica, accepted_in_first_round);
+    replica.inputs().peer_message(3, report(digest ^ 1)).expect("no contradiction");
+    let answers = turn(&mut replica).answers;
+    let code = |ticket| {
+        let is_it = |(of, _): &&(u64, Answer)| *of == ticket;
+        match answers.iter().find(is_it).map(|(_, answer)| answer) {
+            Some(Answer::Failed(failure)) => failure.code,
+            other => panic!("{ticket} is answered {other:?}"),
+        }
+    };
+    assert_eq!(code(POINT), FailureCode::ShuttingDown, "no value of a state that is wrong");
+    assert_eq!(code(POINT + 1), FailureCode::OutcomeUnknown);
     assert!(!replica.node().raft().is_leader());
     assert!(replica.node().raft().is_damaged());
     replica.inputs().request(POINT, Request::Get { key: b"k"[..].into() }, Routing::Redirect);

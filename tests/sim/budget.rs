@@ -56,10 +56,12 @@ impl World {
     }
 
     /// Whether it belongs to the cluster, and its disk shows it: of one that has nothing nothing can be lost, and
-    /// one that is no member is not cured.
+    /// one that is no member is not cured. Nor is one while nothing is committed: it may be the only one that has the
+    /// founding, and then there is nobody to cure it.
     pub fn is_member_with_data(&self, id: Number) -> bool {
         let Some(node) = self.node_of(id) else { return false };
-        self.has_data(id)
+        self.judge.committed() > 0
+            && self.has_data(id)
             && self.judge.possible_memberships().iter().all(|members| members.contains(node))
     }
 }

@@ -351,7 +351,8 @@ impl Swarm {
             silence_max: rng.u64(200 * MS..=2 * SECOND),
             segment_bytes: [1024, 2048, 4096, 65536][rng.usize(0..4)],
             snapshot_log_bytes: [100, 200, 400, 1000, 4000][rng.usize(0..5)],
-            snapshot_piece_bytes: [20, 100, 400, 4096][rng.usize(0..4)],
+            // The smallest pieces over the slowest network would take longer than a cluster may to get well.
+            snapshot_piece_bytes: [20, 100, 400, 4096][rng.usize(0..4)].max(base as usize / 80),
             disk_latency: [(20, 100), (100, 400), (500, 3 * MS)][rng.usize(0..3)],
             down_max: rng.u64(20..=1500) * MS,
             recovery_crash: mood.probability(0.3),

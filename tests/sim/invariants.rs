@@ -115,7 +115,7 @@ impl Judge {
         self.views.get_mut(&id).expect("the node is a member")
     }
 
-    /// To be called when a node has taken in its turn's inputs, and again after its flush.
+    /// To be called after every input of a node, and again after its flush.
     pub fn look(&mut self, node: &Node) {
         let raft = node.raft();
         let id = raft.id();

@@ -180,6 +180,8 @@ impl World {
                     node.request(ticket, request, routing)
                 }
             }
+            // One input may change the members, let a commit be counted by them, and the next undo that.
+            self.look(id);
         }
     }
 
