@@ -221,8 +221,8 @@ impl Node {
         if let Err(failure) = self.check(request) {
             return Answer::Failed(failure);
         }
-        if self.machine.applied() == 0 {
-            let what = format!("{} has no state yet; ask another node", self.config.name);
+        if self.machine.applied() == 0 || self.diverged_at.is_some() {
+            let what = format!("{} has no state to read from; ask another", self.config.name);
             return Answer::Failed(failure(FailureCode::NoLeader, what));
         }
         let number = self.next_id();
@@ -296,7 +296,7 @@ impl Outgoing {
         });
         for answer in answers.chain(passed_on) {
             let (code, advice) = match answer {
-                Answer::Value { .. } | Answer::Digest { .. } => {
+                Answer::Value { .. } | Answer::Found { .. } | Answer::Digest { .. } => {
                     (FailureCode::ShuttingDown, "nothing was read, ask another")
                 }
                 Answer::Written { .. } => (FailureCode::OutcomeUnknown, OUTCOME_UNKNOWN_ADVICE),

@@ -216,6 +216,7 @@ fn describe(body: &RequestBody) -> Seen {
     match body {
         RequestBody::Status => Seen::Status,
         RequestBody::Ask(Request::Digest) => Seen::Digest,
+        RequestBody::Ask(Request::Read(_)) => unreachable!("the client library has no such call"),
         RequestBody::Ask(Request::Member(request)) => Seen::Member(request.clone()),
         RequestBody::Ask(Request::Get { key }) => Seen::Get(key.to_vec()),
         RequestBody::Ask(Request::Write { command }) => {

@@ -25,6 +25,7 @@ impl World {
 /// `None`: not about a key.
 fn op(record: &Record) -> Option<Op> {
     let (key, call) = match &record.request {
+        Request::Read(_) => unreachable!("no client of the simulation reads several keys"),
         Request::Digest | Request::Member(_) => return None,
         Request::Get { key } => (key.to_vec(), Call::Get),
         Request::Write { command } => write_call(command)?,

@@ -49,7 +49,7 @@ impl Model {
     /// The newest request of each session that had one, and what it was answered.
     pub fn newest_requests(&self) -> impl Iterator<Item = (RequestId, kv::Executed)> {
         self.sessions.iter().filter_map(|(session, newest)| {
-            let (sequence, (index, outcome)) = (*newest)?;
+            let (sequence, (index, outcome)) = newest.clone()?;
             let executed = kv::Executed { index, outcome };
             Some((RequestId { session: *session, sequence }, executed))
         })
@@ -77,14 +77,14 @@ impl Model {
         let refused = |refusal| (index, Outcome::Refused(refusal));
         match self.sessions.get(&id.session) {
             None => return refused(Refusal::UnknownSession),
-            Some(Some((newest, executed))) if *newest == id.sequence => return *executed,
+            Some(Some((newest, executed))) if *newest == id.sequence => return executed.clone(),
             Some(Some((newest, _))) if *newest > id.sequence => {
                 return refused(Refusal::StaleSequence);
             }
             Some(_) => {}
         }
         let executed = (index, self.execute(index, op));
-        self.sessions.insert(id.session, Some((id.sequence, executed)));
+        self.sessions.insert(id.session, Some((id.sequence, executed.clone())));
         executed
     }
 
@@ -185,7 +185,7 @@ impl Model {
                 self.check_known(*index)?;
                 match &self.log[*index as usize - 1] {
                     Some((logged, executed)) if logged == command => {
-                        if *executed != (*index, *outcome) {
+                        if *executed != (*index, outcome.clone()) {
                             return Err(format!("the outcome is {executed:?}"));
                         }
                         Ok(*index)
