@@ -298,7 +298,7 @@ fn the_default_limits_let_the_longest_command_through() {
         panic!("the longest command is taken");
     };
     assert_eq!(consumed, longest.len());
-    let TextCommand::Ask(request) = text::parse(&args) else {
+    let TextCommand::Ask { request, .. } = text::parse(&args, &limits) else {
         panic!("a compare-and-set");
     };
     assert_eq!(limits.check(&request), Ok(()));
@@ -328,7 +328,7 @@ proptest! {
         prop_assert_eq!(&cut_commands(stream.chunks(chunk)), &whole);
         for said in whole {
             if let Said::Command(args) = said {
-                text::parse(&args);
+                text::parse(&args, &Limits::default());
             }
         }
     }

@@ -4,6 +4,8 @@
 //! backlog, so that a slow disk is not taken for a dead leader), flush (persist, then speak), write out.
 //! Nothing answers a request in the middle of a turn but the node's own status.
 
+mod commands;
+mod cursors;
 mod files;
 mod histogram;
 mod http;
@@ -16,6 +18,7 @@ mod refusals;
 mod talk;
 mod texts;
 mod watch;
+mod words;
 
 use crate::config::Config;
 use crate::kv::{Answer, Failure, FailureCode, Limits};
@@ -25,6 +28,7 @@ use crate::protocol::client::{ReplyBody, ReplyFrame};
 use crate::protocol::{frame, text};
 use crate::replica::{Replica, ReplicaError};
 use crate::wal::{Disk, Identity, WalError};
+use cursors::Cursors;
 use links::Links;
 use log::info;
 use metrics::Counts;
@@ -63,6 +67,9 @@ pub struct Server<D: Disk> {
     started: Instant,
     next_tick: Instant,
     requests: u64,
+    /// Text connections there have been.
+    text_clients: u64,
+    cursors: Cursors,
     slowest_flush: Duration,
     /// Of all turns, what goes on between two waits.
     slowest_turn: Duration,
@@ -90,8 +97,8 @@ struct Asked {
 enum ReplyTo {
     /// The id of a binary request.
     Request(u64),
-    /// The place of a text command on its connection.
-    Slot(u64),
+    /// The place of a text command on its connection, and how it is answered.
+    Slot(u64, text::Reply),
 }
 
 /// Why a server ended against its will.
@@ -141,6 +148,8 @@ impl<D: Disk> Server<D> {
             level: Level::default(),
             started: now,
             requests: 0,
+            text_clients: 0,
+            cursors: Cursors::default(),
             slowest_flush: Duration::ZERO,
             slowest_turn: Duration::ZERO,
             stopping: None,
@@ -259,6 +268,10 @@ impl<D: Disk> Server<D> {
     fn deliver(&mut self, ticket: Ticket, answer: Answer) {
         let asked = self.asked.remove(usize::try_from(ticket).expect("tickets are slab keys"));
         self.awaited_bytes -= asked.answer_bytes;
+        let form = match asked.reply {
+            ReplyTo::Slot(_, form) => self.with_cursor(form, &answer),
+            ReplyTo::Request(_) => text::Reply::default(),
+        };
         let Some(talk) = self.talks.get_mut(&asked.conn) else { return };
         let Some(outbox) = self.links.net.outbox(asked.conn) else { return };
         match (asked.reply, talk) {
@@ -268,9 +281,9 @@ impl<D: Disk> Server<D> {
                 let reply = ReplyFrame { id, body: ReplyBody::Answer(answer) };
                 frame::put_frame(outbox, |out| reply.encode(out));
             }
-            (ReplyTo::Slot(slot), Talk::Text(texts)) => {
+            (ReplyTo::Slot(slot, _), Talk::Text(texts)) => {
                 let mut reply = Vec::new();
-                text::answer_to_resp(&answer, &mut reply);
+                text::answer_to_resp(&answer, form, &mut reply);
                 texts.answered(slot, reply, asked.answer_bytes);
                 texts.write_ready(outbox);
             }

@@ -62,6 +62,10 @@ impl<D: Disk> Server<D> {
             reasons.push(format!("it belongs to no cluster{waits}"));
             return reasons;
         }
+        // A roll-out that went on to the next voter meanwhile could take the majority away.
+        if !raft.membership().is_voter(raft.id()) {
+            reasons.push("it is a learner, which has no vote yet".to_string());
+        }
         if raft.is_damaged() {
             reasons.push("its disk has lost data, which it has not got back yet".to_string());
         }
