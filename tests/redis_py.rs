@@ -1,6 +1,7 @@
 //! redis-py against a real cluster, in both versions of RESP, and through the death of a leader.
 //!
-//! It needs python3 with the package `redis`, which `cargo test` does not; `PYTHON` names another interpreter.
+//! It needs python3 with the package `redis`, which `cargo test` does not; `PYTHON` names another
+//! interpreter.
 
 #[allow(dead_code)] // Other tests use the rest.
 mod processes;
@@ -31,7 +32,8 @@ fn its_calls_are_answered_as_it_expects_at_every_node() {
     }
 }
 
-/// It repeats by itself what is called not done; what is acknowledged is there, and nothing is there twice.
+/// It repeats by itself what is called not done; what is acknowledged is there, and nothing is there
+/// twice.
 #[test]
 #[ignore = "needs python3 with redis"]
 fn its_increments_are_neither_lost_nor_doubled_when_the_leader_dies() {

@@ -29,7 +29,8 @@ pub const READ_KEYS_MAX: usize = 1024;
 const ANSWER_BYTES_MIN: usize = 32 * 1024;
 
 impl Limits {
-    /// Keys and values that one answer may have in all, in bytes: it has to fit into a frame between nodes.
+    /// Keys and values that one answer may have in all, in bytes: it has to fit into a frame between
+    /// nodes.
     pub fn answer_bytes_max(&self) -> usize {
         let longest = self.value_bytes_max as usize + self.key_bytes_max as usize;
         longest.max(ANSWER_BYTES_MIN)

@@ -5,14 +5,14 @@ use std::rc::Rc;
 
 /// What each item of an answer takes besides its bytes.
 const ITEM_BYTES: usize = 5;
-/// What one read may cost, in steps of looking at a key: each takes [`KEY_STEPS`], and comparing it with a pattern at
-/// most the product of both lengths. It is some milliseconds, so that a turn stays short.
+/// What one read may cost, in steps of looking at a key: each takes [`KEY_STEPS`], and comparing it with
+/// a pattern at most the product of both lengths. It is some milliseconds, so that a turn stays short.
 pub const RANGE_WORK_MAX: usize = 16 * 1024 * 1024;
 const KEY_STEPS: usize = 32;
 
 impl ReadOp {
-    /// Fails if the answer would be too long, or too much work: then nothing is left out in silence. `number` is
-    /// another one each time.
+    /// Fails if the answer would be too long, or too much work: then nothing is left out in silence.
+    /// `number` is another one each time.
     pub fn carry_out(&self, store: &Store, limits: &Limits, number: u64) -> Result<Found, Failure> {
         match self {
             ReadOp::Values(keys) => {
