@@ -71,12 +71,15 @@ impl Range {
                 + if self.with_values { ITEM_BYTES + value.len() } else { 0 };
             work += KEY_STEPS + key.len() * pattern_bytes;
             let fits = self.pattern.as_ref().is_none_or(|pattern| glob::matches(pattern, key));
-            if (fits && bytes + item_bytes > bytes_max) || work > RANGE_WORK_MAX {
-                // The first key is always taken, so that a partial answer goes on.
-                if self.partial && counted > 0 {
+            let is_work = work > RANGE_WORK_MAX;
+            if is_work || (fits && bytes + item_bytes > bytes_max) {
+                if !self.partial {
+                    return Err(self.too_much(is_work, bytes_max));
+                }
+                // The first key is taken whatever it costs, so that a scan goes on.
+                if counted > 0 {
                     return Ok(Found::Keys { items, next: Some(key.clone()) });
                 }
-                return Err(self.too_much(work > RANGE_WORK_MAX, bytes_max));
             }
             if fits {
                 bytes += item_bytes;
