@@ -3,8 +3,8 @@
 use crate::codec::{Malformed, Reader, put_blob, put_u32};
 use std::fmt;
 
-/// One or more blobs, as they are encoded: a number, then each with its length. They are checked when they are
-/// read, so that walking them cannot fail.
+/// One or more blobs, as they are encoded: a number, then each with its length. They are checked when
+/// they are read, so that walking them cannot fail.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Blobs<'a> {
     count: u32,

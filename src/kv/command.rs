@@ -69,8 +69,8 @@ pub enum WriteOp<'a> {
     DeleteMany {
         keys: Blobs<'a>,
     },
-    /// Adds to the end of the value, unless it would then be longer than `bytes_max`. The limit is in the log
-    /// because all nodes must come to the same result, whatever their own configuration says.
+    /// Adds to the end of the value, unless it would then be longer than `bytes_max`. The limit is in
+    /// the log because all nodes must come to the same result, whatever their own configuration says.
     Append {
         key: &'a [u8],
         value: &'a [u8],

@@ -1,7 +1,7 @@
 //! Redis's patterns: `*`, `?`, `[a-c]`, `[^a]`, and `\` before a byte that means itself.
 
-/// Whether the whole text fits. What a star has taken is only ever tried again for the last one, so the work is
-/// at most the product of both lengths.
+/// Whether the whole text fits. What a star has taken is only ever tried again for the last one, so the
+/// work is at most the product of both lengths.
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut rest, mut left) = (pattern, text);
     // What follows the last star, and the text at which it is tried next.

@@ -28,11 +28,15 @@ pub const READ_KEYS_MAX: usize = 1024;
 /// However short keys and values are, an answer with several has this room, in bytes.
 const ANSWER_BYTES_MIN: usize = 32 * 1024;
 
+/// What a key and its value take in an answer besides their bytes.
+const PAIR_BYTES: usize = 16;
+
 impl Limits {
-    /// Keys and values that one answer may have in all, in bytes: it has to fit into a frame between nodes.
+    /// Keys and values that one answer may have in all, in bytes: it has to fit into a frame between
+    /// nodes.
     pub fn answer_bytes_max(&self) -> usize {
         let longest = self.value_bytes_max as usize + self.key_bytes_max as usize;
-        longest.max(ANSWER_BYTES_MIN)
+        (longest + PAIR_BYTES).max(ANSWER_BYTES_MIN)
     }
 
     /// Refuses a request whose key or value is too long, or whose command cannot be read.

@@ -14,7 +14,8 @@ pub enum Outcome {
     Swapped(bool),
     /// The value after an increment, the length after an append, or how many keys were removed.
     Counter(i64),
-    /// Whether a value was written or removed, and the one from before, if that was asked for and there was one.
+    /// Whether a value was written or removed, and the one from before, if that was asked for and there
+    /// was one.
     Changed {
         done: bool,
         old: Option<Rc<[u8]>>,
@@ -38,7 +39,8 @@ pub enum Refusal {
     StaleSequence,
     /// The value would be longer than allowed.
     TooLong,
-    /// This request was executed before, and the value that it was answered with was too long to be remembered.
+    /// This request was executed before, and the value that it was answered with was too long to be
+    /// remembered.
     AnswerForgotten,
 }
 

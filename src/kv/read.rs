@@ -5,14 +5,14 @@ use std::rc::Rc;
 
 /// What each item of an answer takes besides its bytes.
 const ITEM_BYTES: usize = 5;
-/// What one read may cost, in steps of looking at a key: each takes [`KEY_STEPS`], and comparing it with a pattern at
-/// most the product of both lengths. It is some milliseconds, so that a turn stays short.
+/// What one read may cost, in steps of looking at a key: each takes [`KEY_STEPS`], and comparing it with
+/// a pattern at most the product of both lengths. It is some milliseconds, so that a turn stays short.
 pub const RANGE_WORK_MAX: usize = 16 * 1024 * 1024;
 const KEY_STEPS: usize = 32;
 
 impl ReadOp {
-    /// Fails if the answer would be too long, or too much work: then nothing is left out in silence. `number` is
-    /// another one each time.
+    /// Fails if the answer would be too long, or too much work: then nothing is left out in silence.
+    /// `number` is another one each time.
     pub fn carry_out(&self, store: &Store, limits: &Limits, number: u64) -> Result<Found, Failure> {
         match self {
             ReadOp::Values(keys) => {
@@ -71,12 +71,15 @@ impl Range {
                 + if self.with_values { ITEM_BYTES + value.len() } else { 0 };
             work += KEY_STEPS + key.len() * pattern_bytes;
             let fits = self.pattern.as_ref().is_none_or(|pattern| glob::matches(pattern, key));
-            if (fits && bytes + item_bytes > bytes_max) || work > RANGE_WORK_MAX {
-                // The first key is always taken, so that a partial answer goes on.
-                if self.partial && counted > 0 {
+            let is_work = work > RANGE_WORK_MAX;
+            if is_work || (fits && bytes + item_bytes > bytes_max) {
+                if !self.partial {
+                    return Err(self.too_much(is_work, bytes_max));
+                }
+                // The first key is taken whatever it costs, so that a scan goes on.
+                if counted > 0 {
                     return Ok(Found::Keys { items, next: Some(key.clone()) });
                 }
-                return Err(self.too_much(work > RANGE_WORK_MAX, bytes_max));
             }
             if fits {
                 bytes += item_bytes;

@@ -43,8 +43,8 @@ pub struct Range {
     pub with_values: bool,
     /// Of a partial answer the most keys that are looked at, else the most keys that are found.
     pub keys_max: u32,
-    /// The answer may end early and then says where to go on. Else what is too much is an error, and nothing is
-    /// left out in silence.
+    /// The answer may end early and then says where to go on. Else what is too much is an error, and
+    /// nothing is left out in silence.
     pub partial: bool,
 }
 
@@ -53,7 +53,8 @@ pub struct Range {
 pub enum Found {
     Values(Vec<Option<Rc<[u8]>>>),
     Lengths(Vec<Option<u32>>),
-    /// Keys, or keys and values in turn; and the least key that was not looked at, if the answer is partial.
+    /// Keys, or keys and values in turn; and the least key that was not looked at, if the answer is
+    /// partial.
     Keys {
         items: Vec<Rc<[u8]>>,
         next: Option<Rc<[u8]>>,

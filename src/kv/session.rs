@@ -14,7 +14,8 @@ use std::collections::BTreeMap;
 pub const SESSIONS_MAX: usize = 16_384;
 
 /// The longest value in an outcome that a session remembers, in bytes. So the table stays small, however
-/// long values are; whoever retries a request whose outcome had a longer one is told that it was executed.
+/// long values are; whoever retries a request whose outcome had a longer one is told that it was
+/// executed.
 pub const SESSION_VALUE_BYTES_MAX: usize = 128;
 
 #[derive(Debug, Default)]

@@ -55,8 +55,8 @@ impl Store {
         self.map.range::<[u8], _>((Bound::Included(start), end))
     }
 
-    /// A key for a random number, in one look: the one after a random place between the first and the last. So
-    /// a key after a gap is likelier than others.
+    /// A key for a random number, in one look: the one after a random place between the first and the
+    /// last. So a key after a gap is likelier than others.
     pub fn random_key(&self, number: u64) -> Option<Key> {
         let (first, _) = self.map.first_key_value()?;
         let (last, _) = self.map.last_key_value()?;

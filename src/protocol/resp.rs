@@ -13,8 +13,8 @@ pub const INLINE_BYTES_MAX: usize = 64 * 1024;
 /// The most arguments of an array that are read or skipped; beyond it the stream is taken for broken
 /// (as in Redis).
 pub const MULTIBULK_COUNT_MAX: i64 = 1024 * 1024;
-/// The most arguments of a command that is carried out, its name included. The arguments of a command are
-/// looked at again whenever more of it arrives, and this bounds the work.
+/// The most arguments of a command that is carried out, its name included. The arguments of a command
+/// are looked at again whenever more of it arrives, and this bounds the work.
 pub const ARGUMENTS_MAX: usize = 1024;
 /// The longest `*N` or `$N` line with its end, in bytes.
 const NUMBER_LINE_BYTES_MAX: usize = 32;

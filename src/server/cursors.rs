@@ -1,5 +1,6 @@
-//! What the numbers of `SCAN` mean. Redis's libraries know only numbers, so a node remembers for each the key at
-//! which to go on. As that is a key, and not a place, keys that come and go do not matter to those that stay.
+//! What the numbers of `SCAN` mean. Redis's libraries know only numbers, so a node remembers for each
+//! the key at which to go on. As that is a key, and not a place, keys that come and go do not matter to
+//! those that stay.
 
 use super::Server;
 use crate::kv::{Answer, Found, ReadOp, Request};

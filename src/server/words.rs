@@ -1,4 +1,5 @@
-//! What monitoring asks for: the four-letter words of ZooKeeper's tools, and settings under Redis's names.
+//! What monitoring asks for: the four-letter words of ZooKeeper's tools, and settings under Redis's
+//! names.
 
 use super::Server;
 use super::talk::Step;

@@ -1,7 +1,7 @@
 //! Reads of several keys, against the plainest way to say what they find.
 
 use crate::*;
-use raftkv::kv::{Found, Limits, Range, ReadOp, glob};
+use raftkv::kv::{FailureCode, Found, Limits, Range, ReadOp, glob};
 use std::rc::Rc;
 
 /// The plainest matcher: tries everything.
@@ -103,6 +103,31 @@ fn a_pattern_with_many_stars_takes_no_more_than_the_product_of_lengths() {
     let text = vec![b'a'; 4096];
     let pattern = [b"a*".repeat(1000), b"b".to_vec()].concat();
     assert!(!glob::matches(&pattern, &text), "each star tried in all places would take for ever");
+}
+
+/// What would be too much for an answer is a page of a scan: it goes on, however little each page can hold.
+#[test]
+fn a_scan_goes_on_whatever_its_keys_cost() {
+    let long = |last: char| format!("{}{last}", "k".repeat(4095));
+    let (one, other) = (long('a'), long('b'));
+    let value = "v".repeat(Limits::default().value_bytes_max as usize);
+    let store = store_of(&[(one.as_str(), value.as_str()), (other.as_str(), value.as_str())]);
+    let all = range("", None);
+    let costly = "?*".repeat(2048).into_bytes();
+    for (pattern, with_values) in [(Some(costly.as_slice()), false), (None, true)] {
+        let whole = Range { pattern: pattern.map(Into::into), with_values, ..all.clone() };
+        let too_much = ReadOp::Range(whole.clone()).carry_out(&store, &Limits::default(), 0);
+        assert_eq!(too_much.map_err(|failure| failure.code), Err(FailureCode::TooLarge));
+        let mut page = Range { keys_max: 10, partial: true, ..whole.clone() };
+        let (items, next) = carry_out(&store, page.clone());
+        assert_eq!(items[0], one);
+        page.start = next.expect("there is more");
+        let (items, next) = carry_out(&store, page);
+        assert_eq!((items[0] == other, next), (true, None));
+        // The longest pair alone is not too much.
+        let limited = Range { keys_max: 1, pattern: None, ..whole };
+        assert_eq!(carry_out(&store, limited).0[0], one);
+    }
 }
 
 #[test]

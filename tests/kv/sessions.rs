@@ -146,7 +146,8 @@ fn a_full_table_forgets_nobody_without_need() {
     assert_eq!((seen(&sessions, 1), seen(&sessions, 2)), (Seen::UnknownSession, Seen::New));
 }
 
-/// The table of sessions stays small, so a long value is not in it; whoever retries learns that it was done.
+/// The table of sessions stays small, so a long value is not in it; whoever retries learns that it was
+/// done.
 #[test]
 fn a_retry_gets_the_value_from_before_only_if_it_is_short() {
     let mut machine = Machine::default();

@@ -49,7 +49,8 @@ pub fn choose_payload(input: &mut Input<'_>) -> Payload {
         sequence: u64::from(input.byte() % 8),
     });
     let key = &b"key"[..usize::from(input.byte() % 4)];
-    // Kinds beyond the first five have their own numbers, so that inputs that are kept mean what they meant.
+    // Kinds beyond the first five have their own numbers, so that inputs that are kept mean what they
+    // meant.
     let many;
     let op = match if kind < 200 { kind / 2 % 5 } else { 5 + kind / 2 % 5 } {
         0 => return Payload::Command(Command::OpenSession.to_bytes().into()),

@@ -1,10 +1,10 @@
 //! What the words of a text command mean, and what the answers look like in RESP.
 //!
 //! Names, arguments, replies and error texts are those of Redis where Redis has the command
-//! (`COMMANDS.md` lists what differs). One thing is ours: errors keep apart what client libraries must keep
-//! apart. They repeat a command by themselves after `CLUSTERDOWN` and `TRYAGAIN`, so these are said only of
-//! commands that were certainly not carried out. If that is unknown, the error is `INDETERMINATE`, which no
-//! library repeats.
+//! (`COMMANDS.md` lists what differs). One thing is ours: errors keep apart what client libraries must
+//! keep apart. They repeat a command by themselves after `CLUSTERDOWN` and `TRYAGAIN`, so these are said
+//! only of commands that were certainly not carried out. If that is unknown, the error is
+//! `INDETERMINATE`, which no library repeats.
 
 mod catalogue;
 mod connection;
@@ -60,8 +60,8 @@ pub enum TextCommand {
     Error(String),
 }
 
-/// What a command means; `args` starts with its name. `limits` go into what is proposed; whether keys and
-/// values keep to them is not checked here ([`Limits::check`]).
+/// What a command means; `args` starts with its name. `limits` go into what is proposed; whether keys
+/// and values keep to them is not checked here ([`Limits::check`]).
 pub fn parse(args: &[Vec<u8>], limits: &Limits) -> TextCommand {
     if args.len() > ARGUMENTS_MAX {
         let text = format!("ERR {} arguments, the limit is {ARGUMENTS_MAX}", args.len());
