@@ -579,6 +579,18 @@ fn hellos_that_fit_are_accepted() {
     }
 }
 
+/// Its removal may be truncated yet, and it may be needed until it is committed.
+#[test]
+fn nobody_is_refused_for_a_removal_that_is_not_committed() {
+    let peers = known();
+    let mut committed = peers.membership.clone();
+    committed.removed.clear();
+    let hello = peer_hello(1, 9, "raft-1");
+    let before = Identity { committed: &committed, ..us(&peers) };
+    assert_eq!(judge(&hello, &before), Ok(VERSION_MAX));
+    assert!(judge(&hello, &us(&peers)).is_err());
+}
+
 #[test]
 fn hellos_that_do_not_fit_are_refused_with_the_reason() {
     let peers = known();
