@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 /// What each item of an answer takes besides its bytes.
 const ITEM_BYTES: usize = 5;
-/// What one read may cost, in steps of looking at a key: each takes [`KEY_STEPS`], and comparing it with
+/// What one read may cost, in steps of looking at a key: each takes `KEY_STEPS`, and comparing it with
 /// a pattern at most the product of both lengths. It is some milliseconds, so that a turn stays short.
 pub const RANGE_WORK_MAX: usize = 16 * 1024 * 1024;
 const KEY_STEPS: usize = 32;
