@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Starts a whole raftkv cluster with one command, and lets a second terminal break it and look at it.
 #
-# Three ways to run the same thing: processes (scripts/local.sh), containers (scripts/docker.sh) and
-# Kubernetes in Docker (scripts/kind.sh). This file chooses between them and reads the command line.
+# Four ways to run the same thing: processes (scripts/local.sh), containers (scripts/docker.sh), Kubernetes in
+# Docker (scripts/kind.sh) and any other Kubernetes (scripts/kube.sh). This file chooses between them and reads
+# the command line.
 # Everything that is stopped or removed was started by this script: processes are found by their pid
 # file and checked against /proc before a signal, containers by their label, the kind cluster by name.
 
@@ -13,12 +14,16 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$ROOT/scripts/common.sh"
 # shellcheck source=scripts/local.sh
 source "$ROOT/scripts/local.sh"
+# shellcheck source=scripts/image.sh
+source "$ROOT/scripts/image.sh"
 # shellcheck source=scripts/docker.sh
 source "$ROOT/scripts/docker.sh"
+# shellcheck source=scripts/kube.sh
+source "$ROOT/scripts/kube.sh"
 # shellcheck source=scripts/kind.sh
 source "$ROOT/scripts/kind.sh"
 
-COMMANDS=(local docker kind status kill stop start wipe logs down clean help)
+COMMANDS=(local docker kind k8s status kill stop start wipe logs down clean help)
 
 usage() {
     cat <<'USAGE'
@@ -30,6 +35,9 @@ Start a cluster of three nodes (raft-0, raft-1, raft-2) and follow the log of it
   docker            containers on the network raftkv; Ctrl-C stops following, down removes them
   kind              a Kubernetes cluster in Docker, made anew, with a registry on localhost:5001
   kind STAGE        one stage of that: up, build, push, deploy, logs, down
+  k8s --context NAME [--registry HOST:PORT] [STAGE]
+                    in any other Kubernetes cluster: build, push, deploy, logs, down; without a STAGE
+                    the first four. The images go to localhost:5001 or the registry that is given
 
 From a second terminal, for local and docker alike:
   status            what every node says of itself, and its process or container
@@ -223,6 +231,7 @@ main() {
         local) local_run "$@" ;;
         docker) docker_run "$@" ;;
         kind) kind_command "$@" ;;
+        k8s) k8s_command "$@" ;;
         kill | stop | wipe) node_command "$command" "$@" ;;
         start) start_command "$@" ;;
         logs) logs_command "$@" ;;

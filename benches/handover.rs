@@ -4,9 +4,9 @@
 //! Three real nodes with default settings on loopback, with their data under `TMPDIR`. One client that knows all
 //! nodes writes, one key after the other; the figure is the longest time between two answers around the moment at
 //! which the leader is sent SIGTERM, or is killed with `kill -9`, or at which nothing happens. Then a state of
-//! `HANDOVER_STATE_MIB` (100) is written, a follower is killed and its folder removed; the time is from its start
-//! with an empty folder, under the same load, until it is a voter again, and until it has applied what the
-//! leader had at that moment.
+//! `HANDOVER_STATE_MIB` (100) is written, and a follower, then the leader, is killed and its folder removed;
+//! the time is from its start with an empty folder, under the same load, until it is a voter again, and until it
+//! has applied what the leader had at that moment.
 
 #[path = "../tests/processes/mod.rs"]
 #[allow(dead_code)] // The tests use the rest.
@@ -115,10 +115,16 @@ fn lost_disk(cluster: &mut Cluster, state_mib: usize) {
     let leader = cluster.await_leader();
     fill(cluster, leader, state_mib);
     cluster.await_same_applied();
+    for (who, offset) in [("a follower", 1), ("the leader", 0)] {
+        wipes(cluster, who, offset, state_mib);
+    }
+}
+
+/// The node that is `offset` after the leader loses its disk, again and again.
+fn wipes(cluster: &mut Cluster, who: &str, offset: usize, state_mib: usize) {
     let (mut votes, mut level) = (Vec::new(), Vec::new());
     for trial in 0..WIPES {
-        let leader = cluster.await_leader();
-        let node = (leader + 1 + trial % 2) % 3;
+        let node = (cluster.await_leader() + offset) % 3;
         let load = Load::start(cluster.client());
         load.await_answers(ANSWERS);
         cluster.kill(node);
@@ -127,19 +133,19 @@ fn lost_disk(cluster: &mut Cluster, state_mib: usize) {
         cluster.start_node(node);
         cluster.await_voters(&[0, 1, 2]);
         votes.push(began.elapsed());
-        let target = applied(cluster, leader);
+        let target = applied(cluster, cluster.await_leader());
         await_condition("it to have what the leader had", || applied(cluster, node) >= target);
         level.push(began.elapsed());
         let gap = longest_gap(&load.finish(), began);
         println!(
-            "follower with {state_mib} MiB wiped: a voter again after {:.2} s; longest time between two answers \
+            "{who} with {state_mib} MiB wiped: a voter again after {:.2} s; longest time between two answers \
              meanwhile {:.0} ms",
             votes[trial].as_secs_f64(),
             gap.as_secs_f64() * 1e3
         );
     }
-    report(&format!("empty disk to voter, {state_mib} MiB of state"), votes);
-    report(&format!("empty disk to level, {state_mib} MiB of state"), level);
+    report(&format!("{who}: empty disk to voter, {state_mib} MiB of state"), votes);
+    report(&format!("{who}: empty disk to level, {state_mib} MiB of state"), level);
 }
 
 fn applied(cluster: &Cluster, node: usize) -> u64 {

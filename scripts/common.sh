@@ -41,13 +41,27 @@ is_node() {
     return 1
 }
 
-# need TOOL HOW-TO-GET-IT
-need() {
-    command -v "$1" >/dev/null || die "$1 is not installed, and this needs it" "$2"
+how_to_get() {
+    case $1 in
+        cargo) printf 'get Rust from https://rustup.rs (for local: or set RAFTKV_BIN to a folder with the binaries)\n' ;;
+        docker) printf 'install Docker Engine: https://docs.docker.com/engine/install/\n' ;;
+        kind) printf 'see https://kind.sigs.k8s.io/docs/user/quick-start/#installation\n' ;;
+        kubectl) printf 'see https://kubernetes.io/docs/tasks/tools/\n' ;;
+    esac
 }
 
-need_cargo() {
-    need cargo "get Rust from https://rustup.rs, or set RAFTKV_BIN to a folder with srvraft and cltraft"
+# need_tools TOOL...: names all that are missing at once, and how to get them.
+need_tools() {
+    local tool missing=()
+    for tool in "$@"; do
+        command -v "$tool" >/dev/null || missing+=("$tool")
+    done
+    for tool in "${missing[@]}"; do
+        complain "$tool is not installed, and this needs it"
+        complain "  $(how_to_get "$tool")"
+    done
+    [[ ${#missing[@]} -eq 0 ]] || exit 1
+    [[ " $* " != *' docker '* ]] || need_docker
 }
 
 # wait_until SECONDS COMMAND...: true as soon as the command is; false when the time is over.
@@ -105,12 +119,14 @@ static_target() {
 # Builds srvraft and cltraft statically and prints the folder that has them.
 build_static() {
     local target binary
-    need_cargo
+    need_tools cargo
     target=$(static_target)
     complain "building static binaries for $target"
     # --target keeps crt-static away from build scripts and procedural macros, which cannot have it.
-    RUSTFLAGS="${RUSTFLAGS-} -C target-feature=+crt-static" \
-        cargo build --release --target "$target" --manifest-path "$ROOT/Cargo.toml" >&2 ||
+    # The paths of this machine would make two builds of one commit differ.
+    RUSTFLAGS="${RUSTFLAGS-} -C target-feature=+crt-static --remap-path-prefix=$ROOT=/raftkv \
+--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo" \
+        cargo build --release --locked --target "$target" --manifest-path "$ROOT/Cargo.toml" >&2 ||
         die "the build failed" "the compiler's messages are above"
     for binary in srvraft cltraft; do
         ! LC_ALL=C ldd "$TARGET_DIR/$target/release/$binary" 2>/dev/null | grep -q '=>' ||

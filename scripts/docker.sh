@@ -46,33 +46,6 @@ docker_state() {
     printf '%s\n' "$state"
 }
 
-# The base of the client image: what was asked for, or scratch where that cannot be had.
-client_base() {
-    local base=${RAFTKV_CLIENT_BASE:-alpine}
-    if [[ $base == scratch ]] || docker image inspect "$base" >/dev/null 2>&1 || docker pull "$base" >&2; then
-        printf '%s\n' "$base"
-    else
-        complain "the image '$base' is not here and cannot be pulled: the client image is built on scratch"
-        complain "(it works the same, but has no shell and no nc; RAFTKV_CLIENT_BASE names another base)"
-        printf 'scratch\n'
-    fi
-}
-
-docker_build() {
-    local binaries base
-    binaries=$(build_static)
-    base=$(client_base)
-    install -m 755 "$binaries/srvraft" "$ROOT/docker/server/srvraft"
-    install -m 755 "$binaries/cltraft" "$ROOT/docker/client/cltraft"
-    mkdir -p "$ROOT/docker/server/data" # git keeps no empty folders, and the image needs one
-    say "building $SERVER_IMAGE"
-    docker build --quiet --tag "$SERVER_IMAGE" "$ROOT/docker/server" >/dev/null
-    say "building $CLIENT_IMAGE on $base"
-    docker build --quiet --build-arg "BASE=$base" --tag "$CLIENT_IMAGE" "$ROOT/docker/client" >/dev/null
-    # What the tags stood for until now. An image that a container still uses stays.
-    docker image prune --force --filter "label=$DOCKER_LABEL" >/dev/null || true
-}
-
 # run_container NAME ARGUMENT...: what every container of ours has, whichever its image.
 run_container() {
     local name=$1
@@ -86,7 +59,7 @@ run_container() {
 docker_run_node() {
     docker volume create --label "$DOCKER_LABEL" "raftkv-$1" >/dev/null
     run_container "$1" --network-alias "$1.raft-service" --env "MINOMBREPOD=$1" \
-        --volume "raftkv-$1:/data" --env "RAFTKV_DATA_DIR=/data/$1" --stop-timeout 15 "$SERVER_IMAGE" "$1"
+        --volume "raftkv-$1:/data" --env "RAFTKV_DATA_DIR=/data/$1" --stop-timeout 30 "$SERVER_IMAGE" "$1"
 }
 
 docker_check_names() {
@@ -105,7 +78,7 @@ docker_run() {
         "./run.sh status shows them; ./run.sh down removes them"
     find_docker_nodes
     docker_check_names
-    docker_build
+    images_build
     docker network inspect "$DOCKER_NETWORK" >/dev/null 2>&1 ||
         docker network create --label "$DOCKER_LABEL" "$DOCKER_NETWORK" >/dev/null
     for node in "${NODES[@]}"; do

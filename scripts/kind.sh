@@ -1,25 +1,15 @@
 # shellcheck shell=bash
 # Kind mode: a Kubernetes cluster in Docker with a registry on localhost:5001, as kind documents it
-# (https://kind.sigs.k8s.io/docs/user/local-registry/), and our manifests in it. Sourced by run.sh.
-#
-# Every kubectl call names its context, so that somebody's current one is never touched.
+# (https://kind.sigs.k8s.io/docs/user/local-registry/). What happens in it is in scripts/kube.sh. Sourced by
+# run.sh.
 
 KIND_CLUSTER=raftkv
 KIND_CONTEXT=kind-$KIND_CLUSTER
 REGISTRY_NAME=raftkv-registry
 REGISTRY_PORT=5001 # part of the image names in kubernetes/
 REGISTRY_LABEL=app=raftkv-registry
-ROLLOUT_SECONDS=300 # the nodes of a new cluster also pull their images in this time
 
-kube() { kubectl --context "$KIND_CONTEXT" --namespace default "$@"; }
-
-need_kind() {
-    need_docker
-    need kind "see https://kind.sigs.k8s.io/docs/user/quick-start/#installation"
-    need_kubectl
-}
-
-need_kubectl() { need kubectl "see https://kubernetes.io/docs/tasks/tools/"; }
+need_kind() { need_tools docker kind kubectl; }
 
 kind_cluster_exists() {
     command -v kind >/dev/null && kind get clusters 2>/dev/null | grep -qx "$KIND_CLUSTER"
@@ -30,12 +20,19 @@ need_kind_cluster() {
     kind_cluster_exists || die "there is no kind cluster '$KIND_CLUSTER'" "./run.sh kind up makes it"
 }
 
+# shellcheck disable=SC2034 # KUBE_CONTEXT is scripts/kube.sh's
 kind_command() {
     local stage=${1-}
     [[ $# -le 1 ]] || usage_error "kind takes one stage at a time (got: $*)"
+    KUBE_CONTEXT=$KIND_CONTEXT
     case $stage in
         '') kind_run ;;
-        up | build | push | deploy | logs) "kind_$stage" ;;
+        up) kind_up ;;
+        build | push) "kube_$stage" ;;
+        deploy | logs)
+            need_kind_cluster
+            "kube_$stage"
+            ;;
         down)
             need_kind_cluster
             kind_down
@@ -45,15 +42,16 @@ kind_command() {
 }
 
 # From nothing to the client's log. An earlier cluster of ours is removed first.
+# shellcheck disable=SC2034
 kind_run() {
-    need_kind
-    need_cargo
+    KUBE_CONTEXT=$KIND_CONTEXT
+    need_tools docker kind kubectl cargo
     ! kind_cluster_exists || kind_down
     kind_up
-    kind_build
-    kind_push
-    kind_deploy
-    kind_logs
+    kube_build
+    kube_push
+    kube_deploy
+    kube_logs
 }
 
 kind_up() {
@@ -143,46 +141,7 @@ data:
 CONFIG
 }
 
-kind_build() {
-    need_docker
-    docker_build
-}
-
-kind_push() {
-    need_docker
-    docker push "$SERVER_IMAGE"
-    docker push "$CLIENT_IMAGE"
-}
-
-kind_deploy() {
-    local replacing=
-    need_kind_cluster
-    ! kube get statefulset raft >/dev/null 2>&1 || replacing=1
-    kube delete pod client --ignore-not-found # hardly anything in a pod's specification can be changed
-    kubectl --context "$KIND_CONTEXT" apply -k "$ROOT/kubernetes"
-    # The tag stays :latest, so a new image alone is no change that Kubernetes would see. Pods that wait
-    # for an image that never came are not replaced by a roll-out (kubernetes #67250).
-    if [[ -n $replacing ]]; then
-        kube rollout restart statefulset/raft
-        kube delete pod --selector app=rep --field-selector status.phase=Pending --ignore-not-found
-    fi
-    say "waiting for the pods (at most $ROLLOUT_SECONDS s)"
-    if ! kube rollout status statefulset/raft --timeout "${ROLLOUT_SECONDS}s" ||
-        ! kube wait --for condition=Ready pod/client --timeout "${ROLLOUT_SECONDS}s"; then
-        kube get pods --output wide >&2
-        kube get events --sort-by .lastTimestamp 2>/dev/null | tail -n 15 >&2
-        die "the pods are not ready" "kubectl --context $KIND_CONTEXT describe pod raft-0 says more"
-    fi
-    kube get pods
-}
-
-kind_logs() {
-    need_kubectl
-    say "the client's log follows; Ctrl-C stops following, ./run.sh kind down removes the cluster"
-    kube logs --follow client
-}
-
-kind_status() { kube get pods --output wide; }
+kind_status() { kubectl --context "$KIND_CONTEXT" --namespace default get pods --output wide; }
 
 # Removes the cluster and, if it is ours, the registry.
 kind_down() {

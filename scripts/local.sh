@@ -91,7 +91,7 @@ local_build() {
         return
     fi
     BIN_DIR=$TARGET_DIR/release # whatever folder an earlier run took them from
-    need_cargo
+    need_tools cargo
     say "building with cargo build --release (the first time takes a few minutes)"
     cargo build --release --manifest-path "$ROOT/Cargo.toml" ||
         die "the build failed" "the compiler's messages are above"

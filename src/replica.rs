@@ -43,6 +43,8 @@ pub struct Replica<D: Disk> {
     receiving: Option<Receiving>,
     /// Bytes of entries that this turn brought.
     turn_bytes: usize,
+    /// How many entries the last flush has made durable.
+    written_entries: usize,
     /// A turn whose writing found no space: it is tried again, and nothing is said until it succeeds.
     held: Option<Ready>,
     turns: u64,
@@ -123,6 +125,7 @@ impl<D: Disk> Replica<D> {
             tidying: None,
             receiving: None,
             turn_bytes: 0,
+            written_entries: 0,
             held: None,
             turns: 0,
             low_turns: 0,
@@ -153,6 +156,11 @@ impl<D: Disk> Replica<D> {
         self.held.is_none() && (self.node.has_work() || has_files)
     }
 
+    /// Entries that the last flush has made durable, and their size in bytes.
+    pub fn turn_written(&self) -> (usize, usize) {
+        (self.written_entries, self.turn_bytes)
+    }
+
     /// What there is on the disk, in a word: `ok`; `low`, the reserve is in use; `none`, a turn waits.
     pub fn space(&self) -> &'static str {
         match (&self.held, self.is_low) {
@@ -175,6 +183,7 @@ impl<D: Disk> Replica<D> {
         early: impl FnOnce(Vec<(NodeId, PeerMessage)>),
     ) -> Result<Outgoing, ReplicaError> {
         let was_held = self.held.is_some();
+        self.written_entries = 0;
         let ready = match self.held.take() {
             Some(ready) => ready,
             None => self.begin_turn(early)?,
@@ -196,6 +205,7 @@ impl<D: Disk> Replica<D> {
             }
             Err(error) => return Err(error.into()),
         }
+        self.written_entries = ready.entries.len();
         let mut outgoing = self.node.persisted(ready).map_err(ReplicaError::Unreadable)?;
         if self.wal.damaged().is_some() && !self.node.raft().is_damaged() {
             self.wal.mark_whole()?;

@@ -41,11 +41,12 @@ macro_rules! targets {
     };
 }
 
-const TARGETS: [Target; 8] = targets![
+const TARGETS: [Target; 9] = targets![
     client_messages,
     commands,
     frames,
     hello,
+    http_requests,
     peer_messages,
     snapshot_loading,
     text_commands,

@@ -3,8 +3,8 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use raftkv::kv::{
-    Answer, Command, Failure, FailureCode, LeaderHint, Outcome, Refusal, Request, RequestId,
-    WriteOp,
+    Answer, Blobs, Command, Condition, Failure, FailureCode, Found, LeaderHint, Outcome, Range,
+    ReadOp, Refusal, Request, RequestId, WriteOp,
 };
 use raftkv::node::{Applicant, PeerMessage, Standing};
 use raftkv::protocol::client::{
@@ -18,6 +18,7 @@ use raftkv::protocol::peer::{self, NUMBER_MAX};
 use raftkv::protocol::{Kind, Limits, client_frame_bytes_max, peer_frame_bytes_max};
 use raftkv::raft::{AppendOutcome, Entry, Member, Membership, Message, Payload, node_id};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 // ---------------------------------------------------------------- arbitrary values
 
@@ -32,18 +33,56 @@ fn name() -> impl Strategy<Value = String> {
 /// An encoded command of any kind.
 fn command() -> impl Strategy<Value = Vec<u8>> {
     let request = proptest::option::of((1..=u64::MAX, any::<u64>()));
-    (0..5u8, request, bytes(20), proptest::option::of(bytes(40)), bytes(40), any::<i64>()).prop_map(
-        |(kind, request, key, expected, value, delta)| {
+    (0..10u8, request, bytes(20), proptest::option::of(bytes(40)), bytes(40), any::<i64>())
+        .prop_map(|(kind, request, key, expected, value, delta)| {
             let request = request.map(|(session, sequence)| RequestId { session, sequence });
             let (key, value) = (key.as_slice(), value.as_slice());
+            let many;
             let op = match kind {
                 0 => return Command::OpenSession.to_bytes(),
                 1 => WriteOp::Put { key, value },
                 2 => WriteOp::Delete { key },
                 3 => WriteOp::CompareAndSet { key, expected: expected.as_deref(), value },
-                _ => WriteOp::Increment { key, delta },
+                4 => WriteOp::Increment { key, delta },
+                5 => {
+                    let condition = match expected.as_deref() {
+                        Some(expected) => Condition::Equals(expected),
+                        None if delta < 0 => Condition::Absent,
+                        None => Condition::Present,
+                    };
+                    WriteOp::Set { key, value, condition, get: delta % 2 == 0 }
+                }
+                6 => WriteOp::Remove { key, expected: expected.as_deref(), get: delta < 0 },
+                7 => {
+                    many = Blobs::to_bytes([key, value, value, key]);
+                    WriteOp::PutMany { pairs: Blobs::new(&many).unwrap() }
+                }
+                8 => {
+                    many = Blobs::to_bytes([key, value, key]);
+                    WriteOp::DeleteMany { keys: Blobs::new(&many).unwrap() }
+                }
+                _ => WriteOp::Append { key, value, bytes_max: delta as u32 },
             };
             Command::Write { request, op }.to_bytes()
+        })
+}
+
+fn keyed() -> impl Strategy<Value = Rc<[u8]>> {
+    bytes(20).prop_map(Into::into)
+}
+
+fn range() -> impl Strategy<Value = Range> {
+    let bounds = (keyed(), proptest::option::of(keyed()), proptest::option::of(keyed()));
+    (bounds, any::<(bool, bool, bool, u32)>()).prop_map(
+        |((start, end, pattern), (reverse, with_values, partial, keys_max))| Range {
+            start,
+            end,
+            reverse,
+            pattern,
+            with_values,
+            keys_max,
+            // Where to go on is only known of one direction.
+            partial: partial && !reverse,
         },
     )
 }
@@ -53,6 +92,10 @@ fn request() -> impl Strategy<Value = Request> {
         bytes(40).prop_map(|key| Request::Get { key: key.into() }),
         command().prop_map(|command| Request::Write { command: command.into() }),
         Just(Request::Digest),
+        vec(keyed(), 0..4).prop_map(|keys| Request::Read(ReadOp::Values(keys))),
+        vec(keyed(), 0..4).prop_map(|keys| Request::Read(ReadOp::Lengths(keys))),
+        range().prop_map(|range| Request::Read(ReadOp::Range(range))),
+        Just(Request::Read(ReadOp::RandomKey)),
     ]
 }
 
@@ -62,14 +105,27 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         any::<bool>().prop_map(Outcome::Deleted),
         any::<bool>().prop_map(Outcome::Swapped),
         any::<i64>().prop_map(Outcome::Counter),
+        (any::<bool>(), proptest::option::of(keyed()))
+            .prop_map(|(done, old)| Outcome::Changed { done, old }),
         any::<u64>().prop_map(|session| Outcome::SessionOpened { session }),
         prop_oneof![
             Just(Refusal::NotAnInteger),
             Just(Refusal::Overflow),
             Just(Refusal::UnknownSession),
-            Just(Refusal::StaleSequence)
+            Just(Refusal::StaleSequence),
+            Just(Refusal::TooLong),
+            Just(Refusal::AnswerForgotten)
         ]
         .prop_map(Outcome::Refused),
+    ]
+}
+
+fn found() -> impl Strategy<Value = Found> {
+    prop_oneof![
+        vec(proptest::option::of(keyed()), 0..4).prop_map(Found::Values),
+        vec(proptest::option::of(any::<u32>()), 0..4).prop_map(Found::Lengths),
+        (vec(keyed(), 0..4), proptest::option::of(keyed()))
+            .prop_map(|(items, next)| Found::Keys { items, next }),
     ]
 }
 
@@ -79,6 +135,11 @@ fn answer() -> impl Strategy<Value = Answer> {
         (proptest::option::of(bytes(60)), any::<u64>(), any::<u64>()).prop_map(
             |(value, index, leader)| Answer::Value { value: value.map(Into::into), index, leader }
         ),
+        (found(), any::<u64>(), any::<u64>()).prop_map(|(found, index, leader)| Answer::Found {
+            found,
+            index,
+            leader
+        }),
         (outcome(), any::<u64>(), any::<u64>())
             .prop_map(|(outcome, index, leader)| Answer::Written { outcome, index, leader }),
         any::<(u64, u64, u64, u64)>().prop_map(|(digest, keys, index, leader)| Answer::Digest {
@@ -516,6 +577,18 @@ fn hellos_that_fit_are_accepted() {
     ] {
         assert_eq!(judge(&hello, &us(&peers)), Ok(VERSION_MAX), "{hello:?}");
     }
+}
+
+/// Its removal may be truncated yet, and it may be needed until it is committed.
+#[test]
+fn nobody_is_refused_for_a_removal_that_is_not_committed() {
+    let peers = known();
+    let mut committed = peers.membership.clone();
+    committed.removed.clear();
+    let hello = peer_hello(1, 9, "raft-1");
+    let before = Identity { committed: &committed, ..us(&peers) };
+    assert_eq!(judge(&hello, &before), Ok(VERSION_MAX));
+    assert!(judge(&hello, &us(&peers)).is_err());
 }
 
 #[test]

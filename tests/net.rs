@@ -341,6 +341,18 @@ fn silence_at_the_beginning_ends_a_connection_and_words_save_it() {
 }
 
 #[test]
+fn a_connection_whose_next_words_are_awaited_ends_without_them() {
+    let silent_timeout = Duration::from_millis(50);
+    let mut node = Node::start(NetConfig { silent_timeout, ..config(None) });
+    let (mut client, conn) = node.client();
+    node.net.mark_spoken(conn);
+    node.net.await_words(conn);
+    let (_, by_other_side, reason) = node.closed(conn);
+    assert_eq!((by_other_side, reason.as_str()), (false, "said nothing for 0.1 s"));
+    assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
+}
+
+#[test]
 fn a_client_that_never_reads_its_last_answer_is_given_up() {
     let silent_timeout = Duration::from_millis(50);
     let mut node = Node::start(NetConfig { silent_timeout, ..config(None) });

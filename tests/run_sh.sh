@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests run.sh. The kind path meets stand-ins for docker, kind, kubectl and cargo that record how they are
+# Tests run.sh. The paths of kind and k8s meet stand-ins for docker, kind, kubectl and cargo that record how they are
 # called and keep a little state; the local path runs real processes from the folder RAFTKV_BIN.
 #
 #   cargo test --test run_sh                       (builds the binaries and runs this)
@@ -76,11 +76,11 @@ first_line_is() { [[ $(head -n 1 "$OUT") == "$1" ]]; }
 
 make_house() {
     mkdir -p "$HOUSE" "$STATE" "$TMP/bin" "$TMP/core"
-    cp -r "$REPO/run.sh" "$REPO/scripts" "$REPO/docker" "$REPO/kubernetes" "$HOUSE"
+    cp -r "$REPO/run.sh" "$REPO/scripts" "$REPO/docker" "$REPO/kubernetes" "$REPO/Cargo.toml" "$HOUSE"
     # A PATH without docker, kind and kubectl, whatever this machine has.
     local tool
     for tool in bash env sh sed awk grep head tail cut cat cp mkdir rm rmdir install ldd dirname xargs \
-        timeout touch sleep setsid ss du; do
+        timeout touch sleep setsid ss du tar mktemp date sha256sum realpath chmod mv tr; do
         ln -sf "$(command -v "$tool")" "$TMP/core/$tool"
     done
 }
@@ -98,6 +98,21 @@ stand_in() {
 
 make_stand_ins() {
     stand_in docker <<'BODY'
+# As a builder leaves it: with its own time and the names of its containers.
+built_image() {
+    local work now
+    work=$(mktemp -d)
+    now=$(date --utc +%Y-%m-%dT%H:%M:%S.%NZ)
+    printf '{"config":{"Env":["PATH=/bin"],"Image":"sha256:%s"},"container":"%s","container_config":{"Cmd":["%s"]},' \
+        "$RANDOM" "$RANDOM" "$RANDOM" >"$work/0815.json"
+    printf '"created":"%s","docker_version":"1","history":[{"created":"%s","created_by":"ADD"}],"os":"linux"}' \
+        "$now" "$now" >>"$work/0815.json"
+    printf 'a layer\n' >"$work/layer.tar"
+    printf '[{"Config":"0815.json","RepoTags":["it"],"Layers":["layer.tar"]}]' >"$work/manifest.json"
+    printf 'another list\n' >"$work/index.json"
+    tar --create --directory "$work" .
+    rm -r "$work"
+}
 case "$*" in
     info) [[ ! -e $STATE/docker-down ]] ;;
     *publish=5001*) [[ ! -e $STATE/registry ]] || cat "$STATE/registry" ;;
@@ -105,8 +120,14 @@ case "$*" in
     *.Config.Image*) echo registry:3 ;;
     *.State.Status*) exit 1 ;;
     *'network connect kind'*) touch "$STATE/connected" ;;
+    *'{{.Id}}'*) echo sha256:4711 ;;
     *registry:3) echo raftkv-registry >"$STATE/registry" ;;
     'exec --interactive'*) cat >>"$STATE/hosts.toml" ;;
+    build*) touch "$STATE/built" ;;
+    save*) built_image ;;
+    load*) rm -rf "$STATE/loaded" && mkdir "$STATE/loaded" && tar --extract --directory "$STATE/loaded" ;;
+    'image inspect localhost:5001/'*) [[ -e $STATE/built ]] ;;
+    push*refuses*) exit 1 ;;
     pull* | 'image inspect'*) [[ ! -e $STATE/no-images ]] ;;
     *label=app=raftkv-registry*) [[ ! -e $STATE/registry ]] || echo 4711 ;;
     'rm --force 4711') rm "$STATE/registry" ;;
@@ -124,8 +145,16 @@ BODY
     stand_in kubectl <<'BODY'
 case "$*" in
     *'apply -f -') cat >"$STATE/applied.yaml" ;;
-    *'apply -k '*) touch "$STATE/deployed" ;;
-    *'get statefulset raft') [[ -e $STATE/deployed ]] ;;
+    *'apply -k '*)
+        [[ ! -e $STATE/apply-fails ]] || exit 1
+        cp "${*: -1}/kustomization.yaml" "$STATE/overlay.yaml" && touch "$STATE/deployed"
+        ;;
+    *'get statefulset raft '*)
+        [[ ! -e $STATE/unreachable ]] || exit 1
+        [[ ! -e $STATE/deployed ]] || { cat "$STATE/replicas" 2>/dev/null || printf 3; }
+        ;;
+    *'get pods --selector app=rep '*) [[ ! -e $STATE/pods ]] || cat "$STATE/pods" ;;
+    'config get-contexts --output name') printf '%s\n' somebody-elses kind-raftkv production ;;
     *'rollout status'*) [[ ! -e $STATE/never-ready ]] ;;
     *'logs --follow client') echo 'Operación de escritura: clave = a, valor = 1' ;;
 esac
@@ -170,7 +199,8 @@ never_called() { ! grep -qE -- "$1" "$CALLS"; }
 
 # Every kubectl call must name the context first: somebody's current one is not ours to touch.
 every_kubectl_names_the_context() {
-    grep -q '^kubectl' "$CALLS" && ! grep '^kubectl' "$CALLS" | grep -qv '^kubectl --context kind-raftkv '
+    grep -q '^kubectl --context' "$CALLS" && ! grep '^kubectl' "$CALLS" |
+        grep -v '^kubectl config get-contexts ' | grep -qv "^kubectl --context ${1-kind-raftkv} "
 }
 
 # ------------------------------------------------------------------------------------- tests
@@ -203,12 +233,12 @@ test_kind_from_nothing() {
         '^docker exec raftkv-worker4 mkdir -p /etc/containerd/certs.d/localhost:5001$' \
         '^docker network connect kind raftkv-registry$' \
         '^kubectl --context kind-raftkv apply -f -$' \
-        '^cargo build --release --target x86_64-unknown-linux-gnu ' \
+        '^cargo build --release --locked --target x86_64-unknown-linux-gnu ' \
         '^docker build .*--tag localhost:5001/servidor:latest .*/docker/server$' \
         '^docker build .*BASE=alpine --tag localhost:5001/cliente:latest .*/docker/client$' \
         '^docker push localhost:5001/servidor:latest$' \
         '^docker push localhost:5001/cliente:latest$' \
-        '^kubectl --context kind-raftkv apply -k .*/kubernetes$' \
+        '^kubectl --context kind-raftkv apply -k /' \
         '^kubectl --context kind-raftkv --namespace default rollout status statefulset/raft ' \
         '^kubectl --context kind-raftkv --namespace default wait --for condition=Ready pod/client ' \
         '^kubectl --context kind-raftkv --namespace default logs --follow client$'
@@ -216,6 +246,9 @@ test_kind_from_nothing() {
     check "always with the context" every_kubectl_names_the_context
     check "removes no cluster where there was none of ours" never_called '^kind delete'
     check "restarts nothing in a new cluster" never_called 'rollout restart'
+    check "applies the manifests" grep -qE '^- .*/kubernetes$' "$STATE/overlay.yaml"
+    check "... with the images that were pushed" grep -q '  newName: localhost:5001/servidor$' "$STATE/overlay.yaml"
+    check "... and as many nodes as they say" lacks "$STATE/overlay.yaml" replicas
     check "the cluster has four workers" test "$(grep -c '^- role: worker' "$STATE/kind.yaml")" = 4
     check "... which know the registry" grep -q '^\[host."http://raftkv-registry:5000"\]$' "$STATE/hosts.toml"
     check "... and announce it" grep -q 'host: "localhost:5001"' "$STATE/applied.yaml"
@@ -241,17 +274,19 @@ test_kind_stages() {
     check "... pushes nothing" never_called '^docker push'
     touch "$STATE/musl"
     check "kind build prefers musl" with_tools run 0 kind build
-    check "... for the target" called '^cargo build --release --target x86_64-unknown-linux-musl '
+    check "... for the target" called '^cargo build --release --locked --target x86_64-unknown-linux-musl '
     touch "$STATE/no-images"
     check "kind build without a base image" with_tools run 0 kind build
     check "... falls back to scratch" called '^docker build .*BASE=scratch --tag localhost:5001/cliente:latest'
     check "... and says so" says "cannot be pulled"
     : >"$CALLS"
+    rm "$STATE/built"
+    check "kind push without images" with_tools run 1 kind push
+    check "... says what to do" says "the stage build makes it"
+    touch "$STATE/built"
     check "kind push by itself" with_tools run 0 kind push
     check "... builds nothing" never_called '^(cargo|docker build)'
-    check "kind deploy again" with_tools run 0 kind deploy
-    check "... replaces the client and the pods, stuck ones too" called 'delete pod client' 'apply -k' \
-        'rollout restart statefulset/raft' 'delete pod --selector app=rep .*status.phase=Pending'
+    test_kind_deploy_again
     touch "$STATE/never-ready"
     check "pods that never get ready are a failure" with_tools run 1 kind deploy
     check "... which shows them, and what to do" called 'get pods' 'get events'
@@ -263,6 +298,94 @@ test_kind_stages() {
     check "... says what to do" says "./run.sh kind up"
     check "a stage that does not exist" with_tools run 2 kind fly
     check "... names those that do" says "up, build, push, deploy, logs, down"
+}
+
+lacks() { [[ -s $1 ]] && ! grep -q -- "$2" "$1"; }
+
+test_kind_deploy_again() {
+    : >"$CALLS"
+    printf '%s\n' 'raft-0||True' 'raft-1|ImagePullBackOff|True' 'raft-2|ContainerCreating|True' \
+        'raft-3|CrashLoopBackOff|True' 'raft-4||False' >"$STATE/pods"
+    printf 5 >"$STATE/replicas"
+    check "kind deploy again" with_tools run 0 kind deploy
+    check "... replaces the client, the pods, and those that are stuck" called 'delete pod client' 'apply -k' \
+        'rollout restart statefulset/raft' 'delete pod raft-1 ' 'delete pod raft-3 ' 'delete pod raft-4 ' \
+        'rollout status'
+    check "... says why" says "raft-1 is stuck (ImagePullBackOff)"
+    check "... and leaves alone what runs or is starting" never_called 'delete pod raft-[02]'
+    check "... and keeps the cluster's size" grep -q '  count: 5$' "$STATE/overlay.yaml"
+    check "... and always with the context" every_kubectl_names_the_context
+    rm "$STATE/pods" "$STATE/replicas"
+    touch "$STATE/apply-fails"
+    check "manifests that cannot be applied are a failure" with_tools run 1 kind deploy
+    check "... which says what to do" says "--cascade=orphan"
+    rm "$STATE/apply-fails"
+}
+
+test_k8s() {
+    forget
+    check "k8s needs a context" with_tools run 2 k8s
+    check "... and names those that there are" says "somebody-elses kind-raftkv production"
+    check "k8s in a context that kubectl does not know" with_tools run 1 k8s --context produktion
+    check "... names those that it knows" says "somebody-elses kind-raftkv production"
+    check "... and has done nothing" never_called '^(cargo|docker (build|push))|apply'
+    : >"$CALLS"
+    check "k8s in another cluster, with its registry" \
+        with_tools run 0 k8s --context production --registry registry.example:5000
+    check "does everything in order" called '^cargo build ' '^docker build .*/docker/server$' \
+        '^docker tag localhost:5001/servidor:latest registry.example:5000/servidor:latest$' \
+        '^docker push registry.example:5000/servidor:latest$' \
+        '^docker push registry.example:5000/cliente:latest$' \
+        '^kubectl --context production apply -k ' 'rollout status' 'logs --follow client$'
+    check "... in that context only" every_kubectl_names_the_context production
+    check "... from that registry" grep -q '  newName: registry.example:5000/cliente$' "$STATE/overlay.yaml"
+    check "... without kind" never_called '^kind (create|delete)'
+    : >"$CALLS"
+    check "k8s deploy by itself" with_tools run 0 k8s --context=production deploy
+    check "... builds and pushes nothing" never_called '^(cargo|docker)'
+    : >"$CALLS"
+    check "k8s down" with_tools run 0 k8s down --context production
+    check "... removes what was applied" called '^kubectl --context production delete -k .*/kubernetes '
+    check "... and leaves the volumes" says "data-raft-N"
+    check "a registry that refuses" with_tools run 1 k8s --context production --registry refuses:1 push
+    check "... says why that may be" says "insecure-registries"
+    touch "$STATE/unreachable"
+    check "a cluster that does not answer" with_tools run 1 k8s --context production deploy
+    check "... is named" says "the cluster of context production does not answer"
+    check "a stage that does not exist" with_tools run 2 k8s --context production fly
+    check "... names those that do" says "build, push, deploy, logs, down"
+    check "two stages at once" with_tools run 2 k8s --context production push deploy
+    check "k8s without any tool" with_core run 1 k8s --context production
+    check "... names every one, and how to get it" all_are_named docker kubectl cargo
+}
+
+all_are_named() {
+    local tool
+    for tool in "$@"; do says "$tool is not installed" || return 1; done
+    says "https://docs.docker.com/engine/install/" && says "https://kubernetes.io/docs/tasks/tools/"
+}
+
+# Two builds at different times are the same bytes: of the files, and of the image's configuration.
+test_images() {
+    local config
+    forget
+    check "images are built" with_tools run 0 kind build
+    cp "$HOUSE/docker/server/srvraft.tar" "$TMP/first.tar"
+    config=$(cd "$STATE/loaded" && echo ./*.json)
+    check "... with the data folder owned by the node's user" \
+        grep -qE '^drwxr-xr-x 65532/65532 .* data/$' <(tar tvf "$TMP/first.tar" --numeric-owner)
+    check "... and the program by root" \
+        grep -qE '^-rwxr-xr-x 0/0 .* usr/local/bin/srvraft$' <(tar tvf "$TMP/first.tar" --numeric-owner)
+    check "... whose configuration has no time of its own" lacks "$STATE/loaded/${config%% *}" "20[0-9][0-9]-"
+    check "... nor a builder's containers" lacks "$STATE/loaded/${config%% *}" container
+    check "... and what the program needs" grep -q '"Env":\["PATH=/bin"\].*"created_by":"ADD"' \
+        "$STATE/loaded/${config%% *}"
+    check "... under its digest" grep -q "\"Config\":\"$(sha256sum <"$STATE/loaded/${config%% *}" | cut -c1-64).json\"" \
+        "$STATE/loaded/manifest.json"
+    check "... with its layers, and no other list" test -e "$STATE/loaded/layer.tar" -a ! -e "$STATE/loaded/index.json"
+    check "images are built again" with_tools run 0 kind build
+    check "... of the same files" cmp "$TMP/first.tar" "$HOUSE/docker/server/srvraft.tar"
+    check "... and the same configuration" test -e "$STATE/loaded/${config%% *}"
 }
 
 test_foreign_registry() {
@@ -466,6 +589,8 @@ main() {
         test_kind_again
         test_kind_stages
         test_foreign_registry
+        test_k8s
+        test_images
     fi
     if [[ -z $BINARIES ]]; then
         skip "local, because RAFTKV_BIN names no folder with srvraft and cltraft"

@@ -7,7 +7,7 @@ use raftkv::node;
 use raftkv::raft::node_id;
 use raftkv::recover;
 use raftkv::replica::Replica;
-use raftkv::server::{Server, ServerError};
+use raftkv::server::{Server, ServerError, TimedDisk};
 use raftkv::wal::{FileDisk, Identity, WalConfig};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -43,7 +43,8 @@ fn main() -> ExitCode {
 
 fn run(config: Config) -> Result<(), ServerError> {
     start_logger(&config);
-    let mut disk = FileDisk::open(&config.data_dir).map_err(ServerError::Wal)?;
+    let disk = FileDisk::open(&config.data_dir).map_err(ServerError::Wal)?;
+    let (mut disk, syncs) = TimedDisk::new(disk);
     let identity = Identity::load_or_create(
         &mut disk,
         config::cluster_id(&config.cluster),
@@ -76,7 +77,7 @@ fn run(config: Config) -> Result<(), ServerError> {
     if let Some(damage) = opened.damaged {
         log::error!("{damage}; this node does not vote until it has got back what it lost");
     }
-    Server::new(config, identity, replica, Instant::now())?.run()
+    Server::new(config, identity, replica, syncs, Instant::now())?.run()
 }
 
 /// The level is the flag's, else that of `RUST_LOG`, else info. Local time would need more than UTC does.

@@ -227,6 +227,7 @@ fn leader_of(answer: &Answer) -> Option<NodeId> {
     match answer {
         Answer::Value { leader, .. }
         | Answer::Written { leader, .. }
+        | Answer::Found { leader, .. }
         | Answer::Digest { leader, .. } => Some(*leader),
         // After a transfer it is not the server that answered.
         Answer::Member { .. } | Answer::Failed(_) => None,

@@ -79,6 +79,8 @@ fn refusal_text(refusal: Refusal) -> &'static str {
         Refusal::NotAnInteger => "the value is not a decimal 64-bit integer",
         Refusal::Overflow => "the result would leave the range of a 64-bit integer",
         Refusal::UnknownSession => "the session is unknown",
+        Refusal::TooLong => "the value would be longer than allowed",
+        Refusal::AnswerForgotten => "the request was carried out, its answer was too long to keep",
         Refusal::StaleSequence => "a newer request of the session was already carried out",
     }
 }

@@ -318,10 +318,11 @@ impl Client {
                 }
                 Answer::Written { outcome: Outcome::Refused(refusal), .. } => {
                     // With one request at a time nobody overtakes it, so a stale sequence is a riddle.
-                    let riddle = refusal == Refusal::StaleSequence;
+                    let riddle =
+                        matches!(refusal, Refusal::StaleSequence | Refusal::AnswerForgotten);
                     return Err(self.give_up(Why::Refused(refusal), riddle));
                 }
-                Answer::Written { outcome, index, leader } if outcome_fits(op, outcome) => {
+                Answer::Written { outcome, index, leader } if outcome_fits(op, &outcome) => {
                     return Ok(Written { outcome, index, leader });
                 }
                 other => return Err(self.nonsense(&other, true)),
@@ -367,6 +368,7 @@ impl Client {
             Answer::Written { .. } => "the outcome of another kind of write",
             Answer::Digest { .. } => "a digest",
             Answer::Member { .. } => "a change of the members",
+            Answer::Found { .. } => "several values",
             Answer::Failed(_) => "a failure",
         };
         self.give_up(Why::Nonsense(what.to_owned()), may_be_done)
@@ -377,12 +379,15 @@ fn leads(fields: &[(String, String)]) -> bool {
     fields.iter().any(|(name, value)| name == "raft_role" && value == "leader")
 }
 
-fn outcome_fits(op: WriteOp<'_>, outcome: Outcome) -> bool {
+fn outcome_fits(op: WriteOp<'_>, outcome: &Outcome) -> bool {
     matches!(
         (op, outcome),
         (WriteOp::Put { .. }, Outcome::Put)
             | (WriteOp::Delete { .. }, Outcome::Deleted(_))
             | (WriteOp::CompareAndSet { .. }, Outcome::Swapped(_))
             | (WriteOp::Increment { .. }, Outcome::Counter(_))
+            | (WriteOp::Set { .. } | WriteOp::Remove { .. }, Outcome::Changed { .. })
+            | (WriteOp::PutMany { .. }, Outcome::Put)
+            | (WriteOp::DeleteMany { .. } | WriteOp::Append { .. }, Outcome::Counter(_))
     )
 }

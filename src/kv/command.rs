@@ -1,7 +1,10 @@
 //! What a log entry tells the store to do, and its bytes. The same bytes travel in a client's request, in
 //! the log and to the followers, so they are written once and never re-encoded.
 
-use crate::codec::{Malformed, Reader, put_blob, put_i64, put_option, put_u8, put_u64};
+use super::Blobs;
+use crate::codec::{
+    Malformed, Reader, put_blob, put_bool, put_i64, put_option, put_u8, put_u32, put_u64,
+};
 
 /// Names one request of one client for exactly-once execution (Raft thesis 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +47,47 @@ pub enum WriteOp<'a> {
         key: &'a [u8],
         delta: i64,
     },
+    /// Writes `value` if the condition holds.
+    Set {
+        key: &'a [u8],
+        value: &'a [u8],
+        condition: Condition<'a>,
+        /// Whether the outcome has the value from before.
+        get: bool,
+    },
+    /// Removes the key, if there is nothing `expected` or it has that value.
+    Remove {
+        key: &'a [u8],
+        expected: Option<&'a [u8]>,
+        /// Whether the outcome has the value from before.
+        get: bool,
+    },
+    /// Keys and their values in turn. Of a key that comes twice the last value stays.
+    PutMany {
+        pairs: Blobs<'a>,
+    },
+    DeleteMany {
+        keys: Blobs<'a>,
+    },
+    /// Adds to the end of the value, unless it would then be longer than `bytes_max`. The limit is in
+    /// the log because all nodes must come to the same result, whatever their own configuration says.
+    Append {
+        key: &'a [u8],
+        value: &'a [u8],
+        bytes_max: u32,
+    },
+}
+
+/// What must be so for a value to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition<'a> {
+    Always,
+    /// The key does not exist.
+    Absent,
+    /// The key exists.
+    Present,
+    /// The key has this value.
+    Equals(&'a [u8]),
 }
 
 const OPEN_SESSION: u8 = 0;
@@ -51,26 +95,194 @@ const PUT: u8 = 1;
 const DELETE: u8 = 2;
 const COMPARE_AND_SET: u8 = 3;
 const INCREMENT: u8 = 4;
+const SET: u8 = 5;
+const REMOVE: u8 = 6;
+const PUT_MANY: u8 = 7;
+const DELETE_MANY: u8 = 8;
+const APPEND: u8 = 9;
+
+const ALWAYS: u8 = 0;
+const ABSENT: u8 = 1;
+const PRESENT: u8 = 2;
+const EQUALS: u8 = 3;
 
 impl<'a> WriteOp<'a> {
-    pub fn key(&self) -> &'a [u8] {
+    /// The longest key in the operation.
+    pub fn key_bytes(&self) -> usize {
         match *self {
             WriteOp::Put { key, .. }
             | WriteOp::Delete { key }
             | WriteOp::CompareAndSet { key, .. }
-            | WriteOp::Increment { key, .. } => key,
+            | WriteOp::Increment { key, .. }
+            | WriteOp::Set { key, .. }
+            | WriteOp::Remove { key, .. }
+            | WriteOp::Append { key, .. } => key.len(),
+            WriteOp::PutMany { pairs } => longest(pairs.pairs().map(|(key, _)| key)),
+            WriteOp::DeleteMany { keys } => longest(keys.iter()),
         }
     }
 
-    /// The longest value in the operation.
+    /// The longest value in the operation, or that it may lead to.
     pub fn value_bytes(&self) -> usize {
         match *self {
             WriteOp::Put { value, .. } => value.len(),
             WriteOp::CompareAndSet { expected, value, .. } => {
                 value.len().max(expected.map_or(0, <[u8]>::len))
             }
-            WriteOp::Delete { .. } | WriteOp::Increment { .. } => 0,
+            WriteOp::Set { value, condition: Condition::Equals(expected), .. } => {
+                value.len().max(expected.len())
+            }
+            WriteOp::Set { value, .. } => value.len(),
+            WriteOp::Remove { expected, .. } => expected.map_or(0, <[u8]>::len),
+            WriteOp::PutMany { pairs } => longest(pairs.pairs().map(|(_, value)| value)),
+            WriteOp::Append { value, bytes_max, .. } => value.len().max(bytes_max as usize),
+            WriteOp::Delete { .. } | WriteOp::DeleteMany { .. } | WriteOp::Increment { .. } => 0,
         }
+    }
+
+    /// Whether it can make the state larger.
+    pub fn grows(&self) -> bool {
+        let shrinks = matches!(
+            self,
+            WriteOp::Delete { .. } | WriteOp::DeleteMany { .. } | WriteOp::Remove { .. }
+        );
+        !shrinks
+    }
+
+    fn kind(&self) -> u8 {
+        match self {
+            WriteOp::Put { .. } => PUT,
+            WriteOp::Delete { .. } => DELETE,
+            WriteOp::CompareAndSet { .. } => COMPARE_AND_SET,
+            WriteOp::Increment { .. } => INCREMENT,
+            WriteOp::Set { .. } => SET,
+            WriteOp::Remove { .. } => REMOVE,
+            WriteOp::PutMany { .. } => PUT_MANY,
+            WriteOp::DeleteMany { .. } => DELETE_MANY,
+            WriteOp::Append { .. } => APPEND,
+        }
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        match *self {
+            WriteOp::Put { key, value } => {
+                put_blob(out, key);
+                put_blob(out, value);
+            }
+            WriteOp::Delete { key } => put_blob(out, key),
+            WriteOp::CompareAndSet { key, expected, value } => {
+                put_blob(out, key);
+                put_option(out, expected, put_blob);
+                put_blob(out, value);
+            }
+            WriteOp::Increment { key, delta } => {
+                put_blob(out, key);
+                put_i64(out, delta);
+            }
+            WriteOp::Set { key, value, condition, get } => {
+                put_blob(out, key);
+                condition.encode(out);
+                put_bool(out, get);
+                put_blob(out, value);
+            }
+            WriteOp::Remove { key, expected, get } => {
+                put_blob(out, key);
+                put_option(out, expected, put_blob);
+                put_bool(out, get);
+            }
+            WriteOp::PutMany { pairs: items } | WriteOp::DeleteMany { keys: items } => {
+                items.encode(out);
+            }
+            WriteOp::Append { key, value, bytes_max } => {
+                put_blob(out, key);
+                put_u32(out, bytes_max);
+                put_blob(out, value);
+            }
+        }
+    }
+
+    fn read(kind: u8, reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+        match kind {
+            PUT_MANY => {
+                let pairs = Blobs::read(reader)?;
+                let is_even = pairs.count().is_multiple_of(2);
+                return if is_even {
+                    Ok(WriteOp::PutMany { pairs })
+                } else {
+                    Err(Malformed("number of keys: the last one has no value"))
+                };
+            }
+            DELETE_MANY => return Ok(WriteOp::DeleteMany { keys: Blobs::read(reader)? }),
+            _ => {}
+        }
+        let key = reader.blob("key")?;
+        let expected = |reader: &mut Reader<'a>| {
+            reader.option("expected value", |reader| reader.blob("expected value"))
+        };
+        Ok(match kind {
+            PUT => WriteOp::Put { key, value: reader.blob("value")? },
+            DELETE => WriteOp::Delete { key },
+            COMPARE_AND_SET => WriteOp::CompareAndSet {
+                key,
+                expected: expected(reader)?,
+                value: reader.blob("value")?,
+            },
+            INCREMENT => WriteOp::Increment { key, delta: reader.i64("delta")? },
+            SET => WriteOp::Set {
+                key,
+                condition: Condition::read(reader)?,
+                get: reader.bool("whether the value from before is wanted")?,
+                value: reader.blob("value")?,
+            },
+            REMOVE => WriteOp::Remove {
+                key,
+                expected: expected(reader)?,
+                get: reader.bool("whether the value from before is wanted")?,
+            },
+            APPEND => WriteOp::Append {
+                key,
+                bytes_max: reader.u32("longest value")?,
+                value: reader.blob("value")?,
+            },
+            _ => return Err(Malformed("command kind")),
+        })
+    }
+}
+
+fn longest<'a>(items: impl Iterator<Item = &'a [u8]>) -> usize {
+    items.map(<[u8]>::len).max().unwrap_or(0)
+}
+
+impl<'a> Condition<'a> {
+    pub fn holds(&self, current: Option<&[u8]>) -> bool {
+        match *self {
+            Condition::Always => true,
+            Condition::Absent => current.is_none(),
+            Condition::Present => current.is_some(),
+            Condition::Equals(value) => current == Some(value),
+        }
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        match *self {
+            Condition::Always => put_u8(out, ALWAYS),
+            Condition::Absent => put_u8(out, ABSENT),
+            Condition::Present => put_u8(out, PRESENT),
+            Condition::Equals(value) => {
+                put_u8(out, EQUALS);
+                put_blob(out, value);
+            }
+        }
+    }
+
+    fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+        Ok(match reader.u8("condition")? {
+            ALWAYS => Condition::Always,
+            ABSENT => Condition::Absent,
+            PRESENT => Condition::Present,
+            EQUALS => Condition::Equals(reader.blob("expected value")?),
+            _ => return Err(Malformed("condition")),
+        })
     }
 }
 
@@ -81,27 +293,10 @@ impl<'a> Command<'a> {
             put_u8(out, OPEN_SESSION);
             return;
         };
-        put_u8(
-            out,
-            match op {
-                WriteOp::Put { .. } => PUT,
-                WriteOp::Delete { .. } => DELETE,
-                WriteOp::CompareAndSet { .. } => COMPARE_AND_SET,
-                WriteOp::Increment { .. } => INCREMENT,
-            },
-        );
+        put_u8(out, op.kind());
         put_u64(out, request.map_or(0, |id| id.session));
         put_u64(out, request.map_or(0, |id| id.sequence));
-        put_blob(out, op.key());
-        match *op {
-            WriteOp::Put { value, .. } => put_blob(out, value),
-            WriteOp::Delete { .. } => {}
-            WriteOp::CompareAndSet { expected, value, .. } => {
-                put_option(out, expected, put_blob);
-                put_blob(out, value);
-            }
-            WriteOp::Increment { delta, .. } => put_i64(out, delta),
-        }
+        op.encode(out);
     }
 
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -128,18 +323,6 @@ impl<'a> Command<'a> {
             return Err(Malformed("sequence without a session"));
         }
         let request = (session != 0).then_some(RequestId { session, sequence });
-        let key = reader.blob("key")?;
-        let op = match kind {
-            PUT => WriteOp::Put { key, value: reader.blob("value")? },
-            DELETE => WriteOp::Delete { key },
-            COMPARE_AND_SET => WriteOp::CompareAndSet {
-                key,
-                expected: reader.option("expected value", |r| r.blob("expected value"))?,
-                value: reader.blob("value")?,
-            },
-            INCREMENT => WriteOp::Increment { key, delta: reader.i64("delta")? },
-            _ => return Err(Malformed("command kind")),
-        };
-        Ok(Command::Write { request, op })
+        Ok(Command::Write { request, op: WriteOp::read(kind, reader)? })
     }
 }

@@ -57,7 +57,7 @@ impl Machine {
             Seen::UnknownSession => refused(Refusal::UnknownSession),
             Seen::New => {
                 let executed = Executed { index, outcome: self.store.apply(op) };
-                self.sessions.executed(request, executed);
+                self.sessions.executed(request, executed.clone());
                 executed
             }
         }

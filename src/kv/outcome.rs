@@ -1,9 +1,10 @@
 //! What becomes of a write, and its bytes: in answers, and in the session table of a snapshot.
 
-use crate::codec::{Malformed, Reader, put_bool, put_i64, put_u8, put_u64};
+use crate::codec::{Malformed, Reader, put_blob, put_bool, put_i64, put_option, put_u8, put_u64};
+use std::rc::Rc;
 
 /// What became of a write that is committed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The store holds the value.
     Put,
@@ -11,8 +12,14 @@ pub enum Outcome {
     Deleted(bool),
     /// Whether the key had the expected value and was written.
     Swapped(bool),
-    /// The value after the increment.
+    /// The value after an increment, the length after an append, or how many keys were removed.
     Counter(i64),
+    /// Whether a value was written or removed, and the one from before, if that was asked for and there
+    /// was one.
+    Changed {
+        done: bool,
+        old: Option<Rc<[u8]>>,
+    },
     SessionOpened {
         session: u64,
     },
@@ -30,18 +37,30 @@ pub enum Refusal {
     UnknownSession,
     /// A newer request of this session was already executed.
     StaleSequence,
+    /// The value would be longer than allowed.
+    TooLong,
+    /// This request was executed before, and the value that it was answered with was too long to be
+    /// remembered.
+    AnswerForgotten,
 }
 
-// The outcome of a command has the command's own number.
+// An outcome has the number of the first command that can have it.
 const SESSION_OPENED: u8 = 0;
 const PUT: u8 = 1;
 const DELETED: u8 = 2;
 const SWAPPED: u8 = 3;
 const COUNTER: u8 = 4;
+const CHANGED: u8 = 5;
 const REFUSED: u8 = 255;
 
-const REFUSALS: [Refusal; 4] =
-    [Refusal::NotAnInteger, Refusal::Overflow, Refusal::UnknownSession, Refusal::StaleSequence];
+const REFUSALS: [Refusal; 6] = [
+    Refusal::NotAnInteger,
+    Refusal::Overflow,
+    Refusal::UnknownSession,
+    Refusal::StaleSequence,
+    Refusal::TooLong,
+    Refusal::AnswerForgotten,
+];
 
 fn refusal_code(refusal: Refusal) -> u8 {
     match refusal {
@@ -49,32 +68,39 @@ fn refusal_code(refusal: Refusal) -> u8 {
         Refusal::Overflow => 2,
         Refusal::UnknownSession => 3,
         Refusal::StaleSequence => 4,
+        Refusal::TooLong => 5,
+        Refusal::AnswerForgotten => 6,
     }
 }
 
 impl Outcome {
     pub fn encode(&self, out: &mut Vec<u8>) {
-        match *self {
+        match self {
             Outcome::Put => put_u8(out, PUT),
             Outcome::Deleted(existed) => {
                 put_u8(out, DELETED);
-                put_bool(out, existed);
+                put_bool(out, *existed);
             }
             Outcome::Swapped(matched) => {
                 put_u8(out, SWAPPED);
-                put_bool(out, matched);
+                put_bool(out, *matched);
             }
             Outcome::Counter(value) => {
                 put_u8(out, COUNTER);
-                put_i64(out, value);
+                put_i64(out, *value);
+            }
+            Outcome::Changed { done, old } => {
+                put_u8(out, CHANGED);
+                put_bool(out, *done);
+                put_option(out, old.as_deref(), put_blob);
             }
             Outcome::SessionOpened { session } => {
                 put_u8(out, SESSION_OPENED);
-                put_u64(out, session);
+                put_u64(out, *session);
             }
             Outcome::Refused(refusal) => {
                 put_u8(out, REFUSED);
-                put_u8(out, refusal_code(refusal));
+                put_u8(out, refusal_code(*refusal));
             }
         }
     }
@@ -86,6 +112,12 @@ impl Outcome {
             DELETED => Outcome::Deleted(reader.bool("whether the key existed")?),
             SWAPPED => Outcome::Swapped(reader.bool("whether the value was the expected one")?),
             COUNTER => Outcome::Counter(reader.i64("counter")?),
+            CHANGED => Outcome::Changed {
+                done: reader.bool("whether it was done")?,
+                old: reader
+                    .option("value from before", |reader| reader.blob("value from before"))?
+                    .map(Into::into),
+            },
             REFUSED => {
                 let code = reader.u8("refusal")?;
                 let known = REFUSALS.into_iter().find(|refusal| refusal_code(*refusal) == code);

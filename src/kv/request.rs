@@ -12,8 +12,53 @@ pub enum Request {
     Write { command: Rc<[u8]> },
     /// A hash of the whole state, linearizable.
     Digest,
+    /// Of several keys at one moment; linearizable.
+    Read(ReadOp),
     /// To the leader: a change of who belongs to the cluster, or of who leads it.
     Member(MemberRequest),
+}
+
+/// A read that is not of one value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadOp {
+    /// The values of these keys. Together they are at most [`super::Limits::answer_bytes_max`] long.
+    Values(Vec<Rc<[u8]>>),
+    /// How long the values of these keys are.
+    Lengths(Vec<Rc<[u8]>>),
+    Range(Range),
+    /// Any key, or none if there is none.
+    RandomKey,
+}
+
+/// Keys in order, from `start` on and before `end`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Range {
+    pub start: Rc<[u8]>,
+    pub end: Option<Rc<[u8]>>,
+    /// From the last key to the first.
+    pub reverse: bool,
+    /// Only keys that fit this pattern ([`super::glob`]).
+    pub pattern: Option<Rc<[u8]>>,
+    /// Each key is followed by its value.
+    pub with_values: bool,
+    /// Of a partial answer the most keys that are looked at, else the most keys that are found.
+    pub keys_max: u32,
+    /// The answer may end early and then says where to go on. Else what is too much is an error, and
+    /// nothing is left out in silence.
+    pub partial: bool,
+}
+
+/// What a [`ReadOp`] has found, in its order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    Values(Vec<Option<Rc<[u8]>>>),
+    Lengths(Vec<Option<u32>>),
+    /// Keys, or keys and values in turn; and the least key that was not looked at, if the answer is
+    /// partial.
+    Keys {
+        items: Vec<Rc<[u8]>>,
+        next: Option<Rc<[u8]>>,
+    },
 }
 
 /// Members are called by their names, such as `raft-2`.
@@ -60,6 +105,11 @@ pub enum Answer {
     Digest {
         digest: u64,
         keys: u64,
+        index: Index,
+        leader: NodeId,
+    },
+    Found {
+        found: Found,
         index: Index,
         leader: NodeId,
     },

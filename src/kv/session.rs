@@ -4,7 +4,7 @@
 //! A session has one request outstanding at a time, so one answer per session is enough. Sessions are
 //! forgotten in log order, the least recently used first, so that every node forgets the same ones.
 
-use super::{Outcome, RequestId};
+use super::{Outcome, Refusal, RequestId};
 use crate::codec::{Malformed, Reader, put_option, put_u32, put_u64};
 use crate::raft::Index;
 use std::collections::BTreeMap;
@@ -13,6 +13,11 @@ use std::collections::BTreeMap;
 /// the least recently used one; that client is told `UnknownSession`.
 pub const SESSIONS_MAX: usize = 16_384;
 
+/// The longest value in an outcome that a session remembers, in bytes. So the table stays small, however
+/// long values are; whoever retries a request whose outcome had a longer one is told that it was
+/// executed.
+pub const SESSION_VALUE_BYTES_MAX: usize = 128;
+
 #[derive(Debug, Default)]
 pub struct Sessions {
     by_id: BTreeMap<u64, Session>,
@@ -20,7 +25,7 @@ pub struct Sessions {
     by_use: BTreeMap<Index, u64>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Session {
     sequence: u64,
     executed: Option<Executed>,
@@ -28,7 +33,7 @@ struct Session {
 }
 
 /// A request that was carried out: when, and what came of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Executed {
     pub index: Index,
     pub outcome: Outcome,
@@ -57,22 +62,29 @@ impl Sessions {
 
     pub fn seen(&self, request: RequestId) -> Seen {
         let Some(session) = self.by_id.get(&request.session) else { return Seen::UnknownSession };
-        match session.executed {
-            Some(executed) if request.sequence == session.sequence => Seen::Before(executed),
+        match &session.executed {
+            Some(executed) if request.sequence == session.sequence => {
+                Seen::Before(executed.clone())
+            }
             Some(_) if request.sequence < session.sequence => Seen::Stale,
             _ => Seen::New,
         }
     }
 
     /// Remembers a request that `seen` called new.
-    pub fn executed(&mut self, request: RequestId, executed: Executed) {
+    pub fn executed(&mut self, request: RequestId, mut executed: Executed) {
+        if let Outcome::Changed { old: Some(value), .. } = &executed.outcome
+            && value.len() > SESSION_VALUE_BYTES_MAX
+        {
+            executed.outcome = Outcome::Refused(Refusal::AnswerForgotten);
+        }
         let session = self.by_id.get_mut(&request.session).expect("the session was just seen");
         self.by_use.remove(&session.used_at);
         self.by_use.insert(executed.index, request.session);
         *session = Session {
             sequence: request.sequence,
-            executed: Some(executed),
             used_at: executed.index,
+            executed: Some(executed),
         };
     }
 
@@ -83,7 +95,7 @@ impl Sessions {
             put_u64(out, *id);
             put_u64(out, session.sequence);
             put_u64(out, session.used_at);
-            put_option(out, session.executed, |out, executed| {
+            put_option(out, session.executed.as_ref(), |out, executed| {
                 put_u64(out, executed.index);
                 executed.outcome.encode(out);
             });

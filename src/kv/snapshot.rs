@@ -14,7 +14,7 @@
 //! Damage is noticed by the file around it; the digest at the end proves that what was loaded is what was
 //! frozen.
 
-use super::session::Sessions;
+use super::session::{SESSION_VALUE_BYTES_MAX, Sessions};
 use super::{Machine, Store};
 use crate::codec::{Malformed, Reader, put_sized, put_u8, put_u64};
 use crate::payload::{put_membership, read_membership};
@@ -39,7 +39,7 @@ pub(super) fn put_head(out: &mut Vec<u8>, machine: &Machine) {
 /// About how long a snapshot is; never too little.
 pub(super) fn size(store: &Store, sessions: &Sessions) -> usize {
     const HEAD_BYTES: usize = 32;
-    const SESSION_BYTES: usize = 64;
+    const SESSION_BYTES: usize = 64 + SESSION_VALUE_BYTES_MAX;
     const LENGTHS_BYTES: usize = 8;
     HEAD_BYTES + sessions.len() * SESSION_BYTES + store.len() * LENGTHS_BYTES + store.bytes()
 }

@@ -36,6 +36,41 @@ impl Store {
         self.map.get(key).cloned()
     }
 
+    /// How long the value is.
+    pub fn value_bytes(&self, key: &[u8]) -> Option<usize> {
+        self.map.get(key).map(|value| value.len())
+    }
+
+    /// Keys with their values, from `start` on and before `end`.
+    pub fn range(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+    ) -> impl DoubleEndedIterator<Item = (&Key, &Value)> {
+        let end = match end {
+            // A map panics at a range that ends before its start.
+            Some(end) => Bound::Excluded(end.max(start)),
+            None => Bound::Unbounded,
+        };
+        self.map.range::<[u8], _>((Bound::Included(start), end))
+    }
+
+    /// A key for a random number, in one look: the one after a random place between the first and the
+    /// last. So a key after a gap is likelier than others.
+    pub fn random_key(&self, number: u64) -> Option<Key> {
+        let (first, _) = self.map.first_key_value()?;
+        let (last, _) = self.map.last_key_value()?;
+        let common = first.iter().zip(last.iter()).take_while(|(one, other)| one == other).count();
+        let (low, high) = (head_number(&first[common..]), head_number(&last[common..]));
+        let place = match (high - low).checked_add(1) {
+            Some(width) => low + xxh3_64(&number.to_be_bytes()) % width,
+            None => xxh3_64(&number.to_be_bytes()),
+        };
+        let place = [&first[..common], &place.to_be_bytes()].concat();
+        let (key, _) = self.range(&place, None).next().unwrap_or((last, last));
+        Some(key.clone())
+    }
+
     pub fn len(&self) -> usize {
         self.map.len()
     }
@@ -61,6 +96,31 @@ impl Store {
                 Outcome::Put
             }
             WriteOp::Delete { key } => Outcome::Deleted(self.delete(key)),
+            WriteOp::Set { key, value, condition, get } => {
+                let old = self.get(key);
+                let done = condition.holds(old.as_deref());
+                if done {
+                    self.put(key, value);
+                }
+                Outcome::Changed { done, old: old.filter(|_| get) }
+            }
+            WriteOp::Remove { key, expected, get } => {
+                let old = self.get(key);
+                let done = old.is_some() && (expected.is_none() || old.as_deref() == expected);
+                if done {
+                    self.delete(key);
+                }
+                Outcome::Changed { done, old: old.filter(|_| get) }
+            }
+            WriteOp::PutMany { pairs } => {
+                pairs.pairs().for_each(|(key, value)| self.put(key, value));
+                Outcome::Put
+            }
+            WriteOp::DeleteMany { keys } => {
+                let removed = keys.iter().filter(|key| self.delete(key)).count();
+                Outcome::Counter(removed as i64)
+            }
+            WriteOp::Append { key, value, bytes_max } => self.append(key, value, bytes_max),
             WriteOp::CompareAndSet { key, expected, value } => {
                 let matches = self.map.get(key).map(|value| &**value) == expected;
                 if matches {
@@ -164,6 +224,19 @@ impl Store {
         true
     }
 
+    fn append(&mut self, key: &[u8], value: &[u8], bytes_max: u32) -> Outcome {
+        let whole = match self.map.get(key) {
+            Some(current) if current.len() + value.len() > bytes_max as usize => {
+                return Outcome::Refused(Refusal::TooLong);
+            }
+            None if value.len() > bytes_max as usize => return Outcome::Refused(Refusal::TooLong),
+            Some(current) => [current, value].concat(),
+            None => value.to_vec(),
+        };
+        self.put(key, &whole);
+        Outcome::Counter(whole.len() as i64)
+    }
+
     fn incremented(&self, key: &[u8], delta: i64) -> Result<i64, Refusal> {
         let current = match self.map.get(key) {
             Some(value) => parse_integer(value).ok_or(Refusal::NotAnInteger)?,
@@ -171,6 +244,13 @@ impl Store {
         };
         current.checked_add(delta).ok_or(Refusal::Overflow)
     }
+}
+
+/// The first bytes as a number, so that keys are in the order of their numbers.
+fn head_number(key: &[u8]) -> u64 {
+    let mut head = [0; 8];
+    head.iter_mut().zip(key).for_each(|(to, byte)| *to = *byte);
+    u64::from_be_bytes(head)
 }
 
 fn pair_digest(key: &[u8], value: &[u8]) -> u64 {

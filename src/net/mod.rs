@@ -160,6 +160,8 @@ pub struct Net {
     /// Events for the caller.
     queued: Vec<NetEvent>,
     scratch: Box<[u8]>,
+    received_bytes: u64,
+    sent_bytes: u64,
     /// The time of the last call that brought it.
     now: Instant,
     /// When to look for connections whose patience is at its end.
@@ -191,6 +193,8 @@ impl Net {
             closed: Vec::new(),
             queued: Vec::new(),
             scratch: vec![0; READ_CHUNK].into_boxed_slice(),
+            received_bytes: 0,
+            sent_bytes: 0,
             now,
             sweep_at: None,
             config,
@@ -265,6 +269,14 @@ impl Net {
         if let Some(peer) = connection.peer {
             self.dialer.spoken(peer);
         }
+    }
+
+    /// The connection has to say something sensible again within the silent timeout.
+    pub fn await_words(&mut self, conn: ConnId) {
+        let deadline = self.now + self.config.silent_timeout;
+        let Some(connection) = self.open(conn) else { return };
+        connection.deadline = Some(deadline);
+        self.sweep_no_later_than(deadline);
     }
 
     /// Closes the connection now; what was not sent is lost.
@@ -362,6 +374,16 @@ impl Net {
     /// Open connections that this node accepted.
     pub fn accepted(&self) -> usize {
         self.inbound
+    }
+
+    /// Bytes read from all sockets.
+    pub fn received_bytes(&self) -> u64 {
+        self.received_bytes
+    }
+
+    /// Bytes that sockets have taken.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes
     }
 
     /// How it stands with the connection to a peer, in words for a status line.

@@ -196,6 +196,7 @@ impl Net {
             }
             connection.listed = false;
             let result = connection.read(&mut self.scratch, READ_PER_TURN);
+            self.received_bytes += result.bytes as u64;
             let news = result.bytes > 0 || std::mem::take(&mut connection.announce);
             let half_closed = connection.half_closed;
             let worth_telling = news && (half_closed || !connection.inbox.bytes().is_empty());
@@ -223,15 +224,18 @@ impl Net {
 
     pub(super) fn flush(&mut self, conn: ConnId) {
         let Some(connection) = self.get(conn) else { return };
+        let waiting = connection.outbox.len();
         let flushed = connection.flush();
         let (len, max) = (connection.outbox.len(), connection.outbox_max);
+        let is_flushing = connection.phase == Phase::Flushing;
+        self.sent_bytes += (waiting - len) as u64;
         match flushed {
             Err(error) => self.fail(conn, &error),
             Ok(_) if len > max.saturating_mul(2) => {
                 let reason = format!("{len} bytes wait to be sent, the limit is {max}");
                 self.lose(conn, false, &reason);
             }
-            Ok(Flushed::Everything) if connection.phase == Phase::Flushing => self.shut(conn),
+            Ok(Flushed::Everything) if is_flushing => self.shut(conn),
             Ok(_) => self.update_interest(conn),
         }
     }

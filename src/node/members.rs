@@ -200,7 +200,9 @@ impl Node {
         {
             self.pass_on_applications();
         }
-        self.applicants.retain(|_, (_, until)| *until > self.now_ticks);
+        let membership = Rc::clone(self.raft.membership());
+        let is_over = |id: NodeId| membership.contains(id) || membership.was_removed(id);
+        self.applicants.retain(|id, (_, until)| *until > self.now_ticks && !is_over(*id));
         if self.config.auto_members {
             self.admit();
         }

@@ -138,8 +138,17 @@ pub struct Node {
     bytes_since_snapshot: usize,
     /// The term this node leads, as of the last input.
     led_term: Option<Term>,
+    tally: Tally,
     messages: Vec<(NodeId, PeerMessage)>,
     answers: Vec<(Ticket, Answer)>,
+}
+
+/// What became of requests, since this node began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub proposals: u64,
+    pub reads: u64,
+    pub forwards: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -219,6 +228,7 @@ impl Node {
             diverged_at: None,
             bytes_since_snapshot: 0,
             led_term: None,
+            tally: Tally::default(),
             messages: Vec::new(),
             answers: Vec::new(),
         }
@@ -239,6 +249,15 @@ impl Node {
     /// Requests that have no answer yet.
     pub fn requests_pending(&self) -> usize {
         self.writes.len() + self.reads.len() + self.forwards.len() + self.held.len()
+    }
+
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Whether a message can be handed to this node at the moment.
+    pub fn is_connected(&self, id: NodeId) -> bool {
+        self.connected.contains_key(&id)
     }
 
     /// Time since this node began.

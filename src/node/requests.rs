@@ -5,10 +5,8 @@ use super::{
     Forwarded, Held, Node, Origin, Outgoing, PeerMessage, PendingRead, PendingWrite, REQUESTS_MAX,
     Routing, Ticket,
 };
-use crate::kv::{
-    Answer, Command, Executed, Failure, FailureCode, LeaderHint, Request, Seen, WriteOp,
-};
-use crate::raft::{Index, NodeId, Payload, ProposeError, number};
+use crate::kv::{Answer, Command, Executed, Failure, FailureCode, LeaderHint, Request, Seen};
+use crate::raft::{self, Index, NodeId, Payload, ProposeError, number};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -33,7 +31,9 @@ impl Node {
         match (self.raft.leader(), origin) {
             (Some(leader), _) if leader == self.raft.id() => match request {
                 Request::Write { command } => self.propose(origin, command),
-                Request::Get { .. } | Request::Digest => self.begin_read(origin, request),
+                Request::Get { .. } | Request::Digest | Request::Read(_) => {
+                    self.begin_read(origin, request)
+                }
                 Request::Member(request) => self.change_members(origin, request),
             },
             (Some(leader), Origin::Client(ticket)) if routing == Routing::Forward => {
@@ -73,6 +73,7 @@ impl Node {
             Ok(position) => {
                 let write = PendingWrite { term: position.term, origin };
                 self.writes.insert(position.index, write);
+                self.tally.proposals += 1;
             }
             Err(ProposeError::NotLeader | ProposeError::HandingOver) => {
                 self.fail_not_leader(origin)
@@ -89,6 +90,7 @@ impl Node {
         let id = self.next_id();
         if self.raft.read(id) {
             self.reads.insert(id, PendingRead { origin, request });
+            self.tally.reads += 1;
         } else {
             self.fail_not_leader(origin);
         }
@@ -111,6 +113,7 @@ impl Node {
             deadline_ticks: self.now_ticks + self.config.forward_timeout_ticks,
         };
         self.forwards.insert(id, forwarded);
+        self.tally.forwards += 1;
         self.messages.push((leader, PeerMessage::Forward { id, request }));
     }
 
@@ -210,20 +213,38 @@ impl Node {
             }
             self.confirmed.pop_front();
             if let Some(read) = self.reads.remove(&id) {
-                let answer = self.read_answer(&read.request);
+                let answer = self.read_answer(&read.request, id);
                 self.answer(read.origin, answer);
             }
         }
     }
 
-    pub(super) fn read_answer(&self, request: &Request) -> Answer {
-        let (index, leader) = (self.machine.applied(), number(self.raft.id()));
+    /// What this node has at the moment, without asking whether there is newer.
+    pub fn read_locally(&mut self, request: &Request) -> Answer {
+        if let Err(failure) = self.check(request) {
+            return Answer::Failed(failure);
+        }
+        if self.machine.applied() == 0 || self.diverged_at.is_some() {
+            let what = format!("{} has no state to read from; ask another", self.config.name);
+            return Answer::Failed(failure(FailureCode::NoLeader, what));
+        }
+        let number = self.next_id();
+        self.read_answer(request, number)
+    }
+
+    /// `number` is another one each time.
+    pub(super) fn read_answer(&self, request: &Request, number: u64) -> Answer {
+        let (index, leader) = (self.machine.applied(), raft::number(self.raft.id()));
         let store = self.machine.store();
         match request {
             Request::Get { key } => Answer::Value { value: store.get(key), index, leader },
             Request::Digest => {
                 Answer::Digest { digest: store.digest(), keys: store.len() as u64, index, leader }
             }
+            Request::Read(op) => match op.carry_out(store, &self.config.limits, number) {
+                Ok(found) => Answer::Found { found, index, leader },
+                Err(failure) => Answer::Failed(failure),
+            },
             Request::Write { .. } | Request::Member(_) => unreachable!("writes are not read"),
         }
     }
@@ -278,7 +299,7 @@ impl Outgoing {
         });
         for answer in answers.chain(passed_on) {
             let (code, advice) = match answer {
-                Answer::Value { .. } | Answer::Digest { .. } => {
+                Answer::Value { .. } | Answer::Found { .. } | Answer::Digest { .. } => {
                     (FailureCode::ShuttingDown, "nothing was read, ask another")
                 }
                 Answer::Written { .. } => (FailureCode::OutcomeUnknown, OUTCOME_UNKNOWN_ADVICE),
@@ -296,11 +317,11 @@ pub(super) const OUTCOME_UNKNOWN_ADVICE: &str =
 /// Whether a request can make the state larger.
 fn grows(request: &Request) -> bool {
     match request {
-        Request::Write { command } => !matches!(
-            Command::decode(command),
-            Ok(Command::Write { op: WriteOp::Delete { .. }, .. })
-        ),
-        Request::Get { .. } | Request::Digest | Request::Member(_) => false,
+        Request::Write { command } => match Command::decode(command) {
+            Ok(Command::Write { op, .. }) => op.grows(),
+            _ => true,
+        },
+        Request::Get { .. } | Request::Digest | Request::Read(_) | Request::Member(_) => false,
     }
 }
 

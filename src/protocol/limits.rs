@@ -6,8 +6,9 @@ use crate::kv::{Failure, FailureCode, Limits};
 /// Room in a frame for everything that is neither key nor value, in bytes.
 const FRAME_OVERHEAD_BYTES: usize = 1024;
 
-/// However short keys and values are, a status and the message of a failure have this room, in bytes.
-const FRAME_BYTES_MIN: usize = 64 * 1024;
+/// However short keys and values are, a status, the message of a failure, and a typed line with a length
+/// before each of its words have this room, in bytes.
+const FRAME_BYTES_MIN: usize = 72 * 1024;
 
 /// The entries of one AppendEntries, in bytes, less the last: a batch ends with the entry that reaches this.
 pub const PEER_BATCH_BYTES_MAX: usize = 256 * 1024;

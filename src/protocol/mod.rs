@@ -6,8 +6,9 @@
 //! - *binary* ([`frame`]): a magic, then frames with a length and a checksum. The first frame each way is
 //!   a hello ([`hello`]); after it a connection carries either a client's requests and their replies
 //!   ([`client`]) or what nodes say to each other ([`peer`]).
-//! - *text*: RESP2 arrays, as Redis libraries send them, or lines that a person types ([`resp`]); what
+//! - *text*: RESP arrays, as Redis libraries send them, or lines that a person types ([`resp`]); what
 //!   the words mean is in [`text`].
+//! - *HTTP* ([`http`]): probes and a scraper; what a scraper reads is written by [`exposition`].
 //!
 //! All parsers have the same shape: a function of the bytes received so far that answers "need more",
 //! "here is one, this long", "too long: skip this much and go on" or "broken: close". Parsing the same
@@ -15,8 +16,10 @@
 //! never matters. Nothing is allocated because of a length that is claimed but has not arrived.
 
 pub mod client;
+pub mod exposition;
 pub mod frame;
 pub mod hello;
+pub mod http;
 mod limits;
 pub mod peer;
 pub mod resp;
@@ -41,12 +44,14 @@ pub enum Kind {
     Digest = 0x12,
     Status = 0x13,
     Member = 0x14,
+    Read = 0x15,
     // ... and their replies: the request's number plus 0x10.
     Value = 0x20,
     Written = 0x21,
     StateDigest = 0x22,
     StatusReply = 0x23,
     MemberReply = 0x24,
+    FoundReply = 0x25,
     Failed = 0x2f,
     // Between nodes.
     RequestPreVote = 0x40,
@@ -67,7 +72,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 29] = [
+    pub const ALL: [Kind; 31] = [
         Kind::Hello,
         Kind::Welcome,
         Kind::Refused,
@@ -76,11 +81,13 @@ impl Kind {
         Kind::Digest,
         Kind::Status,
         Kind::Member,
+        Kind::Read,
         Kind::Value,
         Kind::Written,
         Kind::StateDigest,
         Kind::StatusReply,
         Kind::MemberReply,
+        Kind::FoundReply,
         Kind::Failed,
         Kind::RequestPreVote,
         Kind::PreVoteReply,

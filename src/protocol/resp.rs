@@ -1,4 +1,4 @@
-//! The text side: cutting commands out of RESP2 arrays and typed lines, and writing RESP2 replies.
+//! The text side: cutting commands out of RESP arrays and typed lines, and writing RESP replies.
 //!
 //! A command is either `*2\r\n$3\r\nGET\r\n$1\r\na\r\n`, as libraries send it, or a line `GET a`, as a person
 //! types it. The rules and the error texts are those of Redis. Where Redis buffers up to a gigabyte, a
@@ -13,9 +13,9 @@ pub const INLINE_BYTES_MAX: usize = 64 * 1024;
 /// The most arguments of an array that are read or skipped; beyond it the stream is taken for broken
 /// (as in Redis).
 pub const MULTIBULK_COUNT_MAX: i64 = 1024 * 1024;
-/// The most arguments of a command that is carried out. No command takes that many; the arguments of a
-/// command are looked at again whenever more of it arrives, and this bounds the work.
-pub const ARGUMENTS_MAX: usize = 64;
+/// The most arguments of a command that is carried out, its name included. The arguments of a command
+/// are looked at again whenever more of it arrives, and this bounds the work.
+pub const ARGUMENTS_MAX: usize = 1024;
 /// The longest `*N` or `$N` line with its end, in bytes.
 const NUMBER_LINE_BYTES_MAX: usize = 32;
 
@@ -346,9 +346,42 @@ pub fn put_bulk(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(CRLF);
 }
 
+/// Which RESP a connection speaks; `HELLO` changes it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Version {
+    #[default]
+    Resp2,
+    Resp3,
+}
+
 /// "No such value".
-pub fn put_null(out: &mut Vec<u8>) {
-    out.extend_from_slice(b"$-1\r\n");
+pub fn put_null(out: &mut Vec<u8>, version: Version) {
+    out.extend_from_slice(match version {
+        Version::Resp2 => b"$-1\r\n",
+        Version::Resp3 => b"_\r\n",
+    });
+}
+
+/// The start of a map; its keys and values follow in turn.
+pub fn put_map(out: &mut Vec<u8>, version: Version, pairs: usize) {
+    match version {
+        Version::Resp2 => put_array(out, 2 * pairs),
+        Version::Resp3 => put_line(out, b'%', &pairs.to_string()),
+    }
+}
+
+/// A text for people.
+pub fn put_text(out: &mut Vec<u8>, version: Version, text: &str) {
+    match version {
+        Version::Resp2 => put_bulk(out, text.as_bytes()),
+        Version::Resp3 => {
+            const FORMAT: &str = "txt:";
+            put_line(out, b'=', &(FORMAT.len() + text.len()).to_string());
+            out.extend_from_slice(FORMAT.as_bytes());
+            out.extend_from_slice(text.as_bytes());
+            out.extend_from_slice(CRLF);
+        }
+    }
 }
 
 /// The start of an array; its elements follow.

@@ -1,10 +1,13 @@
 //! Which protocol a connection speaks, by its first bytes.
 //!
 //! The binary magic starts with a byte that no text starts with, `*` starts a RESP array, and a letter a
-//! line that somebody types. Anything else is refused at once, with a reason for the log: guessing would
-//! only turn a wrong port or an unexpected TLS hello into a puzzling error later.
+//! line that somebody types, or an HTTP request: which of the two, the line's end tells. Anything else
+//! is refused at once, with a reason for the log: guessing would only turn a wrong port or an unexpected
+//! TLS hello into a puzzling error later.
 
 use super::frame::MAGIC;
+use super::http;
+use super::resp::INLINE_BYTES_MAX;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sniffed {
@@ -14,6 +17,8 @@ pub enum Sniffed {
     Binary,
     /// RESP arrays or inline commands; nothing is to be consumed.
     Text,
+    /// An HTTP request; nothing is to be consumed.
+    Http,
     /// To be closed, for this reason.
     Refused(&'static str),
 }
@@ -26,7 +31,13 @@ pub fn sniff(first_bytes: &[u8]) -> Sniffed {
         None => Sniffed::NeedMore,
         // Redis skips empty lines before a command.
         Some(b'*' | b'\r' | b'\n') => Sniffed::Text,
-        Some(byte) if byte.is_ascii_alphabetic() => Sniffed::Text,
+        Some(byte) if byte.is_ascii_alphabetic() => {
+            match http::is_request(first_bytes, INLINE_BYTES_MAX) {
+                None => Sniffed::NeedMore,
+                Some(true) => Sniffed::Http,
+                Some(false) => Sniffed::Text,
+            }
+        }
         Some(&byte) if byte == MAGIC[0] => sniff_magic(first_bytes),
         Some(&TLS_HANDSHAKE) => Sniffed::Refused("a TLS hello: this port speaks plain TCP"),
         Some(_) => Sniffed::Refused("neither the magic nor a text command"),

@@ -29,6 +29,7 @@ impl Raft {
     }
 
     pub(super) fn campaign(&mut self, by_leader: bool) {
+        self.elections.begun += 1;
         self.become_candidate();
         let Position { index: last_log_index, term: last_log_term } = self.log.last();
         let term = self.hard_state.term;

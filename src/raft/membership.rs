@@ -74,6 +74,8 @@ pub enum ChangeError {
     /// The leader is handing over.
     HandingOver,
     AlreadyMember,
+    /// Who was removed does not come back: what it promised is not expected of it any more.
+    WasRemoved,
     NotAMember,
     AlreadyVoter,
     /// The learner lacks too much of the log, or does not answer.
@@ -93,6 +95,7 @@ impl fmt::Display for ChangeError {
             ChangeError::UnderWay => "another change of the members is under way; try again",
             ChangeError::HandingOver => "the leader is handing over; try again",
             ChangeError::AlreadyMember => "it is a member already",
+            ChangeError::WasRemoved => "it was removed; with an empty folder it can come in anew",
             ChangeError::NotAMember => "it is not a member",
             ChangeError::AlreadyVoter => "it is a voter already",
             ChangeError::NotCaughtUp => "it has not caught up with the log; try again later",
@@ -157,6 +160,9 @@ impl Membership {
             Change::AddLearner { id, name, address, replaces } => {
                 if self.contains(*id) {
                     return Err(ChangeError::AlreadyMember);
+                }
+                if self.was_removed(*id) {
+                    return Err(ChangeError::WasRemoved);
                 }
                 if let Some(replaced) = replaces {
                     after.remove(*replaced)?;

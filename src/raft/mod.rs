@@ -165,6 +165,13 @@ impl fmt::Display for Contradiction {
     }
 }
 
+/// Since this node began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Elections {
+    pub begun: u64,
+    pub won: u64,
+}
+
 #[derive(Debug)]
 pub struct Raft {
     config: Config,
@@ -189,6 +196,9 @@ pub struct Raft {
     messages: Vec<(NodeId, Message)>,
     confirmed_reads: Vec<ConfirmedRead>,
     aborted_reads: Vec<ReadId>,
+    /// The highest commit index that a leader has told of.
+    heard_commit: Index,
+    elections: Elections,
     /// What the outstanding `Ready` will have made durable: the term, and the end of the log.
     persisting: Option<(HardState, Position)>,
 }
@@ -242,6 +252,8 @@ impl Raft {
             messages: Vec::new(),
             confirmed_reads: Vec::new(),
             aborted_reads: Vec::new(),
+            heard_commit: 0,
+            elections: Elections::default(),
             persisting: None,
         };
         raft.leave_lost_terms();
@@ -284,6 +296,7 @@ impl Raft {
                 ..
             } => {
                 self.follow(from)?;
+                self.heard_commit = self.heard_commit.max(leader_commit);
                 let prev = Position { index: prev_log_index, term: prev_log_term };
                 let append = Append { prev, leader_commit, round, entries };
                 self.handle_append_entries(from, append);
@@ -451,6 +464,18 @@ impl Raft {
 
     pub fn commit_index(&self) -> Index {
         self.commit_index
+    }
+
+    /// What is committed as far as this node has heard, which its own log may not reach; 0: it has heard nothing.
+    pub fn known_commit(&self) -> Index {
+        match self.role {
+            Role::Leader(_) => self.commit_index,
+            _ => self.heard_commit,
+        }
+    }
+
+    pub fn elections(&self) -> Elections {
+        self.elections
     }
 
     pub fn log(&self) -> &Log {

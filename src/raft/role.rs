@@ -83,6 +83,7 @@ impl Raft {
     }
 
     pub(super) fn become_leader(&mut self) {
+        self.elections.won += 1;
         let next_index = self.log.last().index + 1;
         self.role = Role::Leader(Leadership {
             progress: self.other_members().map(|id| (id, Progress::new(next_index))).collect(),

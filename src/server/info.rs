@@ -70,7 +70,7 @@ impl<D: Disk> Server<D> {
     }
 
     /// A node that was removed may have to be told so by others.
-    fn role(&self) -> &'static str {
+    pub(super) fn role(&self) -> &'static str {
         if self.links.is_removed() { "removed" } else { self.replica.node().raft().role_name() }
     }
 

@@ -478,6 +478,11 @@ impl Links {
             .collect()
     }
 
+    /// Every other node that this one knows of, and whether it is connected.
+    pub fn peers(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.peers.values().map(|link| (link.name.as_str(), link.conn.is_some()))
+    }
+
     pub fn peers_connected(&self) -> usize {
         self.peers.values().filter(|link| link.conn.is_some()).count()
     }

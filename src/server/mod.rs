@@ -4,13 +4,21 @@
 //! backlog, so that a slow disk is not taken for a dead leader), flush (persist, then speak), write out.
 //! Nothing answers a request in the middle of a turn but the node's own status.
 
+mod commands;
+mod cursors;
 mod files;
+mod histogram;
+mod http;
 mod info;
 mod links;
+mod memory;
+mod metrics;
+mod ready;
 mod refusals;
 mod talk;
 mod texts;
 mod watch;
+mod words;
 
 use crate::config::Config;
 use crate::kv::{Answer, Failure, FailureCode, Limits};
@@ -20,8 +28,11 @@ use crate::protocol::client::{ReplyBody, ReplyFrame};
 use crate::protocol::{frame, text};
 use crate::replica::{Replica, ReplicaError};
 use crate::wal::{Disk, Identity, WalError};
+use cursors::Cursors;
 use links::Links;
 use log::info;
+use metrics::Counts;
+use ready::Level;
 use slab::Slab;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -32,6 +43,8 @@ use watch::Watch;
 /// Bytes of answers that all clients of this node may wait for together; beyond it requests wait unread.
 /// It bounds what one turn copies, and what one node asks of the leader's connection to it.
 const AWAITED_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+pub use histogram::{Syncs, TimedDisk};
 
 pub struct Server<D: Disk> {
     config: Config,
@@ -49,9 +62,14 @@ pub struct Server<D: Disk> {
     /// Of those, the one that was read from last; the next one's turn is after it.
     resumed_last: Option<ConnId>,
     watch: Watch,
+    counts: Counts,
+    level: Level,
     started: Instant,
     next_tick: Instant,
     requests: u64,
+    /// Text connections there have been.
+    text_clients: u64,
+    cursors: Cursors,
     slowest_flush: Duration,
     /// Of all turns, what goes on between two waits.
     slowest_turn: Duration,
@@ -79,8 +97,8 @@ struct Asked {
 enum ReplyTo {
     /// The id of a binary request.
     Request(u64),
-    /// The place of a text command on its connection.
-    Slot(u64),
+    /// The place of a text command on its connection, and how it is answered.
+    Slot(u64, text::Reply),
 }
 
 /// Why a server ended against its will.
@@ -99,6 +117,7 @@ impl<D: Disk> Server<D> {
         mut config: Config,
         identity: Identity,
         replica: Replica<D>,
+        syncs: Syncs,
         now: Instant,
     ) -> Result<Self, ServerError> {
         config.connections_max =
@@ -125,8 +144,12 @@ impl<D: Disk> Server<D> {
             paused: BTreeSet::new(),
             resumed_last: None,
             watch: Watch::default(),
+            counts: Counts::new(syncs),
+            level: Level::default(),
             started: now,
             requests: 0,
+            text_clients: 0,
+            cursors: Cursors::default(),
             slowest_flush: Duration::ZERO,
             slowest_turn: Duration::ZERO,
             stopping: None,
@@ -159,7 +182,9 @@ impl<D: Disk> Server<D> {
             self.flush()?;
             self.resume();
             self.links.net.push();
-            self.slowest_turn = self.slowest_turn.max(now.elapsed());
+            let took = now.elapsed();
+            self.slowest_turn = self.slowest_turn.max(took);
+            self.counts.turned(took);
             if let Some(stopping) = self.stopping.filter(|stopping| self.may_stop(*stopping, now)) {
                 return self.stop(stopping.signal);
             }
@@ -226,13 +251,27 @@ impl<D: Disk> Server<D> {
         self.links.follow(self.replica.node(), now);
         self.watch.look(&self.config, self.replica.node(), &self.links, now);
         self.watch.look_at_flush(now - begun, now);
+        self.look(now);
         Ok(())
+    }
+
+    /// What is counted, and what readiness is judged by.
+    fn look(&mut self, now: Instant) {
+        let raft = self.replica.node().raft();
+        self.level.look(raft, self.config.election, now);
+        self.counts.look_at_leader(raft.term(), raft.leader());
+        let (entries, bytes) = self.replica.turn_written();
+        self.counts.wrote_batch(entries, bytes);
     }
 
     /// An answer reaches its connection, if that still exists.
     fn deliver(&mut self, ticket: Ticket, answer: Answer) {
         let asked = self.asked.remove(usize::try_from(ticket).expect("tickets are slab keys"));
         self.awaited_bytes -= asked.answer_bytes;
+        let form = match asked.reply {
+            ReplyTo::Slot(_, form) => self.with_cursor(form, &answer),
+            ReplyTo::Request(_) => text::Reply::default(),
+        };
         let Some(talk) = self.talks.get_mut(&asked.conn) else { return };
         let Some(outbox) = self.links.net.outbox(asked.conn) else { return };
         match (asked.reply, talk) {
@@ -242,9 +281,9 @@ impl<D: Disk> Server<D> {
                 let reply = ReplyFrame { id, body: ReplyBody::Answer(answer) };
                 frame::put_frame(outbox, |out| reply.encode(out));
             }
-            (ReplyTo::Slot(slot), Talk::Text(texts)) => {
+            (ReplyTo::Slot(slot, _), Talk::Text(texts)) => {
                 let mut reply = Vec::new();
-                text::answer_to_resp(&answer, &mut reply);
+                text::answer_to_resp(&answer, form, &mut reply);
                 texts.answered(slot, reply, asked.answer_bytes);
                 texts.write_ready(outbox);
             }

@@ -3,18 +3,16 @@
 //! Everything here returns at "need more bytes" and starts again where it left off when more have come. What
 //! the other side sends wrong ends its connection, with a reason; it never ends more than that.
 
-use super::info;
 use super::texts::TextTalk;
 use super::{Asked, ReplyTo, Server};
-use crate::kv::{Answer, Failure, FailureCode, Request};
+use crate::kv::{Answer, Command, Failure, FailureCode, Request, WriteOp};
 use crate::net::ConnId;
 use crate::node::{self, Routing, Ticket};
 use crate::protocol::client::{self, ReplyBody, ReplyFrame, RequestBody, RequestFrame};
 use crate::protocol::frame::{self, FrameStep, Skip};
 use crate::protocol::hello::{HELLO_BYTES_MAX, Hello, HelloReply, RefusedCode, Role, Welcome};
-use crate::protocol::resp::{self, TextLimits, TextStep};
+use crate::protocol::resp;
 use crate::protocol::sniff::{Sniffed, sniff};
-use crate::protocol::text::{self, TextCommand};
 use crate::protocol::{client_frame_bytes_max, peer, peer_frame_bytes_max};
 use crate::raft::{NodeId, node_id};
 use crate::wal::Disk;
@@ -38,6 +36,7 @@ pub enum Talk {
     },
     Client(ClientTalk),
     Text(TextTalk),
+    Http,
 }
 
 /// A binary client. Its requests are answered in any order, by id.
@@ -51,7 +50,7 @@ pub struct ClientTalk {
 }
 
 /// Why reading ended for now.
-enum Pause {
+pub enum Pause {
     /// Until more bytes come.
     NeedMore,
     /// Until the other side takes its answers, or the node has given those that come first.
@@ -62,7 +61,7 @@ enum Pause {
     CloseAfterFlush,
 }
 
-type Step = Result<(), Pause>;
+pub type Step = Result<(), Pause>;
 
 /// What an answer takes besides a value.
 const ANSWER_BYTES: usize = 64;
@@ -153,6 +152,7 @@ impl<D: Disk> Server<D> {
             Talk::Peer { peer } => self.step_peer(conn, *peer, now),
             Talk::Client(client) => self.step_client(conn, client, now),
             Talk::Text(text) => self.step_text(conn, text, now),
+            Talk::Http => self.step_http(conn, now),
         }
     }
 
@@ -171,8 +171,11 @@ impl<D: Disk> Server<D> {
             Sniffed::Refused(reason) => return Err(Pause::Close(reason.to_string())),
             Sniffed::Text => {
                 self.links.net.mark_spoken(conn);
-                *talk = Talk::Text(TextTalk::default());
+                self.text_clients += 1;
+                *talk = Talk::Text(TextTalk::new(self.text_clients));
             }
+            // Without `mark_spoken`: each request has to come in time, the first as well.
+            Sniffed::Http => *talk = Talk::Http,
             Sniffed::Binary => {
                 self.links.net.consume(conn, frame::MAGIC.len());
                 *talk = Talk::AwaitingHello;
@@ -188,12 +191,14 @@ impl<D: Disk> Server<D> {
                 self.links.net.consume(conn, frame::MAGIC.len());
                 Ok(())
             }
-            Sniffed::Text => Err(Pause::Close("the dialled port speaks another protocol".into())),
+            Sniffed::Text | Sniffed::Http => {
+                Err(Pause::Close("the dialled port speaks another protocol".into()))
+            }
             Sniffed::Refused(reason) => Err(Pause::Close(reason.to_string())),
         }
     }
 
-    fn inbox(&self, conn: ConnId) -> &[u8] {
+    pub(super) fn inbox(&self, conn: ConnId) -> &[u8] {
         self.links.net.inbox(conn).unwrap_or_default()
     }
 
@@ -343,7 +348,13 @@ impl<D: Disk> Server<D> {
     }
 
     /// Returns about how long the answer will be.
-    fn ask(&mut self, conn: ConnId, reply: ReplyTo, request: Request, routing: Routing) -> usize {
+    pub(super) fn ask(
+        &mut self,
+        conn: ConnId,
+        reply: ReplyTo,
+        request: Request,
+        routing: Routing,
+    ) -> usize {
         let answer_bytes = self.answer_bytes(&request);
         self.awaited_bytes += answer_bytes;
         let asked = Asked { conn, reply, is_write: request.is_write(), answer_bytes };
@@ -355,110 +366,21 @@ impl<D: Disk> Server<D> {
     /// A thousand small requests for a large value are a thousand large answers, so a value counts before
     /// it is copied: as it is now, at this node. That is no promise, but off only by what changes meanwhile.
     fn answer_bytes(&self, request: &Request) -> usize {
-        let value = match request {
-            Request::Get { key } => self.replica.node().machine().store().get(key),
-            Request::Write { .. } | Request::Digest | Request::Member(_) => None,
+        let store = self.replica.node().machine().store();
+        let values = match request {
+            Request::Get { key } => store.value_bytes(key).unwrap_or(0),
+            Request::Read(op) => {
+                op.answer_bytes(store, &self.limits).min(self.limits.answer_bytes_max())
+            }
+            Request::Write { command } => match Command::decode(command) {
+                Ok(Command::Write {
+                    op: WriteOp::Set { key, get: true, .. } | WriteOp::Remove { key, get: true, .. },
+                    ..
+                }) => store.value_bytes(key).unwrap_or(0),
+                _ => 0,
+            },
+            Request::Digest | Request::Member(_) => 0,
         };
-        ANSWER_BYTES + value.map_or(0, |value| value.len())
-    }
-
-    fn step_text(&mut self, conn: ConnId, talk: &mut TextTalk, now: Instant) -> Step {
-        if talk.leaving {
-            return Err(Pause::NeedMore);
-        }
-        if let Some(skip) = &mut talk.skip {
-            let dropped = skip.advance(self.links.net.inbox(conn).unwrap_or_default());
-            let is_done = skip.is_done();
-            match dropped {
-                Ok(dropped) => self.links.net.consume(conn, dropped),
-                Err(resp::ProtocolError(error)) => return self.last_words(conn, talk, &error),
-            }
-            if !is_done {
-                return Err(Pause::NeedMore);
-            }
-            talk.skip = None;
-        }
-        if self.is_full(conn, talk.owed(), 1) {
-            return Err(Pause::MustWait);
-        }
-        let limits = TextLimits::new(&self.limits);
-        match resp::next_command(self.inbox(conn), &limits) {
-            TextStep::NeedMore { .. } => Err(Pause::NeedMore),
-            TextStep::Empty { consumed } => {
-                self.links.net.consume(conn, consumed);
-                Ok(())
-            }
-            TextStep::Oversized { error, consumed, skip } => {
-                self.links.net.consume(conn, consumed);
-                talk.skip = Some(skip);
-                self.say(conn, talk, |out| resp::put_error(out, &error))
-            }
-            TextStep::Error(resp::ProtocolError(error)) => self.last_words(conn, talk, &error),
-            TextStep::CrossProtocol => {
-                Err(Pause::Close("an HTTP request: this port takes no POST and no Host".into()))
-            }
-            TextStep::Command { args, consumed } => {
-                let command = text::parse(&args);
-                if let TextCommand::Ask(request) = &command
-                    && talk.hold(request.is_write())
-                {
-                    return Err(Pause::MustWait);
-                }
-                self.links.net.consume(conn, consumed);
-                self.requests += 1;
-                self.command(conn, talk, command, now)
-            }
-        }
-    }
-
-    fn command(
-        &mut self,
-        conn: ConnId,
-        talk: &mut TextTalk,
-        command: TextCommand,
-        now: Instant,
-    ) -> Step {
-        match command {
-            TextCommand::Ask(request) => {
-                let slot = talk.await_answer(request.is_write());
-                talk.awaited_bytes +=
-                    self.ask(conn, ReplyTo::Slot(slot), request, Routing::Forward);
-                Ok(())
-            }
-            TextCommand::Ping(None) => self.say(conn, talk, |out| resp::put_simple(out, "PONG")),
-            TextCommand::Ping(Some(message)) | TextCommand::Echo(message) => {
-                self.say(conn, talk, |out| resp::put_bulk(out, &message))
-            }
-            TextCommand::Info { sections } => {
-                let text = info::text(&self.sections(now), &sections);
-                self.say(conn, talk, |out| resp::put_bulk(out, text.as_bytes()))
-            }
-            TextCommand::Help => {
-                self.say(conn, talk, |out| resp::put_bulk(out, text::help().as_bytes()))
-            }
-            TextCommand::CommandDocs => self.say(conn, talk, |out| resp::put_array(out, 0)),
-            TextCommand::Error(error) => self.say(conn, talk, |out| resp::put_error(out, &error)),
-            TextCommand::Quit => {
-                talk.leaving = true;
-                self.say(conn, talk, |out| resp::put_simple(out, "OK"))
-            }
-        }
-    }
-
-    /// An answer that is known at once, in its turn.
-    fn say(&mut self, conn: ConnId, talk: &mut TextTalk, write: impl FnOnce(&mut Vec<u8>)) -> Step {
-        let mut reply = Vec::new();
-        write(&mut reply);
-        talk.answer_at_once(reply);
-        if let Some(outbox) = self.links.net.outbox(conn) {
-            talk.write_ready(outbox);
-        }
-        Ok(())
-    }
-
-    /// The stream can't be understood any more: says so, and closes once all answers are out.
-    fn last_words(&mut self, conn: ConnId, talk: &mut TextTalk, error: &str) -> Step {
-        talk.leaving = true;
-        self.say(conn, talk, |out| resp::put_error(out, error))
+        ANSWER_BYTES + values
     }
 }

@@ -1,7 +1,7 @@
 //! What a connection with text commands is owed: commands are executed, and answered, in the order they came in.
 
 use super::talk::Owed;
-use crate::protocol::resp::SkipCommand;
+use crate::protocol::resp::{SkipCommand, Version};
 use std::collections::VecDeque;
 
 /// A text client. Its commands are answered in order: each has a slot, and the filled ones at the front
@@ -23,9 +23,27 @@ pub struct TextTalk {
     pub skip: Option<SkipCommand>,
     /// After QUIT or a protocol error nothing more is read.
     pub leaving: bool,
+    pub client: TextClient,
+}
+
+/// What a text client has said of itself, and how it wants to be answered.
+#[derive(Debug, Default)]
+pub struct TextClient {
+    /// Rises with every text client of this process.
+    pub id: u64,
+    pub version: Version,
+    pub name: String,
+    pub library_name: String,
+    pub library_version: String,
+    /// Reads are answered from what this node has.
+    pub read_only: bool,
 }
 
 impl TextTalk {
+    pub fn new(id: u64) -> Self {
+        TextTalk { client: TextClient { id, ..TextClient::default() }, ..TextTalk::default() }
+    }
+
     pub fn owed(&self) -> Owed {
         Owed { answers: self.slots.len(), bytes: self.awaited_bytes + self.held_bytes }
     }

@@ -97,6 +97,24 @@ pub fn text_commands() -> Vec<Seed> {
     ]
 }
 
+pub fn http_requests() -> Vec<Seed> {
+    let probe = b"GET /livez HTTP/1.1\r\nHost: 10.0.0.1:6000\r\nUser-Agent: kube-probe/1.29\r\n\
+        Accept: */*\r\nConnection: close\r\n\r\n";
+    let scrapes = b"GET /metrics?a=b HTTP/1.1\r\nHost: n\r\n\r\nHEAD / HTTP/1.0\n\
+        Connection: keep-alive\n\n\r\nGET http://n:6000/readyz HTTP/1.1\r\nhost:n\r\n\
+        Content-Length: 0\r\n\r\nPUT / HTTP/1.1\r\nHost: n\r\n\r\n";
+    let body = b"GET / HTTP/1.1\r\nHost: n\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    let long = [&b"GET / HTTP/1.1\r\nHost: n\r\nX: "[..], &[b'x'; 9000]].concat();
+    vec![
+        seed("probe", &[&FAST, probe]),
+        seed("probe-slowly", &[&SLOW, probe]),
+        seed("scrapes", &[&FAST, scrapes]),
+        seed("scrapes-in-pieces", &[&[6, 40, 99], scrapes]),
+        seed("body", &[&FAST, body]),
+        seed("too-long", &[&FAST, &long]),
+    ]
+}
+
 pub fn commands() -> Vec<Seed> {
     let write = |request, op| Command::Write { request, op }.to_bytes();
     let request = |sequence| Some(RequestId { session: 1, sequence });

@@ -86,12 +86,12 @@ proptest! {
                     None => Executed { index, outcome: apply_to_model(&mut model, op) },
                     Some((session, sequence)) => match newest.get(session) {
                         None => refused(Refusal::UnknownSession),
-                        Some(Some((last, first))) if last == sequence => *first,
+                        Some(Some((last, first))) if last == sequence => first.clone(),
                         Some(Some((last, _))) if last > sequence => refused(Refusal::StaleSequence),
                         Some(_) => {
                             let outcome = apply_to_model(&mut model, op);
                             let executed = Executed { index, outcome };
-                            newest.insert(*session, Some((*sequence, executed)));
+                            newest.insert(*session, Some((*sequence, executed.clone())));
                             executed
                         }
                     },

@@ -3,12 +3,16 @@
 
 mod commands;
 mod machine;
+mod reads;
 mod sessions;
 mod snapshots;
 mod store;
 
 use proptest::prelude::*;
-use raftkv::kv::{Command, Executed, Machine, Outcome, Refusal, RequestId, Store, WriteOp};
+use raftkv::kv::{
+    Blobs, Command, Condition, Executed, Machine, Outcome, Refusal, RequestId,
+    SESSION_VALUE_BYTES_MAX, Store, WriteOp,
+};
 use raftkv::raft::{Entry, Index, Payload};
 use std::collections::BTreeMap;
 
@@ -79,6 +83,21 @@ pub enum Op {
     Delete(Vec<u8>),
     Cas(Vec<u8>, Option<Vec<u8>>, Vec<u8>),
     Increment(Vec<u8>, i64),
+    Set(Vec<u8>, Vec<u8>, When, bool),
+    Remove(Vec<u8>, Option<Vec<u8>>, bool),
+    /// As encoded [`Blobs`].
+    PutMany(Vec<u8>),
+    DeleteMany(Vec<u8>),
+    Append(Vec<u8>, Vec<u8>, u32),
+}
+
+/// A [`Condition`] that owns its value.
+#[derive(Debug, Clone)]
+pub enum When {
+    Always,
+    Absent,
+    Present,
+    Equals(Vec<u8>),
 }
 
 impl Op {
@@ -90,8 +109,29 @@ impl Op {
                 WriteOp::CompareAndSet { key, expected: expected.as_deref(), value }
             }
             Op::Increment(key, delta) => WriteOp::Increment { key, delta: *delta },
+            Op::Set(key, value, when, get) => {
+                let condition = match when {
+                    When::Always => Condition::Always,
+                    When::Absent => Condition::Absent,
+                    When::Present => Condition::Present,
+                    When::Equals(value) => Condition::Equals(value),
+                };
+                WriteOp::Set { key, value, condition, get: *get }
+            }
+            Op::Remove(key, expected, get) => {
+                WriteOp::Remove { key, expected: expected.as_deref(), get: *get }
+            }
+            Op::PutMany(pairs) => WriteOp::PutMany { pairs: blobs(pairs) },
+            Op::DeleteMany(keys) => WriteOp::DeleteMany { keys: blobs(keys) },
+            Op::Append(key, value, bytes_max) => {
+                WriteOp::Append { key, value, bytes_max: *bytes_max }
+            }
         }
     }
+}
+
+pub fn blobs(encoded: &[u8]) -> Blobs<'_> {
+    Blobs::new(encoded).expect("just encoded")
 }
 
 /// Few keys and values, so that they meet; some values are integers.
@@ -105,12 +145,30 @@ pub fn op() -> impl Strategy<Value = Op> {
         ]
     };
     let delta = prop_oneof![-3i64..3, Just(i64::MAX), Just(i64::MIN), any::<i64>()];
+    let when = prop_oneof![
+        Just(When::Always),
+        Just(When::Absent),
+        Just(When::Present),
+        value().prop_map(When::Equals),
+    ];
     prop_oneof![
         (key(), value()).prop_map(|(key, value)| Op::Put(key, value)),
         key().prop_map(Op::Delete),
         (key(), prop::option::of(value()), value())
             .prop_map(|(key, expected, value)| Op::Cas(key, expected, value)),
         (key(), delta).prop_map(|(key, delta)| Op::Increment(key, delta)),
+        (key(), value(), when, any::<bool>())
+            .prop_map(|(key, value, when, get)| Op::Set(key, value, when, get)),
+        (key(), prop::option::of(value()), any::<bool>())
+            .prop_map(|(key, expected, get)| Op::Remove(key, expected, get)),
+        prop::collection::vec((key(), value()), 1..4).prop_map(|pairs| {
+            let items = pairs.iter().flat_map(|(key, value)| [&key[..], &value[..]]);
+            Op::PutMany(Blobs::to_bytes(items))
+        }),
+        prop::collection::vec(key(), 1..4)
+            .prop_map(|keys| Op::DeleteMany(Blobs::to_bytes(keys.iter().map(Vec::as_slice)))),
+        (key(), value(), 0..25u32)
+            .prop_map(|(key, value, bytes_max)| Op::Append(key, value, bytes_max)),
     ]
 }
 
@@ -144,6 +202,46 @@ pub fn apply_to_model(model: &mut Model, op: &Op) -> Outcome {
             };
             model.insert(key, counter.to_string().into_bytes());
             Outcome::Counter(counter)
+        }
+        Op::Set(key, value, when, get) => {
+            let old = model.get(&key).cloned();
+            let done = match when {
+                When::Always => true,
+                When::Absent => old.is_none(),
+                When::Present => old.is_some(),
+                When::Equals(expected) => old.as_ref() == Some(&expected),
+            };
+            if done {
+                model.insert(key, value);
+            }
+            Outcome::Changed { done, old: old.filter(|_| get).map(Into::into) }
+        }
+        Op::Remove(key, expected, get) => {
+            let old = model.get(&key).cloned();
+            let fits = expected.is_none() || old == expected;
+            let done = fits && model.remove(&key).is_some();
+            Outcome::Changed { done, old: old.filter(|_| get).map(Into::into) }
+        }
+        Op::PutMany(encoded) => {
+            for (key, value) in blobs(&encoded).pairs() {
+                model.insert(key.to_vec(), value.to_vec());
+            }
+            Outcome::Put
+        }
+        Op::DeleteMany(encoded) => {
+            let keys = blobs(&encoded);
+            let removed = keys.iter().filter(|key| model.remove(*key).is_some()).count();
+            Outcome::Counter(removed as i64)
+        }
+        Op::Append(key, value, bytes_max) => {
+            let mut whole = model.get(&key).cloned().unwrap_or_default();
+            whole.extend(value);
+            if whole.len() > bytes_max as usize {
+                return Outcome::Refused(Refusal::TooLong);
+            }
+            let length = whole.len() as i64;
+            model.insert(key, whole);
+            Outcome::Counter(length)
         }
     }
 }

@@ -145,3 +145,25 @@ fn a_full_table_forgets_nobody_without_need() {
     sessions.open(SESSIONS_MAX as Index + 1);
     assert_eq!((seen(&sessions, 1), seen(&sessions, 2)), (Seen::UnknownSession, Seen::New));
 }
+
+/// The table of sessions stays small, so a long value is not in it; whoever retries learns that it was
+/// done.
+#[test]
+fn a_retry_gets_the_value_from_before_only_if_it_is_short() {
+    let mut machine = Machine::default();
+    let session = open(&mut machine);
+    for (sequence, length) in [(1, SESSION_VALUE_BYTES_MAX), (2, SESSION_VALUE_BYTES_MAX + 1)] {
+        let value = "v".repeat(length);
+        apply(&mut machine, Command::Write { request: None, op: put("k", &value) });
+        let request = Some(RequestId { session, sequence });
+        let op = WriteOp::Remove { key: b"k", expected: None, get: true };
+        let first = apply(&mut machine, Command::Write { request, op });
+        let old = Some(value.as_bytes().into());
+        assert_eq!(first.outcome, Outcome::Changed { done: true, old });
+        let again = apply(&mut machine, Command::Write { request, op });
+        let is_short = length <= SESSION_VALUE_BYTES_MAX;
+        let forgotten = Outcome::Refused(Refusal::AnswerForgotten);
+        assert_eq!(again.outcome, if is_short { first.outcome } else { forgotten });
+        assert_eq!(again.index, first.index);
+    }
+}

@@ -216,6 +216,7 @@ fn describe(body: &RequestBody) -> Seen {
     match body {
         RequestBody::Status => Seen::Status,
         RequestBody::Ask(Request::Digest) => Seen::Digest,
+        RequestBody::Ask(Request::Read(_)) => unreachable!("the client library has no such call"),
         RequestBody::Ask(Request::Member(request)) => Seen::Member(request.clone()),
         RequestBody::Ask(Request::Get { key }) => Seen::Get(key.to_vec()),
         RequestBody::Ask(Request::Write { command }) => {
@@ -308,6 +309,7 @@ impl Store {
             Request::Digest => {
                 Answer::Digest { digest: 0xabc, keys: 3, index: self.index, leader: 2 }
             }
+            Request::Read(_) => unreachable!("the client library has no such call"),
             Request::Member(_) => Answer::Member { index: self.index, leader: 2 },
             Request::Write { command } => {
                 self.index += 1;
@@ -340,6 +342,7 @@ impl Store {
                 self.map.insert(key.to_vec(), sum.to_string().into_bytes());
                 Outcome::Counter(sum)
             }
+            other => unreachable!("the client library has no call for {other:?}"),
         }
     }
 }

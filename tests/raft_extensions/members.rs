@@ -90,6 +90,19 @@ fn changes_that_make_no_sense_are_refused_with_the_reason() {
     }
 }
 
+/// Its disk is still the one of the node that was removed, and that one has promised things.
+#[test]
+fn who_was_removed_does_not_come_back() {
+    let mut raft = alone();
+    for change in [add(2, None), Change::Remove { id: 2 }] {
+        raft.propose_change(&change).expect("one at a time");
+        turn(&mut raft);
+        turn(&mut raft);
+    }
+    assert_eq!(raft.propose_change(&add(2, None)), Err(ChangeError::WasRemoved));
+    assert!(raft.propose_change(&add(3, None)).is_ok());
+}
+
 /// With two voters left of which one is silent, nothing could be committed any more.
 #[test]
 fn a_removal_that_would_leave_too_few_that_answer_is_refused() {

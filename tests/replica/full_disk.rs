@@ -250,6 +250,26 @@ fn a_full_follower_acknowledges_nothing_and_passes_requests_on() {
     assert_eq!(replica.space(), "ok");
 }
 
+#[test]
+fn what_waits_for_space_is_not_counted_as_written_before_it_is() {
+    let disk = MemDisk::default();
+    let mut replica = follower(&disk);
+    let written = |replica: &Replica<MemDisk>| replica.turn_written().0;
+    hear(&mut replica, append(1, (0, 0), 0, vec![entry(1, 1)]));
+    turn(&mut replica);
+    assert_eq!(written(&replica), 1);
+    disk.make_full();
+    hear(&mut replica, append(1, (1, 1), 0, large_entries(2).split_off(1)));
+    turn(&mut replica);
+    assert!(replica.is_out_of_space());
+    assert_eq!(written(&replica), 0);
+    disk.heal();
+    turn(&mut replica);
+    assert_eq!(written(&replica), 1);
+    turn(&mut replica);
+    assert_eq!(written(&replica), 0, "once");
+}
+
 /// What a follower's disk lacks is no reason to refuse what its leader can do.
 #[test]
 fn a_follower_with_little_room_refuses_nothing() {

@@ -25,6 +25,7 @@ impl World {
 /// `None`: not about a key.
 fn op(record: &Record) -> Option<Op> {
     let (key, call) = match &record.request {
+        Request::Read(_) => unreachable!("no client of the simulation reads several keys"),
         Request::Digest | Request::Member(_) => return None,
         Request::Get { key } => (key.to_vec(), Call::Get),
         Request::Write { command } => write_call(command)?,
@@ -42,15 +43,17 @@ fn op(record: &Record) -> Option<Op> {
 
 fn write_call(command: &[u8]) -> Option<(Vec<u8>, Call)> {
     let Ok(Command::Write { op, .. }) = Command::decode(command) else { return None };
-    let call = match op {
-        WriteOp::Put { value, .. } => Call::Put(value.to_vec()),
-        WriteOp::Delete { .. } => Call::Delete,
-        WriteOp::CompareAndSet { expected, value, .. } => {
-            Call::CompareAndSet { expected: expected.map(<[u8]>::to_vec), value: value.to_vec() }
+    let (key, call) = match op {
+        WriteOp::Put { key, value } => (key, Call::Put(value.to_vec())),
+        WriteOp::Delete { key } => (key, Call::Delete),
+        WriteOp::CompareAndSet { key, expected, value } => {
+            let expected = expected.map(<[u8]>::to_vec);
+            (key, Call::CompareAndSet { expected, value: value.to_vec() })
         }
-        WriteOp::Increment { delta, .. } => Call::Increment(delta),
+        WriteOp::Increment { key, delta } => (key, Call::Increment(delta)),
+        other => unreachable!("no client of the simulation sends {other:?}"),
     };
-    Some((op.key().to_vec(), call))
+    Some((key.to_vec(), call))
 }
 
 fn result(answer: &Answer) -> Res {

@@ -49,7 +49,7 @@ impl Model {
     /// The newest request of each session that had one, and what it was answered.
     pub fn newest_requests(&self) -> impl Iterator<Item = (RequestId, kv::Executed)> {
         self.sessions.iter().filter_map(|(session, newest)| {
-            let (sequence, (index, outcome)) = (*newest)?;
+            let (sequence, (index, outcome)) = newest.clone()?;
             let executed = kv::Executed { index, outcome };
             Some((RequestId { session: *session, sequence }, executed))
         })
@@ -77,39 +77,40 @@ impl Model {
         let refused = |refusal| (index, Outcome::Refused(refusal));
         match self.sessions.get(&id.session) {
             None => return refused(Refusal::UnknownSession),
-            Some(Some((newest, executed))) if *newest == id.sequence => return *executed,
+            Some(Some((newest, executed))) if *newest == id.sequence => return executed.clone(),
             Some(Some((newest, _))) if *newest > id.sequence => {
                 return refused(Refusal::StaleSequence);
             }
             Some(_) => {}
         }
         let executed = (index, self.execute(index, op));
-        self.sessions.insert(id.session, Some((id.sequence, executed)));
+        self.sessions.insert(id.session, Some((id.sequence, executed.clone())));
         executed
     }
 
     fn execute(&mut self, index: Index, op: WriteOp<'_>) -> Outcome {
-        let current = self.value_at(op.key(), index);
+        let current = |model: &Self, key: &[u8]| model.value_at(key, index);
         match op {
             WriteOp::Put { key, value } => {
                 self.set(key, index, Some(value));
                 Outcome::Put
             }
             WriteOp::Delete { key } => {
+                let current = current(self, key);
                 if current.is_some() {
                     self.set(key, index, None);
                 }
                 Outcome::Deleted(current.is_some())
             }
             WriteOp::CompareAndSet { key, expected, value } => {
-                let swaps = current.as_deref() == expected;
+                let swaps = current(self, key).as_deref() == expected;
                 if swaps {
                     self.set(key, index, Some(value));
                 }
                 Outcome::Swapped(swaps)
             }
             WriteOp::Increment { key, delta } => {
-                let number = match current.as_deref().map(std::str::from_utf8) {
+                let number = match current(self, key).as_deref().map(std::str::from_utf8) {
                     None => Some(0),
                     Some(Ok(text)) => text.parse().ok().filter(|n: &i64| n.to_string() == text),
                     Some(Err(_)) => None,
@@ -123,6 +124,7 @@ impl Model {
                     }
                 }
             }
+            other => unreachable!("no client of the simulation sends {other:?}"),
         }
     }
 
@@ -183,7 +185,7 @@ impl Model {
                 self.check_known(*index)?;
                 match &self.log[*index as usize - 1] {
                     Some((logged, executed)) if logged == command => {
-                        if *executed != (*index, *outcome) {
+                        if *executed != (*index, outcome.clone()) {
                             return Err(format!("the outcome is {executed:?}"));
                         }
                         Ok(*index)

@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 use raftkv::protocol::frame::{FrameError, FrameStep, HEADER_BYTES, Skip, next_frame};
+use raftkv::protocol::http::{self, HttpStep};
 use raftkv::protocol::resp::{ProtocolError, SkipCommand, TextLimits, TextStep, next_command};
 
 /// The longest payload of a frame, in bytes.
@@ -168,4 +169,39 @@ fn drain_commands(
         };
         inbox.drop(consumed);
     }
+}
+
+/// What a connection that speaks HTTP has asked, and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    Request(http::Request),
+    /// The last thing that is asked on a connection.
+    Error(http::Status),
+}
+
+/// The requests of a stream that is received in these pieces.
+pub fn cut_requests<'a>(received: impl IntoIterator<Item = &'a [u8]>) -> Vec<Asked> {
+    let (mut inbox, mut asked) = (Inbox::default(), Vec::new());
+    for piece in received {
+        inbox.bytes.extend_from_slice(piece);
+        loop {
+            match http::next_request(&inbox.bytes) {
+                HttpStep::NeedMore { at_least } => {
+                    inbox.wait(at_least, http::HEAD_BYTES_MAX);
+                    break;
+                }
+                HttpStep::Request { request, consumed } => {
+                    inbox.decided();
+                    inbox.drop(consumed);
+                    asked.push(Asked::Request(request));
+                }
+                HttpStep::Error(status) => {
+                    inbox.decided();
+                    asked.push(Asked::Error(status));
+                    return asked;
+                }
+            }
+        }
+    }
+    asked
 }

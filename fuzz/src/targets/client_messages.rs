@@ -25,7 +25,7 @@ pub fn run(payload: &[u8]) {
         assert_eq!(encoded, payload, "{reply:?}");
         if let ReplyBody::Answer(answer) = &reply.body {
             encoded.clear();
-            text::answer_to_resp(answer, &mut encoded);
+            text::answer_to_resp(answer, text::Reply::default(), &mut encoded);
             check_reply(&encoded);
         }
     }

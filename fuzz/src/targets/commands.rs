@@ -4,7 +4,10 @@
 //! bytes); from 2 on, a command put together from the bytes that follow.
 
 use super::input::Input;
-use raftkv::kv::{Command, Executed, Machine, Outcome, Refusal, RequestId, WriteOp, parse_integer};
+use raftkv::kv::{
+    Blobs, Command, Condition, Executed, Machine, Outcome, Refusal, RequestId,
+    SESSION_VALUE_BYTES_MAX, WriteOp, parse_integer,
+};
 use raftkv::raft::{Entry, Index, Payload};
 use std::collections::BTreeMap;
 
@@ -46,7 +49,10 @@ pub fn choose_payload(input: &mut Input<'_>) -> Payload {
         sequence: u64::from(input.byte() % 8),
     });
     let key = &b"key"[..usize::from(input.byte() % 4)];
-    let op = match kind / 2 % 5 {
+    // Kinds beyond the first five have their own numbers, so that inputs that are kept mean what they
+    // meant.
+    let many;
+    let op = match if kind < 200 { kind / 2 % 5 } else { 5 + kind / 2 % 5 } {
         0 => return Payload::Command(Command::OpenSession.to_bytes().into()),
         1 => WriteOp::Put { key, value: input.blob() },
         2 => WriteOp::Delete { key },
@@ -54,10 +60,36 @@ pub fn choose_payload(input: &mut Input<'_>) -> Payload {
             let expected = (input.byte() % 2 == 1).then(|| input.blob());
             WriteOp::CompareAndSet { key, expected, value: input.blob() }
         }
-        _ => {
+        4 => {
             let mut delta = [0; 8];
             input.take(8).iter().zip(&mut delta).for_each(|(byte, to)| *to = *byte);
             WriteOp::Increment { key, delta: i64::from_be_bytes(delta) }
+        }
+        5 => {
+            let condition = match input.byte() % 4 {
+                0 => Condition::Always,
+                1 => Condition::Absent,
+                2 => Condition::Present,
+                _ => Condition::Equals(input.blob()),
+            };
+            WriteOp::Set { key, condition, get: input.byte() % 2 == 1, value: input.blob() }
+        }
+        6 => {
+            let expected = (input.byte() % 2 == 1).then(|| input.blob());
+            WriteOp::Remove { key, expected, get: input.byte() % 2 == 1 }
+        }
+        7 => {
+            let (one, other) = (input.blob(), input.blob());
+            many = Blobs::to_bytes([key, one, &b"ke"[..], other]);
+            WriteOp::PutMany { pairs: Blobs::new(&many).expect("just encoded") }
+        }
+        8 => {
+            many = Blobs::to_bytes([key, &b"ke"[..], key]);
+            WriteOp::DeleteMany { keys: Blobs::new(&many).expect("just encoded") }
+        }
+        _ => {
+            let bytes_max = u32::from(input.byte());
+            WriteOp::Append { key, bytes_max, value: input.blob() }
         }
     };
     Payload::Command(Command::Write { request, op }.to_bytes().into())
@@ -83,18 +115,23 @@ impl Model {
         };
         match self.sessions.get(&session) {
             None => refused(Refusal::UnknownSession),
-            Some(Some((newest, executed))) if *newest == sequence => *executed,
+            Some(Some((newest, executed))) if *newest == sequence => executed.clone(),
             Some(Some((newest, _))) if *newest > sequence => refused(Refusal::StaleSequence),
             Some(_) => {
                 let executed = Executed { index, outcome: self.write(op) };
-                self.sessions.insert(session, Some((sequence, executed)));
+                let mut remembered = executed.clone();
+                if let Outcome::Changed { old: Some(old), .. } = &remembered.outcome
+                    && old.len() > SESSION_VALUE_BYTES_MAX
+                {
+                    remembered.outcome = Outcome::Refused(Refusal::AnswerForgotten);
+                }
+                self.sessions.insert(session, Some((sequence, remembered)));
                 executed
             }
         }
     }
 
     fn write(&mut self, op: WriteOp<'_>) -> Outcome {
-        let value = self.map.get(op.key());
         match op {
             WriteOp::Put { key, value } => {
                 self.map.insert(key.to_vec(), value.to_vec());
@@ -102,14 +139,15 @@ impl Model {
             }
             WriteOp::Delete { key } => Outcome::Deleted(self.map.remove(key).is_some()),
             WriteOp::CompareAndSet { key, expected, value: new } => {
-                let matches = value.map(Vec::as_slice) == expected;
+                let matches = self.map.get(key).map(Vec::as_slice) == expected;
                 if matches {
                     self.map.insert(key.to_vec(), new.to_vec());
                 }
                 Outcome::Swapped(matches)
             }
             WriteOp::Increment { key, delta } => {
-                let Some(number) = value.map_or(Some(0), |value| parse_integer(value)) else {
+                let Some(number) = self.map.get(key).map_or(Some(0), |value| parse_integer(value))
+                else {
                     return Outcome::Refused(Refusal::NotAnInteger);
                 };
                 let Ok(sum) = i64::try_from(i128::from(number) + i128::from(delta)) else {
@@ -117,6 +155,45 @@ impl Model {
                 };
                 self.map.insert(key.to_vec(), sum.to_string().into_bytes());
                 Outcome::Counter(sum)
+            }
+            WriteOp::Set { key, value, condition, get } => {
+                let old = self.map.get(key).cloned();
+                let done = match condition {
+                    Condition::Always => true,
+                    Condition::Absent => old.is_none(),
+                    Condition::Present => old.is_some(),
+                    Condition::Equals(expected) => old.as_deref() == Some(expected),
+                };
+                if done {
+                    self.map.insert(key.to_vec(), value.to_vec());
+                }
+                Outcome::Changed { done, old: old.filter(|_| get).map(Into::into) }
+            }
+            WriteOp::Remove { key, expected, get } => {
+                let old = self.map.get(key).cloned();
+                let fits = expected.is_none() || old.as_deref() == expected;
+                let done = fits && self.map.remove(key).is_some();
+                Outcome::Changed { done, old: old.filter(|_| get).map(Into::into) }
+            }
+            WriteOp::PutMany { pairs } => {
+                for (key, value) in pairs.pairs() {
+                    self.map.insert(key.to_vec(), value.to_vec());
+                }
+                Outcome::Put
+            }
+            WriteOp::DeleteMany { keys } => {
+                let removed = keys.iter().filter(|key| self.map.remove(*key).is_some()).count();
+                Outcome::Counter(removed as i64)
+            }
+            WriteOp::Append { key, value, bytes_max } => {
+                let mut whole = self.map.get(key).cloned().unwrap_or_default();
+                whole.extend_from_slice(value);
+                if whole.len() > bytes_max as usize {
+                    return Outcome::Refused(Refusal::TooLong);
+                }
+                let length = whole.len() as i64;
+                self.map.insert(key.to_vec(), whole);
+                Outcome::Counter(length)
             }
         }
     }

@@ -5,6 +5,7 @@ pub mod client_messages;
 pub mod commands;
 pub mod frames;
 pub mod hello;
+pub mod http_requests;
 pub mod input;
 pub mod peer_messages;
 pub mod reply;

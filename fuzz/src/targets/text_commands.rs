@@ -27,8 +27,8 @@ pub fn run(input: &[u8]) {
 
 fn check_command(args: &[Vec<u8>]) {
     check_array(args);
-    match text::parse(args) {
-        TextCommand::Ask(request) => {
+    match text::parse(args, &Limits::default()) {
+        TextCommand::Ask { request, .. } => {
             let _ = Limits::default().check(&request);
             if let Request::Write { command } = &request {
                 Command::decode(command).expect("a command that was just written");

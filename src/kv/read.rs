@@ -1,0 +1,106 @@
+//! Reads that are not of one value, on the state as it is at one moment.
+
+use super::{Failure, FailureCode, Found, Limits, Range, ReadOp, Store, glob};
+use std::rc::Rc;
+
+/// What each item of an answer takes besides its bytes.
+const ITEM_BYTES: usize = 5;
+/// What one read may cost, in steps of looking at a key: each takes `KEY_STEPS`, and comparing it with
+/// a pattern at most the product of both lengths. It is some milliseconds, so that a turn stays short.
+pub const RANGE_WORK_MAX: usize = 16 * 1024 * 1024;
+const KEY_STEPS: usize = 32;
+
+impl ReadOp {
+    /// Fails if the answer would be too long, or too much work: then nothing is left out in silence.
+    /// `number` is another one each time.
+    pub fn carry_out(&self, store: &Store, limits: &Limits, number: u64) -> Result<Found, Failure> {
+        match self {
+            ReadOp::Values(keys) => {
+                let bytes = self.answer_bytes(store, limits);
+                let bytes_max = limits.answer_bytes_max();
+                if bytes > bytes_max {
+                    return Err(too_large(format!(
+                        "the values have {bytes} bytes together, the limit of an answer is \
+                         {bytes_max} bytes: ask for fewer keys at a time"
+                    )));
+                }
+                Ok(Found::Values(keys.iter().map(|key| store.get(key)).collect()))
+            }
+            ReadOp::Lengths(keys) => {
+                let length = |bytes| u32::try_from(bytes).expect("a value is shorter than 4 GiB");
+                Ok(Found::Lengths(
+                    keys.iter().map(|key| store.value_bytes(key).map(length)).collect(),
+                ))
+            }
+            ReadOp::Range(range) => range.carry_out(store, limits),
+            ReadOp::RandomKey => Ok(Found::Values(vec![store.random_key(number)])),
+        }
+    }
+
+    /// How long the answer may be on this state, at most.
+    pub fn answer_bytes(&self, store: &Store, limits: &Limits) -> usize {
+        match self {
+            ReadOp::Values(keys) => {
+                keys.iter().map(|key| ITEM_BYTES + store.value_bytes(key).unwrap_or(0)).sum()
+            }
+            ReadOp::Lengths(keys) => keys.len() * ITEM_BYTES,
+            ReadOp::Range(Range { with_values: false, keys_max, .. }) => {
+                let key_bytes = limits.key_bytes_max as usize + ITEM_BYTES;
+                limits.answer_bytes_max().min((*keys_max as usize).saturating_mul(key_bytes))
+            }
+            ReadOp::Range(_) => limits.answer_bytes_max(),
+            ReadOp::RandomKey => limits.key_bytes_max as usize,
+        }
+    }
+}
+
+impl Range {
+    fn carry_out(&self, store: &Store, limits: &Limits) -> Result<Found, Failure> {
+        let mut pairs = store.range(&self.start, self.end.as_deref());
+        let mut items: Vec<Rc<[u8]>> = Vec::new();
+        let (mut bytes, mut work, mut counted) = (0, 0, 0);
+        let bytes_max = limits.answer_bytes_max();
+        while counted < self.keys_max {
+            let pair = if self.reverse { pairs.next_back() } else { pairs.next() };
+            let Some((key, value)) = pair else {
+                return Ok(Found::Keys { items, next: None });
+            };
+            let pattern_bytes = self.pattern.as_ref().map_or(0, |pattern| pattern.len());
+            let item_bytes = ITEM_BYTES
+                + key.len()
+                + if self.with_values { ITEM_BYTES + value.len() } else { 0 };
+            work += KEY_STEPS + key.len() * pattern_bytes;
+            let fits = self.pattern.as_ref().is_none_or(|pattern| glob::matches(pattern, key));
+            let is_work = work > RANGE_WORK_MAX;
+            if is_work || (fits && bytes + item_bytes > bytes_max) {
+                if !self.partial {
+                    return Err(self.too_much(is_work, bytes_max));
+                }
+                // The first key is taken whatever it costs, so that a scan goes on.
+                if counted > 0 {
+                    return Ok(Found::Keys { items, next: Some(key.clone()) });
+                }
+            }
+            if fits {
+                bytes += item_bytes;
+                items.push(key.clone());
+                items.extend(self.with_values.then(|| value.clone()));
+            }
+            counted += u32::from(fits || self.partial);
+        }
+        let next = pairs.next().filter(|_| self.partial).map(|(key, _)| key.clone());
+        Ok(Found::Keys { items, next })
+    }
+
+    fn too_much(&self, is_work: bool, bytes_max: usize) -> Failure {
+        let instead = if self.with_values { "give a LIMIT" } else { "use SCAN" };
+        too_large(match is_work {
+            true => format!("there are too many keys to look at in one go: {instead}"),
+            false => format!("the answer would be longer than {bytes_max} bytes: {instead}"),
+        })
+    }
+}
+
+fn too_large(message: String) -> Failure {
+    Failure { code: FailureCode::TooLarge, message, leader: None }
+}

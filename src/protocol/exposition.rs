@@ -1,0 +1,91 @@
+//! Prometheus's text format, version 0.0.4: what a scraper reads.
+
+use std::fmt::{Display, Write};
+
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+#[derive(Debug, Default)]
+pub struct Exposition {
+    text: String,
+}
+
+/// What has been counted, in buckets: upper bounds, ascending, with the number of values up to each that
+/// are above the one before.
+#[derive(Debug, Clone, Copy)]
+pub struct Buckets<'a> {
+    pub bounds: &'a [f64],
+    pub counts: &'a [u64],
+    /// Of all values, those above the last bound included.
+    pub count: u64,
+    pub sum: f64,
+}
+
+impl Exposition {
+    /// Something that goes up and down.
+    pub fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
+        self.head(name, help, "gauge");
+        self.sample(name, &[], value);
+    }
+
+    /// Something that only goes up while the process lives; its name ends in `_total`.
+    pub fn counter(&mut self, name: &str, help: &str, value: impl Display) {
+        self.head(name, help, "counter");
+        self.sample(name, &[], value);
+    }
+
+    /// A gauge for each value of some labels.
+    pub fn gauges<'a, V: Display>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl IntoIterator<Item = (&'a str, V)>,
+    ) {
+        let mut has_head = false;
+        for (of, value) in values {
+            if !std::mem::replace(&mut has_head, true) {
+                self.head(name, help, "gauge");
+            }
+            self.sample(name, &[(label, of)], value);
+        }
+    }
+
+    /// A gauge that is always 1, and says something by its labels.
+    pub fn info(&mut self, name: &str, help: &str, labels: &[(&str, &str)]) {
+        self.head(name, help, "gauge");
+        self.sample(name, labels, 1);
+    }
+
+    pub fn histogram(&mut self, name: &str, help: &str, buckets: Buckets<'_>) {
+        self.head(name, help, "histogram");
+        let bucket = format!("{name}_bucket");
+        let mut below = 0;
+        for (bound, count) in buckets.bounds.iter().zip(buckets.counts) {
+            below += count;
+            self.sample(&bucket, &[("le", &bound.to_string())], below);
+        }
+        self.sample(&bucket, &[("le", "+Inf")], buckets.count);
+        self.sample(&format!("{name}_sum"), &[], buckets.sum);
+        self.sample(&format!("{name}_count"), &[], buckets.count);
+    }
+
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.text.into_bytes()
+    }
+
+    fn head(&mut self, name: &str, help: &str, kind: &str) {
+        let help = help.replace('\\', "\\\\").replace('\n', "\\n");
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        self.text.push_str(name);
+        for (at, (label, of)) in labels.iter().enumerate() {
+            let before = if at == 0 { '{' } else { ',' };
+            let of = of.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let _ = write!(self.text, "{before}{label}=\"{of}\"");
+        }
+        let after = if labels.is_empty() { "" } else { "}" };
+        let _ = writeln!(self.text, "{after} {value}");
+    }
+}

@@ -1,0 +1,141 @@
+//! What is answered, as RESP.
+
+use super::NOT_AN_INTEGER;
+use crate::kv::{Answer, Failure, FailureCode, Found, Outcome, Refusal};
+use crate::protocol::resp::{
+    Version, put_array, put_bulk, put_error, put_integer, put_map, put_null, put_simple,
+};
+
+/// How a reply is to be written: commands ask for the same thing and answer it differently.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reply {
+    pub shape: Shape,
+    pub version: Version,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Shape {
+    /// As the answer itself says.
+    #[default]
+    Plain,
+    /// `OK` if it was done, else nothing.
+    OkOrNull,
+    /// 1 if it was done, else 0.
+    Flag,
+    /// The value from before.
+    Old,
+    /// How many keys exist.
+    Count,
+    /// The length of the only value.
+    Length,
+    /// What kind of value it is.
+    Type,
+    /// The only value.
+    First,
+    /// A page of keys, and a cursor that is still to be found for what follows.
+    Scan,
+    /// A page of keys, and this cursor; 0: it is the last one.
+    Page(u64),
+    /// Of a digest, the number of keys.
+    KeyCount,
+}
+
+/// Appends the reply to a [`super::TextCommand::Ask`].
+pub fn answer_to_resp(answer: &Answer, reply: Reply, out: &mut Vec<u8>) {
+    match answer {
+        Answer::Value { value: Some(value), .. } => put_bulk(out, value),
+        Answer::Value { value: None, .. } => put_null(out, reply.version),
+        Answer::Written { outcome, .. } => put_outcome(out, reply, outcome),
+        Answer::Digest { keys, .. } if reply.shape == Shape::KeyCount => {
+            put_integer(out, *keys as i64);
+        }
+        Answer::Digest { digest, keys, index, .. } => {
+            put_map(out, reply.version, 3);
+            put_bulk(out, b"digest");
+            put_bulk(out, format!("{digest:016x}").as_bytes());
+            put_bulk(out, b"keys");
+            put_bulk(out, keys.to_string().as_bytes());
+            put_bulk(out, b"index");
+            put_bulk(out, index.to_string().as_bytes());
+        }
+        Answer::Found { found, .. } => put_found(out, reply, found),
+        Answer::Member { .. } => put_simple(out, "OK"),
+        Answer::Failed(failure) => put_failure(out, failure),
+    }
+}
+
+fn put_found(out: &mut Vec<u8>, reply: Reply, found: &Found) {
+    match (found, reply.shape) {
+        (Found::Values(values), Shape::First) => match values.first() {
+            Some(Some(value)) => put_bulk(out, value),
+            _ => put_null(out, reply.version),
+        },
+        (Found::Keys { items, .. }, shape) => {
+            if let Shape::Page(cursor) = shape {
+                put_array(out, 2);
+                put_bulk(out, cursor.to_string().as_bytes());
+            }
+            put_array(out, items.len());
+            items.iter().for_each(|item| put_bulk(out, item));
+        }
+        (Found::Values(values), _) => {
+            put_array(out, values.len());
+            for value in values {
+                match value {
+                    Some(value) => put_bulk(out, value),
+                    None => put_null(out, reply.version),
+                }
+            }
+        }
+        (Found::Lengths(lengths), Shape::Length) => {
+            let length = lengths.first().copied().flatten().unwrap_or(0);
+            put_integer(out, i64::from(length));
+        }
+        (Found::Lengths(lengths), Shape::Type) => {
+            let exists = lengths.first().is_some_and(Option::is_some);
+            put_simple(out, if exists { "string" } else { "none" });
+        }
+        (Found::Lengths(lengths), _) => {
+            put_integer(out, lengths.iter().flatten().count() as i64);
+        }
+    }
+}
+
+fn put_outcome(out: &mut Vec<u8>, reply: Reply, outcome: &Outcome) {
+    match outcome {
+        Outcome::Put => put_simple(out, "OK"),
+        Outcome::Deleted(done) | Outcome::Swapped(done) => put_integer(out, i64::from(*done)),
+        Outcome::Counter(value) => put_integer(out, *value),
+        Outcome::Changed { done, old } => match (reply.shape, done, old) {
+            (Shape::Old, _, Some(old)) => put_bulk(out, old),
+            (Shape::Old, _, None) => put_null(out, reply.version),
+            (Shape::OkOrNull, true, _) => put_simple(out, "OK"),
+            (Shape::OkOrNull, false, _) => put_null(out, reply.version),
+            _ => put_integer(out, i64::from(*done)),
+        },
+        Outcome::SessionOpened { session } => put_bulk(out, session.to_string().as_bytes()),
+        Outcome::Refused(refusal) => put_error(
+            out,
+            match refusal {
+                Refusal::NotAnInteger => NOT_AN_INTEGER,
+                Refusal::Overflow => "ERR increment or decrement would overflow",
+                Refusal::UnknownSession => "ERR unknown session",
+                Refusal::StaleSequence => "ERR a newer request of this session was executed",
+                Refusal::TooLong => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
+                Refusal::AnswerForgotten => {
+                    "ERR this request was executed, its answer was too long to be remembered"
+                }
+            },
+        ),
+    }
+}
+
+fn put_failure(out: &mut Vec<u8>, failure: &Failure) {
+    let word = match failure.code {
+        FailureCode::OutcomeUnknown | FailureCode::TimedOut => "INDETERMINATE",
+        FailureCode::NoLeader => "CLUSTERDOWN",
+        FailureCode::NotLeader | FailureCode::Overloaded | FailureCode::ShuttingDown => "TRYAGAIN",
+        FailureCode::TooLarge | FailureCode::Malformed | FailureCode::NotPossible => "ERR",
+    };
+    put_error(out, &format!("{word} {}", failure.message));
+}

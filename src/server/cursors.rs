@@ -1,0 +1,66 @@
+//! What the numbers of `SCAN` mean. Redis's libraries know only numbers, so a node remembers for each
+//! the key at which to go on. As that is a key, and not a place, keys that come and go do not matter to
+//! those that stay.
+
+use super::Server;
+use crate::kv::{Answer, Found, ReadOp, Request};
+use crate::protocol::text::{Reply, Shape, TextCommand};
+use crate::wal::Disk;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Cursors that a node remembers; the oldest is forgotten for a new one.
+const CURSORS_MAX: usize = 4096;
+
+#[derive(Debug)]
+pub struct Cursors {
+    next_keys: BTreeMap<u64, Rc<[u8]>>,
+    last: u64,
+}
+
+impl Default for Cursors {
+    /// Begins with the time, so that a cursor of an earlier process is not taken for one of this one.
+    fn default() -> Self {
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Cursors { next_keys: BTreeMap::new(), last: time.as_micros() as u64 }
+    }
+}
+
+impl Cursors {
+    fn remember(&mut self, next: Rc<[u8]>) -> u64 {
+        if self.next_keys.len() >= CURSORS_MAX {
+            self.next_keys.pop_first();
+        }
+        self.last += 1;
+        self.next_keys.insert(self.last, next);
+        self.last
+    }
+}
+
+impl<D: Disk> Server<D> {
+    /// A `SCAN` begins, or goes on where its cursor says.
+    pub(super) fn resume_scan(&self, command: TextCommand) -> TextCommand {
+        let TextCommand::Scan { cursor, mut range } = command else { return command };
+        if cursor != 0 {
+            let Some(next) = self.cursors.next_keys.get(&cursor) else {
+                let text = "ERR invalid cursor: it is too old, or another node's; start again at 0";
+                return TextCommand::Error(text.to_string());
+            };
+            range.start = range.start.max(next.clone());
+        }
+        let request = Request::Read(ReadOp::Range(range));
+        TextCommand::Ask { request, shape: Shape::Scan }
+    }
+
+    /// A page that is not the last one gets a cursor.
+    pub(super) fn with_cursor(&mut self, reply: Reply, answer: &Answer) -> Reply {
+        match (reply.shape, answer) {
+            (Shape::Scan, Answer::Found { found: Found::Keys { next, .. }, .. }) => {
+                let cursor = next.clone().map_or(0, |next| self.cursors.remember(next));
+                Reply { shape: Shape::Page(cursor), ..reply }
+            }
+            _ => reply,
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Counting without allocating: a few numbers for each turn of the loop, read when somebody asks.
+
+use crate::protocol::exposition::Buckets;
+use crate::wal::Disk;
+use std::cell::RefCell;
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Instant;
+
+pub const BUCKETS: usize = 16;
+
+/// From what a fast disk takes to what costs a leader its office.
+pub const SECONDS: [f64; BUCKETS] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0,
+];
+pub const ENTRIES: [f64; BUCKETS] = powers_of_two(1);
+pub const BYTES: [f64; BUCKETS] = powers_of_two(64);
+
+const fn powers_of_two(first: u32) -> [f64; BUCKETS] {
+    let mut bounds = [0.0; BUCKETS];
+    let mut at = 0;
+    while at < BUCKETS {
+        bounds[at] = (first << at) as f64;
+        at += 1;
+    }
+    bounds
+}
+
+#[derive(Debug)]
+pub struct Histogram {
+    bounds: &'static [f64; BUCKETS],
+    /// Values up to each bound that are above the one before.
+    counts: [u64; BUCKETS],
+    count: u64,
+    sum: f64,
+}
+
+impl Histogram {
+    pub const fn new(bounds: &'static [f64; BUCKETS]) -> Self {
+        Histogram { bounds, counts: [0; BUCKETS], count: 0, sum: 0.0 }
+    }
+
+    pub fn observe(&mut self, value: f64) {
+        if let Some(at) = self.bounds.iter().position(|bound| value <= *bound) {
+            self.counts[at] += 1;
+        }
+        self.count += 1;
+        self.sum += value;
+    }
+
+    pub fn buckets(&self) -> Buckets<'_> {
+        Buckets { bounds: self.bounds, counts: &self.counts, count: self.count, sum: self.sum }
+    }
+}
+
+/// How long syncs took, in seconds.
+pub type Syncs = Rc<RefCell<Histogram>>;
+
+/// A disk whose syncs are timed. The log itself knows no clock.
+pub struct TimedDisk<D> {
+    disk: D,
+    syncs: Syncs,
+}
+
+impl<D: Disk> TimedDisk<D> {
+    pub fn new(disk: D) -> (Self, Syncs) {
+        let syncs = Rc::new(RefCell::new(Histogram::new(&SECONDS)));
+        (TimedDisk { disk, syncs: Rc::clone(&syncs) }, syncs)
+    }
+
+    fn timed<T>(&mut self, sync: impl FnOnce(&mut D) -> T) -> T {
+        let begun = Instant::now();
+        let result = sync(&mut self.disk);
+        self.syncs.borrow_mut().observe(begun.elapsed().as_secs_f64());
+        result
+    }
+}
+
+impl<D: Disk> Disk for TimedDisk<D> {
+    type File = D::File;
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.disk.list()
+    }
+
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        self.disk.read(name)
+    }
+
+    fn read_at(&self, name: &str, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
+        self.disk.read_at(name, offset, bytes)
+    }
+
+    fn create(&mut self, name: &str, bytes: u64) -> io::Result<Self::File> {
+        self.disk.create(name, bytes)
+    }
+
+    fn open(&mut self, name: &str, bytes: u64) -> io::Result<Self::File> {
+        self.disk.open(name, bytes)
+    }
+
+    fn write_at(&mut self, file: &mut Self::File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.disk.write_at(file, offset, bytes)
+    }
+
+    fn sync_data(&mut self, file: &mut Self::File) -> io::Result<()> {
+        self.timed(|disk| disk.sync_data(file))
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+
+    fn shrink(&mut self, name: &str, bytes: u64) -> io::Result<()> {
+        self.disk.shrink(name, bytes)
+    }
+
+    fn sync_dir(&mut self) -> io::Result<()> {
+        self.timed(Disk::sync_dir)
+    }
+
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        self.disk.free_bytes()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.disk.path(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_counts_up_to_the_first_bound_that_is_not_below_it() {
+        let mut histogram = Histogram::new(&ENTRIES);
+        for value in [0.0, 1.0, 1.5, 2.0, 32_768.0, 32_769.0] {
+            histogram.observe(value);
+        }
+        assert_eq!(histogram.counts[..2], [2, 2]);
+        assert_eq!(histogram.counts[BUCKETS - 1], 1);
+        assert_eq!(histogram.counts.iter().sum::<u64>(), 5, "one is above all bounds");
+        assert_eq!((histogram.count, histogram.sum), (6, 65_541.5));
+    }
+
+    #[test]
+    fn bounds_ascend() {
+        for bounds in [SECONDS, ENTRIES, BYTES] {
+            assert!(bounds.is_sorted_by(|one, next| one < next), "{bounds:?}");
+        }
+        assert_eq!((ENTRIES[BUCKETS - 1], BYTES[BUCKETS - 1]), (32_768.0, 2_097_152.0));
+    }
+}

@@ -1,0 +1,74 @@
+//! What is answered over HTTP: is the process alive, is it of use, and what does it count.
+
+use super::talk::{Pause, Step};
+use super::{Server, metrics};
+use crate::net::ConnId;
+use crate::protocol::exposition;
+use crate::protocol::http::{
+    self, Connection, HttpStep, PLAIN_TEXT, Request, Response, Status, put_error,
+};
+use crate::wal::Disk;
+use std::time::Instant;
+
+const OVERVIEW: &str = "raftkv\n\n\
+    /livez    the process is alive: its loop turns\n\
+    /readyz   it can serve clients, or pass them on to the leader; else 503, and why not\n\
+    /metrics  for Prometheus\n";
+
+impl<D: Disk> Server<D> {
+    /// Nothing here waits for the node or counts against what other clients may ask for: a probe is
+    /// answered whatever they do.
+    pub(super) fn step_http(&mut self, conn: ConnId, now: Instant) -> Step {
+        if self.links.net.outbox_len(conn) >= self.config.client_outbox_bytes_max {
+            return Err(Pause::MustWait);
+        }
+        match http::next_request(self.links.net.inbox(conn).unwrap_or_default()) {
+            HttpStep::NeedMore { .. } => Err(Pause::NeedMore),
+            HttpStep::Error(status) => {
+                if let Some(outbox) = self.links.net.outbox(conn) {
+                    put_error(status, outbox);
+                }
+                Err(Pause::CloseAfterFlush)
+            }
+            HttpStep::Request { mut request, consumed } => {
+                self.links.net.consume(conn, consumed);
+                // A probe is answered when there are too many clients as well, and takes nobody's place.
+                if self.links.is_crowded() {
+                    request.connection = Connection::Close;
+                }
+                self.respond(conn, &request, now);
+                match request.connection {
+                    Connection::Close => Err(Pause::CloseAfterFlush),
+                    Connection::Keep | Connection::KeepAlive => {
+                        self.links.net.await_words(conn);
+                        Ok(())
+                    }
+                }
+            }
+        }
+    }
+
+    fn respond(&mut self, conn: ConnId, request: &Request, now: Instant) {
+        self.counts.http_requests += 1;
+        let plain = |status, text: &str| (status, PLAIN_TEXT, text.as_bytes().to_vec());
+        let (status, content_type, body) = match request.path.as_str() {
+            "/" => plain(Status::Ok, OVERVIEW),
+            // That it is said is the answer: a loop that hangs, or waits for its disk, says nothing.
+            "/livez" => plain(Status::Ok, "alive\n"),
+            "/readyz" => match self.unready() {
+                reasons if reasons.is_empty() => plain(Status::Ok, "ready\n"),
+                reasons => {
+                    let text =
+                        format!("{} is not ready:\n{}\n", self.config.name, reasons.join("\n"));
+                    plain(Status::Unavailable, &text)
+                }
+            },
+            "/metrics" => (Status::Ok, exposition::CONTENT_TYPE, metrics::exposed(self, now)),
+            _ => plain(Status::NotFound, "404 Not Found: there is /livez, /readyz and /metrics\n"),
+        };
+        let response = Response { status, content_type, body: &body };
+        if let Some(outbox) = self.links.net.outbox(conn) {
+            response.encode(request.is_head, request.connection, outbox);
+        }
+    }
+}
