@@ -7,8 +7,10 @@
 #[path = "../tests/processes/mod.rs"]
 #[allow(dead_code)] // The tests use the rest.
 mod processes;
+mod report;
 
 use processes::Cluster;
+use report::report;
 use std::time::{Duration, Instant};
 
 const TRIALS: usize = 20;
@@ -16,9 +18,9 @@ const TRIALS: usize = 20;
 fn main() {
     let mut cluster = Cluster::start(3, &[]);
     let killed = trials(&mut cluster, Cluster::kill, Cluster::start_node);
-    report("kill -9 of the leader", killed);
+    report("kill -9 of the leader, to the next answered write", killed);
     let paused = trials(&mut cluster, |c, node| c.pause(node), |c, node| c.resume(node));
-    report("pause of the leader", paused);
+    report("pause of the leader, to the next answered write", paused);
 }
 
 type Act = fn(&mut Cluster, usize);
@@ -39,18 +41,4 @@ fn trial(cluster: &mut Cluster, go: Act, back: Act) -> Duration {
     back(cluster, leader);
     cluster.await_same_applied();
     took
-}
-
-fn report(what: &str, mut times: Vec<Duration>) {
-    times.sort();
-    let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
-    println!(
-        "{what}, to the next answered write: median {:.0} ms, best {:.0}, worst {:.0} (of {})",
-        milliseconds(times[times.len() / 2]),
-        milliseconds(times[0]),
-        milliseconds(times[times.len() - 1]),
-        times.len()
-    );
-    let all: Vec<String> = times.iter().map(|time| format!("{:.0}", milliseconds(*time))).collect();
-    println!("  all, in ms: {}", all.join(" "));
 }

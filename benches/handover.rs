@@ -11,10 +11,12 @@
 #[path = "../tests/processes/mod.rs"]
 #[allow(dead_code)] // The tests use the rest.
 mod processes;
+mod report;
 
 use processes::{Cluster, await_condition};
 use raftkv::client::Client;
 use raftkv::protocol::resp;
+use report::report;
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -172,18 +174,4 @@ fn fill(cluster: &Cluster, leader: usize, state_mib: usize) {
         stream.read_exact(&mut answers).expect("the leader answers");
         assert_eq!(answers, b"+OK\r\n".repeat(chunk.len()), "every write is done");
     }
-}
-
-fn report(what: &str, mut times: Vec<Duration>) {
-    times.sort();
-    let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
-    println!(
-        "{what}: median {:.0} ms, best {:.0}, worst {:.0} (of {})",
-        milliseconds(times[times.len() / 2]),
-        milliseconds(times[0]),
-        milliseconds(times[times.len() - 1]),
-        times.len()
-    );
-    let all: Vec<String> = times.iter().map(|time| format!("{:.0}", milliseconds(*time))).collect();
-    println!("  all, in ms: {}", all.join(" "));
 }

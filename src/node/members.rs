@@ -280,14 +280,14 @@ impl Node {
     /// A node whose name a member has is taken in once that member is surely gone: two processes may run under
     /// one name, and then the one that is a member stays.
     fn may_come_in(&self, membership: &Membership, applicant: &Applicant) -> bool {
-        let lost = membership.members.keys().find(|id| number(**id) == number(applicant.id));
+        let lost = membership.numbered(number(applicant.id));
         !membership.contains(applicant.id)
             && !membership.was_removed(applicant.id)
             && lost.is_none_or(|lost| {
                 let patience = 2 * self.config.raft.election_ticks_max;
-                *lost != self.raft.id()
-                    && !self.connected.contains_key(lost)
-                    && self.raft.silent_ticks(*lost).is_some_and(|silent| silent >= patience)
+                lost != self.raft.id()
+                    && !self.connected.contains_key(&lost)
+                    && self.raft.silent_ticks(lost).is_some_and(|silent| silent >= patience)
             })
     }
 
@@ -396,7 +396,7 @@ impl Node {
 
 fn addition(membership: &Membership, applicant: &Applicant) -> Change {
     let Applicant { id, name, address } = applicant.clone();
-    let replaces = membership.members.keys().copied().find(|lost| number(*lost) == number(id));
+    let replaces = membership.numbered(number(id));
     Change::AddLearner { id, name, address, replaces }
 }
 

@@ -12,7 +12,7 @@
 
 use super::progress::Progress;
 use super::role::{Leadership, Role};
-use super::{Entry, Index, NodeId, Payload, Position, Raft, Term};
+use super::{Entry, Index, NodeId, Payload, Position, Raft, Term, number};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::rc::Rc;
@@ -147,6 +147,11 @@ impl Membership {
         let members = self.members.values();
         members.map(|member| member.name.len() + member.address.len() + 16).sum::<usize>()
             + self.removed.len() * 8
+    }
+
+    /// The member of that number, if one has it; no two have.
+    pub fn numbered(&self, at: u64) -> Option<NodeId> {
+        self.members.keys().copied().find(|id| number(*id) == at)
     }
 
     /// The member of that name, if one has it.

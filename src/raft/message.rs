@@ -5,7 +5,7 @@ use super::Membership;
 use std::rc::Rc;
 
 /// Of one data folder: the number at the end of the node's name (2 for `raft-2`) in the upper 16 bits, and 48
-/// bits that were drawn when the folder was made. Raft itself only compares it.
+/// bits that were drawn when the folder was made. The protocol only compares it.
 pub type NodeId = u64;
 
 const INCARNATION_BITS: u32 = 48;

@@ -167,8 +167,7 @@ impl Links {
                 self.net.dial(number, now);
             }
         }
-        let is_member =
-            |number: u64| membership.members.keys().any(|id| self::number(*id) == number);
+        let is_member = |number: u64| membership.numbered(number).is_some();
         let gone: Vec<u64> = self
             .peers
             .iter()
