@@ -81,6 +81,7 @@ fn refusal_text(refusal: Refusal) -> &'static str {
         Refusal::UnknownSession => "the session is unknown",
         Refusal::TooLong => "the value would be longer than allowed",
         Refusal::AnswerForgotten => "the request was carried out, its answer was too long to keep",
+        Refusal::TransactionTooLarge => "the answers would be longer than allowed",
         Refusal::StaleSequence => "a newer request of the session was already carried out",
     }
 }

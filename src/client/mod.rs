@@ -29,7 +29,9 @@ mod route;
 pub use address::parse_address;
 pub use error::{ClientError, ServerReason, Why, joined};
 
-use crate::kv::{Answer, Command, MemberRequest, Outcome, Refusal, Request, RequestId, WriteOp};
+use crate::kv::{
+    Answer, Command, MemberRequest, Outcome, Refusal, Request, RequestId, TimedOp, WriteOp,
+};
 use crate::net::ResolverConfig;
 use crate::protocol::client::{ReplyBody, RequestBody};
 use crate::raft::{Index, NodeId};
@@ -389,5 +391,11 @@ fn outcome_fits(op: WriteOp<'_>, outcome: &Outcome) -> bool {
             | (WriteOp::Set { .. } | WriteOp::Remove { .. }, Outcome::Changed { .. })
             | (WriteOp::PutMany { .. }, Outcome::Put)
             | (WriteOp::DeleteMany { .. } | WriteOp::Append { .. }, Outcome::Counter(_))
+            | (WriteOp::Flush, Outcome::Put)
+            | (
+                WriteOp::Timed { op: TimedOp::Set { .. } | TimedOp::Expire { .. }, .. },
+                Outcome::Changed { .. }
+            )
+            | (WriteOp::Timed { op: TimedOp::Transaction(_), .. }, Outcome::Transaction(_))
     )
 }

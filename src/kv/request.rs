@@ -28,6 +28,12 @@ pub enum ReadOp {
     Range(Range),
     /// Any key, or none if there is none.
     RandomKey,
+    /// When this key goes.
+    Expiry(Rc<[u8]>),
+    /// Which entries of the log have changed these keys last.
+    Versions(Vec<Rc<[u8]>>),
+    /// A hash of the whole state.
+    Digest,
 }
 
 /// Keys in order, from `start` on and before `end`.
@@ -58,6 +64,18 @@ pub enum Found {
     Keys {
         items: Vec<Rc<[u8]>>,
         next: Option<Rc<[u8]>>,
+    },
+    /// When the key goes, 0: never; `None`: it does not exist. And what time it was. Both in milliseconds of
+    /// Unix time.
+    Expiry {
+        expires_at: Option<u64>,
+        now: u64,
+    },
+    /// For each key the index of the entry that changed it last; 0: it does not exist.
+    Versions(Vec<Index>),
+    Digest {
+        digest: u64,
+        keys: u64,
     },
 }
 

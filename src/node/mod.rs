@@ -7,16 +7,17 @@
 //! confirmed and the state has caught up, or with "not done" when leadership is lost.
 
 mod audit;
+mod expiry;
 mod members;
 mod requests;
 
 pub use members::{Applicant, Peer, Standing};
 
 use crate::codec::Malformed;
-use crate::kv::{Answer, FailureCode, Limits, Machine, Request};
+use crate::kv::{Answer, Command, Executed, FailureCode, Limits, Machine, Outcome, Request};
 use crate::raft::{
-    self, Contradiction, Entry, Index, Membership, Message, NodeId, Position, Raft, ReadId, Ready,
-    Restored, SnapshotChunk, Term,
+    self, Contradiction, Entry, Index, Membership, Message, NodeId, Payload, Position, Raft,
+    ReadId, Ready, Restored, SnapshotChunk, Term,
 };
 use audit::{Audit, Point};
 use members::{Connected, PendingTransfer};
@@ -28,6 +29,11 @@ use std::rc::Rc;
 pub const REQUESTS_MAX: usize = 65_536;
 /// Log bytes applied per turn, so that catching up does not keep the loop from its heartbeats.
 const APPLY_BYTES_PER_TURN: usize = 8 * 1024 * 1024;
+
+/// Keys whose memory is freed in one turn after they were flushed; and of very many a part, so that what
+/// waits does not grow however fast keys come and are flushed again.
+const FREED_PER_TURN: usize = 16 * 1024;
+const FREED_FRACTION: usize = 32;
 
 /// Of the log before the newest snapshot, kept in memory for followers that are a little behind.
 const RETAINED_LOG_BYTES: usize = 8 * 1024 * 1024;
@@ -106,6 +112,10 @@ pub struct Node {
     machine: Machine,
     config: Config,
     now_ticks: u64,
+    /// In milliseconds of Unix time.
+    wall_ms: u64,
+    /// The newest entry of this node that removes keys whose time has come.
+    removing_expired: Option<Position>,
     /// Begins anywhere, so that the leader's answer to what an earlier process of this node forwarded is
     /// not taken for the answer to what this one did.
     last_id: u64,
@@ -149,6 +159,8 @@ pub struct Tally {
     pub proposals: u64,
     pub reads: u64,
     pub forwards: u64,
+    /// Keys that were removed because their time had come.
+    pub expired: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -210,6 +222,8 @@ impl Node {
             last_id: rng.u64(..) / 2,
             config,
             now_ticks: 0,
+            wall_ms: 0,
+            removing_expired: None,
             writes: BTreeMap::new(),
             reads: BTreeMap::new(),
             confirmed: VecDeque::new(),
@@ -274,6 +288,7 @@ impl Node {
         self.notice_lost_leadership();
         self.tick_members();
         self.release_held();
+        self.remove_expired();
     }
 
     /// A client asks. The answer comes out of a later flush under the same ticket.
@@ -359,7 +374,10 @@ impl Node {
             self.confirmed.push_back((read.index, read.id));
         }
         self.apply_committed()?;
+        self.remove_expired();
         self.answer_reads();
+        let waiting = self.machine.store().flushed();
+        self.machine.free_flushed(FREED_PER_TURN.max(waiting / FREED_FRACTION));
         let mut messages: Vec<_> = ready
             .messages
             .into_iter()
@@ -479,9 +497,16 @@ impl Node {
             let index = self.machine.applied() + 1;
             let entry = self.raft.log().get(index).expect("what is committed is in the log");
             let (term, cost_bytes) = (entry.term, entry.cost_bytes());
+            let removes_expired = matches!(&entry.payload,
+                Payload::Command(command) if Command::removes_expired(command));
             let executed =
                 self.machine.apply(entry).map_err(|cause| Unreadable { index, cause })?;
             bytes += cost_bytes;
+            if removes_expired
+                && let Some(Executed { outcome: Outcome::Counter(keys), .. }) = executed
+            {
+                self.tally.expired += keys as u64;
+            }
             let digest = self.machine.store().digest();
             if let Some(point) = self.audit.applied(index, digest) {
                 self.report(point);
@@ -560,6 +585,7 @@ impl Node {
         let mut fresh = Node::new(self.config.clone(), restored, Machine::default());
         fresh.connected = std::mem::take(&mut self.connected);
         fresh.last_id = self.last_id;
+        fresh.wall_ms = self.wall_ms;
         std::mem::replace(self, fresh).give_up()
     }
 

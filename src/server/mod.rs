@@ -35,7 +35,7 @@ use metrics::Counts;
 use ready::Level;
 use slab::Slab;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{fmt, io};
 use talk::{Owed, Talk};
 use watch::Watch;
@@ -112,11 +112,17 @@ pub enum ServerError {
     Replica(ReplicaError),
 }
 
+/// The wall clock, for those that stamp the log. One before 1970 is set wrongly, and counts as that.
+fn unix_ms() -> u64 {
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl<D: Disk> Server<D> {
     pub fn new(
         mut config: Config,
         identity: Identity,
-        replica: Replica<D>,
+        mut replica: Replica<D>,
         syncs: Syncs,
         now: Instant,
     ) -> Result<Self, ServerError> {
@@ -132,6 +138,7 @@ impl<D: Disk> Server<D> {
             replica.node().raft().log().last().index,
             replica.node().raft().term()
         );
+        replica.inputs().set_time(unix_ms());
         Ok(Server {
             limits: config.limits,
             next_tick: now + config.tick(),
@@ -164,6 +171,7 @@ impl<D: Disk> Server<D> {
             let deadline = if self.replica.has_work() { now } else { self.next_tick };
             self.links.net.wait(deadline, now, &mut events).map_err(ServerError::Poll)?;
             let now = Instant::now();
+            self.replica.inputs().set_time(unix_ms());
             for event in events.drain(..) {
                 match event {
                     // The second one asks for no patience.

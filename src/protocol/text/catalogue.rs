@@ -9,8 +9,21 @@ use crate::protocol::resp::{
 pub enum Verb {
     Set,
     SetNx,
+    SetEx,
+    PSetEx,
     GetSet,
     GetDel,
+    GetEx,
+    Expire,
+    PExpire,
+    ExpireAt,
+    PExpireAt,
+    Ttl,
+    PTtl,
+    ExpireTime,
+    PExpireTime,
+    Persist,
+    FlushAll,
     Get,
     MGet,
     MSet,
@@ -64,6 +77,8 @@ pub enum Word {
 enum Group {
     Read,
     Write,
+    /// Changes keys, whatever their type.
+    Keyspace,
     Server,
     Connection,
 }
@@ -87,17 +102,24 @@ const ONE_KEY: (i64, i64, i64) = (1, 1, 1);
 const ALL_KEYS: (i64, i64, i64) = (1, -1, 1);
 const PAIRS: (i64, i64, i64) = (1, -1, 2);
 
-use Group::{Connection, Read, Server, Write};
+use Group::{Connection, Keyspace, Read, Server, Write};
 
 #[rustfmt::skip]
 pub const SPECS: &[Spec] = &[
-    spec(Verb::Set, "set", "SET key value [NX|XX|IFEQ old] [GET]",
+    spec(Verb::Set, "set",
+        "SET key value [NX|XX|IFEQ old] [GET] [EX s|PX ms|EXAT s|PXAT ms|KEEPTTL]",
         "store a value, if the condition holds", (2, ANY), Write, ONE_KEY),
+    spec(Verb::SetEx, "setex", "SETEX key seconds value",
+        "store a value for some seconds", (3, 3), Write, ONE_KEY),
+    spec(Verb::PSetEx, "psetex", "PSETEX key milliseconds value",
+        "store a value for some milliseconds", (3, 3), Write, ONE_KEY),
     spec(Verb::SetNx, "setnx", "SETNX key value",
         "store a value if there is none: 1 if so, else 0", (2, 2), Write, ONE_KEY),
     spec(Verb::GetSet, "getset", "GETSET key value",
         "store a value, the one from before", (2, 2), Write, ONE_KEY),
     spec(Verb::GetDel, "getdel", "GETDEL key", "remove a key, its value", (1, 1), Write, ONE_KEY),
+    spec(Verb::GetEx, "getex", "GETEX key [EX s|PX ms|EXAT s|PXAT ms|PERSIST]",
+        "the value, and say anew when the key goes", (1, ANY), Write, ONE_KEY),
     spec(Verb::Get, "get", "GET key", "the value, or nothing", (1, 1), Read, ONE_KEY),
     spec(Verb::MGet, "mget", "MGET key [key ...]",
         "the values of several keys", (1, ANY), Read, ALL_KEYS),
@@ -129,6 +151,27 @@ pub const SPECS: &[Spec] = &[
         "add n to a number, the result", (2, 2), Write, ONE_KEY),
     spec(Verb::DecrBy, "decrby", "DECRBY key n",
         "subtract n from a number, the result", (2, 2), Write, ONE_KEY),
+    spec(Verb::Expire, "expire", "EXPIRE key seconds [NX|XX|GT|LT]",
+        "let a key go after some time: 1 if so, else 0", (2, ANY), Keyspace, ONE_KEY),
+    spec(Verb::PExpire, "pexpire", "PEXPIRE key milliseconds [NX|XX|GT|LT]",
+        "the same in milliseconds", (2, ANY), Keyspace, ONE_KEY),
+    spec(Verb::ExpireAt, "expireat", "EXPIREAT key unix-seconds [NX|XX|GT|LT]",
+        "let a key go at a time: 1 if so, else 0", (2, ANY), Keyspace, ONE_KEY),
+    spec(Verb::PExpireAt, "pexpireat", "PEXPIREAT key unix-milliseconds [NX|XX|GT|LT]",
+        "the same in milliseconds", (2, ANY), Keyspace, ONE_KEY),
+    spec(Verb::Persist, "persist", "PERSIST key",
+        "let a key stay: 1 if it had a time, else 0", (1, 1), Keyspace, ONE_KEY),
+    spec(Verb::Ttl, "ttl", "TTL key",
+        "the seconds that a key has left; -1: it stays, -2: there is none", (1, 1), Read, ONE_KEY),
+    spec(Verb::PTtl, "pttl", "PTTL key", "the same in milliseconds", (1, 1), Read, ONE_KEY),
+    spec(Verb::ExpireTime, "expiretime", "EXPIRETIME key",
+        "the time at which a key goes; -1: it stays, -2: there is none", (1, 1), Read, ONE_KEY),
+    spec(Verb::PExpireTime, "pexpiretime", "PEXPIRETIME key",
+        "the same in milliseconds", (1, 1), Read, ONE_KEY),
+    spec(Verb::FlushAll, "flushall", "FLUSHALL [ASYNC|SYNC]",
+        "remove all keys", (0, ANY), Server, NO_KEY),
+    spec(Verb::FlushAll, "flushdb", "FLUSHDB [ASYNC|SYNC]",
+        "remove all keys", (0, ANY), Server, NO_KEY),
     spec(Verb::DbSize, "dbsize", "DBSIZE", "how many keys there are", (0, 0), Server, NO_KEY),
     spec(Verb::Digest, "digest", "DIGEST", "a hash of everything stored", (0, 0), Server, NO_KEY),
     spec(Verb::Info, "info", "INFO [section ...]", "the state of this node", (0, ANY), Server, NO_KEY),
@@ -270,6 +313,7 @@ impl Spec {
         match self.group {
             Group::Read => &["readonly"],
             Group::Write => &["write", "denyoom"],
+            Group::Keyspace => &["write", "fast"],
             Group::Server => &[],
             Group::Connection => &["fast"],
         }
@@ -278,6 +322,7 @@ impl Spec {
     fn put_docs(&self, out: &mut Vec<u8>, version: Version) {
         let group = match self.group {
             Group::Read | Group::Write => "string",
+            Group::Keyspace => "generic",
             Group::Server => "server",
             Group::Connection => "connection",
         };

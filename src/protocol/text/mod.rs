@@ -11,13 +11,15 @@ mod connection;
 mod ranges;
 mod reply;
 mod strings;
+mod times;
 
 pub use catalogue::{CommandQuery, SPECS, Spec, Verb, Word, help, names};
 pub use connection::{ClientCommand, ConfigQuery, Greeting};
 pub use reply::{Reply, Shape, answer_to_resp};
+pub use times::Time;
 
 use super::resp::{ARGUMENTS_MAX, parse_i64};
-use crate::kv::{Limits, Range, ReadOp, Request};
+use crate::kv::{Command, Limits, Range, ReadOp, Request, WriteOp};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TextCommand {
@@ -109,8 +111,40 @@ fn command(spec: &Spec, args: &[Vec<u8>], limits: &Limits) -> Result<TextCommand
         Verb::Range => ranges::range(args)?,
         Verb::RandomKey => ask(Request::Read(ReadOp::RandomKey), Shape::First),
         Verb::Word(word) => TextCommand::Word(word),
+        Verb::Expire
+        | Verb::PExpire
+        | Verb::ExpireAt
+        | Verb::PExpireAt
+        | Verb::Ttl
+        | Verb::PTtl
+        | Verb::ExpireTime
+        | Verb::PExpireTime
+        | Verb::Persist
+        | Verb::GetEx => times::command(spec, args)?,
+        Verb::FlushAll => flush(args)?,
         _ => strings::command(spec, args, limits)?,
     })
+}
+
+/// A text command has no session unless it says so: it is executed as often as it is in the log, and put there
+/// once.
+fn write(op: WriteOp<'_>, shape: Shape) -> TextCommand {
+    let command = Command::Write { request: None, op }.to_bytes();
+    ask(Request::Write { command: command.into() }, shape)
+}
+
+/// Everything is gone at once, however it is said.
+fn flush(args: &[Vec<u8>]) -> Result<TextCommand, String> {
+    match args {
+        [] => {}
+        [how] if is_flush_mode(how) => {}
+        _ => return Err(SYNTAX_ERROR.to_owned()),
+    }
+    Ok(write(WriteOp::Flush, Shape::Plain))
+}
+
+fn is_flush_mode(word: &[u8]) -> bool {
+    word.eq_ignore_ascii_case(b"async") || word.eq_ignore_ascii_case(b"sync")
 }
 
 fn ask(request: Request, shape: Shape) -> TextCommand {

@@ -1,10 +1,11 @@
 //! What is answered, as RESP.
 
-use super::NOT_AN_INTEGER;
+use super::{NOT_AN_INTEGER, Time};
 use crate::kv::{Answer, Failure, FailureCode, Found, Outcome, Refusal};
 use crate::protocol::resp::{
     Version, put_array, put_bulk, put_error, put_integer, put_map, put_null, put_simple,
 };
+use crate::raft::Index;
 
 /// How a reply is to be written: commands ask for the same thing and answer it differently.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub enum Shape {
     Page(u64),
     /// Of a digest, the number of keys.
     KeyCount,
+    /// When a key goes.
+    Time(Time),
 }
 
 /// Appends the reply to a [`super::TextCommand::Ask`].
@@ -50,17 +53,23 @@ pub fn answer_to_resp(answer: &Answer, reply: Reply, out: &mut Vec<u8>) {
             put_integer(out, *keys as i64);
         }
         Answer::Digest { digest, keys, index, .. } => {
-            put_map(out, reply.version, 3);
-            put_bulk(out, b"digest");
-            put_bulk(out, format!("{digest:016x}").as_bytes());
-            put_bulk(out, b"keys");
-            put_bulk(out, keys.to_string().as_bytes());
-            put_bulk(out, b"index");
-            put_bulk(out, index.to_string().as_bytes());
+            put_digest(out, reply.version, *digest, *keys, Some(*index));
         }
         Answer::Found { found, .. } => put_found(out, reply, found),
         Answer::Member { .. } => put_simple(out, "OK"),
         Answer::Failed(failure) => put_failure(out, failure),
+    }
+}
+
+fn put_digest(out: &mut Vec<u8>, version: Version, digest: u64, keys: u64, index: Option<Index>) {
+    put_map(out, version, 2 + usize::from(index.is_some()));
+    put_bulk(out, b"digest");
+    put_bulk(out, format!("{digest:016x}").as_bytes());
+    put_bulk(out, b"keys");
+    put_bulk(out, keys.to_string().as_bytes());
+    if let Some(index) = index {
+        put_bulk(out, b"index");
+        put_bulk(out, index.to_string().as_bytes());
     }
 }
 
@@ -95,6 +104,19 @@ fn put_found(out: &mut Vec<u8>, reply: Reply, found: &Found) {
             let exists = lengths.first().is_some_and(Option::is_some);
             put_simple(out, if exists { "string" } else { "none" });
         }
+        (Found::Expiry { expires_at, now }, shape) => {
+            let time = match shape {
+                Shape::Time(time) => time,
+                _ => Time { is_left: true, in_seconds: false },
+            };
+            put_integer(out, time.number(*expires_at, *now));
+        }
+        (Found::Digest { keys, .. }, Shape::KeyCount) => put_integer(out, *keys as i64),
+        (Found::Digest { digest, keys }, _) => put_digest(out, reply.version, *digest, *keys, None),
+        (Found::Versions(versions), _) => {
+            put_array(out, versions.len());
+            versions.iter().for_each(|version| put_integer(out, *version as i64));
+        }
         (Found::Lengths(lengths), _) => {
             put_integer(out, lengths.iter().flatten().count() as i64);
         }
@@ -113,6 +135,8 @@ fn put_outcome(out: &mut Vec<u8>, reply: Reply, outcome: &Outcome) {
             (Shape::OkOrNull, false, _) => put_null(out, reply.version),
             _ => put_integer(out, i64::from(*done)),
         },
+        // A transaction's steps have replies of their own.
+        Outcome::Transaction(_) => put_null(out, reply.version),
         Outcome::SessionOpened { session } => put_bulk(out, session.to_string().as_bytes()),
         Outcome::Refused(refusal) => put_error(
             out,
@@ -122,6 +146,9 @@ fn put_outcome(out: &mut Vec<u8>, reply: Reply, outcome: &Outcome) {
                 Refusal::UnknownSession => "ERR unknown session",
                 Refusal::StaleSequence => "ERR a newer request of this session was executed",
                 Refusal::TooLong => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
+                Refusal::TransactionTooLarge => {
+                    "ERR the answers of the transaction would be longer than allowed; nothing was done"
+                }
                 Refusal::AnswerForgotten => {
                     "ERR this request was executed, its answer was too long to be remembered"
                 }
