@@ -16,7 +16,7 @@
 //! frozen.
 
 use super::session::{SESSION_VALUE_BYTES_MAX, Sessions};
-use super::{Item, Machine, Store};
+use super::{EXPIRES_AT_MAX, Item, Machine, Store};
 use crate::codec::{Malformed, Reader, put_sized, put_u8, put_u64};
 use crate::payload::{put_membership, read_membership};
 use crate::raft::{Index, Membership};
@@ -81,6 +81,9 @@ impl Loader {
         }
         let mut rest = &self.unread[..];
         while let Some((key, item, after)) = next_item(rest)? {
+            if item.expires_at > EXPIRES_AT_MAX {
+                return Err(Malformed("snapshot: time of a key"));
+            }
             self.store.load(key, item)?;
             rest = after;
         }
