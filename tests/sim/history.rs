@@ -102,6 +102,8 @@ fn timed_ops(
             let outcomes = match outcome {
                 None => None,
                 Some(Outcome::Transaction(Some(outcomes))) => Some(outcomes),
+                // It is done; what its steps were answered is lost.
+                Some(Outcome::Refused(Refusal::AnswerForgotten)) => None,
                 Some(_) => return Vec::new(),
             };
             let of_step = |(at, step): (usize, Step<'_>)| {

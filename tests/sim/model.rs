@@ -8,7 +8,7 @@
 use super::faults::{Counts, Fault};
 use raftkv::kv::{
     self, Answer, Command, Condition, Expiry, Found, Outcome, ReadOp, Refusal, Request, RequestId,
-    Step, StepOutcome, TimeCondition, TimedOp, Transaction, WriteOp,
+    SESSION_VALUE_BYTES_MAX, Step, StepOutcome, TimeCondition, TimedOp, Transaction, WriteOp,
 };
 use raftkv::raft::{Entry, Index, Payload};
 use std::collections::BTreeMap;
@@ -112,7 +112,11 @@ impl Model {
             Some(_) => {}
         }
         let executed = (index, self.execute(index, op));
-        self.sessions.insert(id.session, Some((id.sequence, executed.clone())));
+        let mut remembered = executed.clone();
+        if is_forgotten(&executed.1) {
+            remembered.1 = Outcome::Refused(Refusal::AnswerForgotten);
+        }
+        self.sessions.insert(id.session, Some((id.sequence, remembered)));
         executed
     }
 
@@ -316,7 +320,10 @@ impl Model {
                 self.check_known(*index)?;
                 match &self.log[*index as usize - 1] {
                     Some((logged, executed)) if *logged == without_stamp(command) => {
-                        if *executed != (*index, outcome.clone()) {
+                        // The first answer was lost, and a retry learns only that it was done.
+                        let is_retry = *outcome == Outcome::Refused(Refusal::AnswerForgotten)
+                            && is_forgotten(&executed.1);
+                        if *executed != (*index, outcome.clone()) && !is_retry {
                             return Err(format!("the outcome is {executed:?}"));
                         }
                         Ok(*index)
@@ -346,6 +353,22 @@ impl Model {
         }
         Err(format!("nothing beyond {} is committed", self.applied()))
     }
+}
+
+/// Whether a session does not remember it.
+fn is_forgotten(outcome: &Outcome) -> bool {
+    const STEP_BYTES: usize = 16;
+    const ITEM_BYTES: usize = 5;
+    let Outcome::Transaction(Some(steps)) = outcome else { return false };
+    let bytes = |step: &StepOutcome| match step {
+        StepOutcome::Found(Found::Values(values)) => values
+            .iter()
+            .map(|value| ITEM_BYTES + value.as_ref().map_or(0, |value| value.len()))
+            .sum(),
+        _ => 0,
+    };
+    let bytes: usize = steps.iter().map(|step| STEP_BYTES + bytes(step)).sum();
+    bytes > SESSION_VALUE_BYTES_MAX
 }
 
 /// As clients send it: the leader writes the time into it.
