@@ -1,7 +1,9 @@
 //! Reads that are not of one value, on the state as it is at one moment.
 
 use super::transaction::STEP_ANSWER_BYTES;
-use super::{Failure, FailureCode, Found, Limits, Range, ReadOp, Store, glob};
+use super::{
+    Failure, FailureCode, Found, Limits, Range, ReadOp, Step, Store, TimedOp, WriteOp, glob,
+};
 use std::rc::Rc;
 
 /// What each item of an answer takes besides its bytes.
@@ -107,6 +109,31 @@ impl ReadOp {
             ReadOp::Values(keys) | ReadOp::Lengths(keys) | ReadOp::Versions(keys) => keys.len(),
             ReadOp::Expiry(_) => 1,
             ReadOp::Range(_) | ReadOp::RandomKey | ReadOp::Digest => 0,
+        }
+    }
+}
+
+impl WriteOp<'_> {
+    /// How long the answer may be on this state, at most, beside what every answer has.
+    pub fn answer_bytes(&self, store: &Store, limits: &Limits) -> usize {
+        match self {
+            WriteOp::Set { key, get: true, .. }
+            | WriteOp::Remove { key, get: true, .. }
+            | WriteOp::Timed {
+                op: TimedOp::Set { key, get: true, .. } | TimedOp::Expire { key, get: true, .. },
+                ..
+            } => store.value_bytes(key).unwrap_or(0),
+            WriteOp::Timed { op: TimedOp::Transaction(transaction), .. } => {
+                let bytes = |step| match step {
+                    Step::Write(op) => op.answer_bytes(store, limits),
+                    Step::Timed(op) => WriteOp::Timed { stamp: 0, op }.answer_bytes(store, limits),
+                    Step::Read(op) => op.answer_bytes(store, limits),
+                };
+                let sum: usize =
+                    transaction.steps.iter().map(|step| STEP_ANSWER_BYTES + bytes(step)).sum();
+                sum.min(transaction.answer_bytes_max as usize)
+            }
+            _ => 0,
         }
     }
 }

@@ -42,6 +42,7 @@ impl<D: Disk> Server<D> {
             TextStep::Oversized { error, consumed, skip } => {
                 self.links.net.consume(conn, consumed);
                 talk.skip = Some(skip);
+                talk.collected.fail();
                 self.say(conn, talk, |out, _| resp::put_error(out, &error))
             }
             TextStep::Error(resp::ProtocolError(error)) => self.last_words(conn, talk, &error),
@@ -49,14 +50,24 @@ impl<D: Disk> Server<D> {
                 Err(Pause::Close("an HTTP request: this port takes no POST and no Host".into()))
             }
             TextStep::Command { args, consumed } => {
+                if let Some(error) = text::rejection(&args) {
+                    self.links.net.consume(conn, consumed);
+                    self.requests += 1;
+                    talk.collected.fail();
+                    return self.say(conn, talk, |out, _| resp::put_error(out, &error));
+                }
                 let command = self.resume_scan(text::parse(&args, &self.limits));
-                if let TextCommand::Ask { request, .. } = &command
-                    && talk.hold(request.is_write())
+                if let Some(is_write) = talk.collected.is_write(&command)
+                    && talk.hold(is_write)
                 {
                     return Err(Pause::MustWait);
                 }
                 self.links.net.consume(conn, consumed);
                 self.requests += 1;
+                let command = match self.collect(conn, talk, command, now) {
+                    Ok(step) => return step,
+                    Err(command) => command,
+                };
                 match command {
                     TextCommand::Ask { request, shape } => {
                         self.ask_store(conn, talk, request, shape);
@@ -88,7 +99,7 @@ impl<D: Disk> Server<D> {
     }
 
     /// What the node need not be asked.
-    fn command(
+    pub(super) fn command(
         &mut self,
         conn: ConnId,
         talk: &mut TextTalk,
@@ -96,7 +107,14 @@ impl<D: Disk> Server<D> {
         now: Instant,
     ) -> Step {
         match command {
-            TextCommand::Ask { .. } | TextCommand::Scan { .. } => unreachable!("the node is asked"),
+            TextCommand::Ask { .. }
+            | TextCommand::Scan { .. }
+            | TextCommand::Multi
+            | TextCommand::Exec(_)
+            | TextCommand::Discard
+            | TextCommand::Watch(_) => unreachable!("the node is asked, or it was collected"),
+            // In a transaction, where it comes too late to change anything.
+            TextCommand::Unwatch => self.say(conn, talk, |out, _| resp::put_simple(out, "OK")),
             TextCommand::Ping(None) => self.say(conn, talk, |out, _| resp::put_simple(out, "PONG")),
             TextCommand::Ping(Some(message)) | TextCommand::Echo(message) => {
                 self.say(conn, talk, |out, _| resp::put_bulk(out, &message))
@@ -132,6 +150,7 @@ impl<D: Disk> Server<D> {
             }
             TextCommand::Reset => {
                 talk.client = TextClient { id: talk.client.id, ..TextClient::default() };
+                talk.collected.forget();
                 self.say(conn, talk, |out, _| resp::put_simple(out, "RESET"))
             }
             TextCommand::Quit => {

@@ -17,6 +17,7 @@ mod ready;
 mod refusals;
 mod talk;
 mod texts;
+mod transactions;
 mod watch;
 mod words;
 
@@ -34,7 +35,9 @@ use log::info;
 use metrics::Counts;
 use ready::Level;
 use slab::Slab;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{fmt, io};
 use talk::{Owed, Talk};
@@ -70,6 +73,8 @@ pub struct Server<D: Disk> {
     /// Text connections there have been.
     text_clients: u64,
     cursors: Cursors,
+    /// Of the commands that all connections have queued for transactions.
+    queued_bytes: Rc<Cell<usize>>,
     slowest_flush: Duration,
     /// Of all turns, what goes on between two waits.
     slowest_turn: Duration,
@@ -157,6 +162,7 @@ impl<D: Disk> Server<D> {
             requests: 0,
             text_clients: 0,
             cursors: Cursors::default(),
+            queued_bytes: Rc::default(),
             slowest_flush: Duration::ZERO,
             slowest_turn: Duration::ZERO,
             stopping: None,
@@ -290,8 +296,11 @@ impl<D: Disk> Server<D> {
                 frame::put_frame(outbox, |out| reply.encode(out));
             }
             (ReplyTo::Slot(slot, _), Talk::Text(texts)) => {
-                let mut reply = Vec::new();
-                text::answer_to_resp(&answer, form, &mut reply);
+                let reply = texts.collected_reply(slot, &answer, form).unwrap_or_else(|| {
+                    let mut reply = Vec::new();
+                    text::answer_to_resp(&answer, form, &mut reply);
+                    reply
+                });
                 texts.answered(slot, reply, asked.answer_bytes);
                 texts.write_ready(outbox);
             }

@@ -5,7 +5,7 @@
 
 use super::texts::TextTalk;
 use super::{Asked, ReplyTo, Server};
-use crate::kv::{Answer, Command, Failure, FailureCode, Request, WriteOp};
+use crate::kv::{Answer, Command, Failure, FailureCode, Request};
 use crate::net::ConnId;
 use crate::node::{self, Routing, Ticket};
 use crate::protocol::client::{self, ReplyBody, ReplyFrame, RequestBody, RequestFrame};
@@ -373,10 +373,7 @@ impl<D: Disk> Server<D> {
                 op.answer_bytes(store, &self.limits).min(self.limits.answer_bytes_max())
             }
             Request::Write { command } => match Command::decode(command) {
-                Ok(Command::Write {
-                    op: WriteOp::Set { key, get: true, .. } | WriteOp::Remove { key, get: true, .. },
-                    ..
-                }) => store.value_bytes(key).unwrap_or(0),
+                Ok(Command::Write { op, .. }) => op.answer_bytes(store, &self.limits),
                 _ => 0,
             },
             Request::Digest | Request::Member(_) => 0,

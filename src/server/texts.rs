@@ -1,6 +1,7 @@
 //! What a connection with text commands is owed: commands are executed, and answered, in the order they came in.
 
 use super::talk::Owed;
+use super::transactions::Collected;
 use crate::protocol::resp::{SkipCommand, Version};
 use std::collections::VecDeque;
 
@@ -24,6 +25,10 @@ pub struct TextTalk {
     /// After QUIT or a protocol error nothing more is read.
     pub leaving: bool,
     pub client: TextClient,
+    /// A transaction that is to come, and what it depends on.
+    pub collected: Collected,
+    /// Replies are written here at the moment, and not to the connection: they are parts of another.
+    pub aside: Option<Vec<u8>>,
 }
 
 /// What a text client has said of itself, and how it wants to be answered.
@@ -79,8 +84,20 @@ impl TextTalk {
         self.fill(slot, reply);
     }
 
+    /// Bytes that wait with a slot, for what it is to become.
+    pub fn hold_bytes(&mut self, bytes: usize) {
+        self.held_bytes += bytes;
+    }
+
+    pub fn release(&mut self, bytes: usize) {
+        self.held_bytes -= bytes;
+    }
+
     /// For what the node need not be asked.
     pub fn answer_at_once(&mut self, reply: Vec<u8>) {
+        if let Some(aside) = &mut self.aside {
+            return aside.extend(reply);
+        }
         let slot = self.next_slot();
         self.fill(slot, reply);
     }

@@ -24,6 +24,13 @@ pub enum Verb {
     PExpireTime,
     Persist,
     FlushAll,
+    Function,
+    Multi,
+    Exec,
+    Discard,
+    Watch,
+    Unwatch,
+    Session,
     Get,
     MGet,
     MSet,
@@ -79,6 +86,7 @@ enum Group {
     Write,
     /// Changes keys, whatever their type.
     Keyspace,
+    Transactions,
     Server,
     Connection,
 }
@@ -102,7 +110,7 @@ const ONE_KEY: (i64, i64, i64) = (1, 1, 1);
 const ALL_KEYS: (i64, i64, i64) = (1, -1, 1);
 const PAIRS: (i64, i64, i64) = (1, -1, 2);
 
-use Group::{Connection, Keyspace, Read, Server, Write};
+use Group::{Connection, Keyspace, Read, Server, Transactions, Write};
 
 #[rustfmt::skip]
 pub const SPECS: &[Spec] = &[
@@ -172,6 +180,20 @@ pub const SPECS: &[Spec] = &[
         "remove all keys", (0, ANY), Server, NO_KEY),
     spec(Verb::FlushAll, "flushdb", "FLUSHDB [ASYNC|SYNC]",
         "remove all keys", (0, ANY), Server, NO_KEY),
+    spec(Verb::Function, "function", "FUNCTION FLUSH [ASYNC|SYNC]",
+        "there are no functions here", (1, ANY), Server, NO_KEY),
+    spec(Verb::Multi, "multi", "MULTI",
+        "queue what follows, for EXEC", (0, 0), Transactions, NO_KEY),
+    spec(Verb::Exec, "exec", "EXEC",
+        "carry out all that is queued as one", (0, 0), Transactions, NO_KEY),
+    spec(Verb::Discard, "discard", "DISCARD",
+        "forget what is queued and watched", (0, 0), Transactions, NO_KEY),
+    spec(Verb::Watch, "watch", "WATCH key [key ...]",
+        "let EXEC do nothing if one of the keys changes", (1, ANY), Transactions, ALL_KEYS),
+    spec(Verb::Unwatch, "unwatch", "UNWATCH",
+        "forget the watched keys", (0, 0), Transactions, NO_KEY),
+    spec(Verb::Session, "session", "SESSION OPEN|id sequence command",
+        "carry out a write once, however often it is sent", (1, ANY), Transactions, NO_KEY),
     spec(Verb::DbSize, "dbsize", "DBSIZE", "how many keys there are", (0, 0), Server, NO_KEY),
     spec(Verb::Digest, "digest", "DIGEST", "a hash of everything stored", (0, 0), Server, NO_KEY),
     spec(Verb::Info, "info", "INFO [section ...]", "the state of this node", (0, ANY), Server, NO_KEY),
@@ -263,6 +285,15 @@ pub(super) fn query(args: &[Vec<u8>]) -> Result<CommandQuery, String> {
 }
 
 impl CommandQuery {
+    /// Of what it carries.
+    pub fn bytes(&self) -> usize {
+        match self {
+            CommandQuery::Count => 0,
+            CommandQuery::Info(wanted) => size_of_val(&wanted[..]),
+            CommandQuery::Docs(wanted) => size_of_val(&wanted[..]),
+        }
+    }
+
     pub fn put_reply(&self, out: &mut Vec<u8>, version: Version) {
         match self {
             CommandQuery::Count => put_integer(out, SPECS.len() as i64),
@@ -314,7 +345,7 @@ impl Spec {
             Group::Read => &["readonly"],
             Group::Write => &["write", "denyoom"],
             Group::Keyspace => &["write", "fast"],
-            Group::Server => &[],
+            Group::Server | Group::Transactions => &[],
             Group::Connection => &["fast"],
         }
     }
@@ -323,6 +354,7 @@ impl Spec {
         let group = match self.group {
             Group::Read | Group::Write => "string",
             Group::Keyspace => "generic",
+            Group::Transactions => "transactions",
             Group::Server => "server",
             Group::Connection => "connection",
         };

@@ -15,11 +15,12 @@ mod times;
 
 pub use catalogue::{CommandQuery, SPECS, Spec, Verb, Word, help, names};
 pub use connection::{ClientCommand, ConfigQuery, Greeting};
-pub use reply::{Reply, Shape, answer_to_resp};
+pub use reply::{Planned, Reply, Shape, answer_to_resp, transaction_to_resp};
 pub use times::Time;
 
 use super::resp::{ARGUMENTS_MAX, parse_i64};
-use crate::kv::{Command, Limits, Range, ReadOp, Request, WriteOp};
+use crate::kv::{Command, Limits, Range, ReadOp, Request, RequestId, WriteOp};
+use std::rc::Rc;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TextCommand {
@@ -58,6 +59,12 @@ pub enum TextCommand {
     Config(ConfigQuery),
     Commands(CommandQuery),
     Word(Word),
+    Multi,
+    /// In a session, if it says so.
+    Exec(Option<RequestId>),
+    Discard,
+    Watch(Vec<Rc<[u8]>>),
+    Unwatch,
     /// For [`super::resp::put_error`], code word included.
     Error(String),
 }
@@ -65,21 +72,31 @@ pub enum TextCommand {
 /// What a command means; `args` starts with its name. `limits` go into what is proposed; whether keys
 /// and values keep to them is not checked here ([`Limits::check`]).
 pub fn parse(args: &[Vec<u8>], limits: &Limits) -> TextCommand {
+    match look_up(args) {
+        Ok((spec, args)) => command(spec, args, limits).unwrap_or_else(TextCommand::Error),
+        Err(error) => TextCommand::Error(error),
+    }
+}
+
+/// The error of a command that there is not, or not with so many words. In a transaction, that ends it at
+/// once; what else is wrong with a command shows only when it is carried out, as in Redis.
+pub fn rejection(args: &[Vec<u8>]) -> Option<String> {
+    look_up(args).err()
+}
+
+fn look_up(args: &[Vec<u8>]) -> Result<(&'static Spec, &[Vec<u8>]), String> {
     if args.len() > ARGUMENTS_MAX {
-        let text = format!("ERR {} arguments, the limit is {ARGUMENTS_MAX}", args.len());
-        return TextCommand::Error(text);
+        return Err(format!("ERR {} arguments, the limit is {ARGUMENTS_MAX}", args.len()));
     }
     let Some((name, args)) = args.split_first() else {
-        return TextCommand::Error("ERR empty command".to_owned());
+        return Err("ERR empty command".to_owned());
     };
-    let Some(spec) = catalogue::find(name) else {
-        return TextCommand::Error(unknown_command(name, args));
-    };
+    let Some(spec) = catalogue::find(name) else { return Err(unknown_command(name, args)) };
     let (fewest, most) = spec.arguments;
     if !(fewest..=most).contains(&args.len()) {
-        return TextCommand::Error(wrong_number(spec.name));
+        return Err(wrong_number(spec.name));
     }
-    command(spec, args, limits).unwrap_or_else(TextCommand::Error)
+    Ok((spec, args))
 }
 
 fn command(spec: &Spec, args: &[Vec<u8>], limits: &Limits) -> Result<TextCommand, String> {
@@ -122,6 +139,13 @@ fn command(spec: &Spec, args: &[Vec<u8>], limits: &Limits) -> Result<TextCommand
         | Verb::Persist
         | Verb::GetEx => times::command(spec, args)?,
         Verb::FlushAll => flush(args)?,
+        Verb::Function => function(args)?,
+        Verb::Multi => TextCommand::Multi,
+        Verb::Exec => TextCommand::Exec(None),
+        Verb::Discard => TextCommand::Discard,
+        Verb::Watch => TextCommand::Watch(args.iter().map(|key| key.as_slice().into()).collect()),
+        Verb::Unwatch => TextCommand::Unwatch,
+        Verb::Session => session(args, limits)?,
         _ => strings::command(spec, args, limits)?,
     })
 }
@@ -142,6 +166,54 @@ fn flush(args: &[Vec<u8>]) -> Result<TextCommand, String> {
     }
     Ok(write(WriteOp::Flush, Shape::Plain))
 }
+
+/// There is nothing to flush; clients of functions begin with that.
+fn function(args: &[Vec<u8>]) -> Result<TextCommand, String> {
+    let (name, args) = args.split_first().expect("its row asks for an argument");
+    if !name.eq_ignore_ascii_case(b"flush") {
+        return Err(unknown_subcommand("FUNCTION", name));
+    }
+    match args {
+        [] => Ok(TextCommand::Ok),
+        [how] if is_flush_mode(how) => Ok(TextCommand::Ok),
+        _ => Err("ERR FUNCTION FLUSH only supports SYNC|ASYNC option".to_owned()),
+    }
+}
+
+/// `OPEN`, or the name of a request and what it is to do.
+fn session(args: &[Vec<u8>], limits: &Limits) -> Result<TextCommand, String> {
+    if let [word] = args
+        && word.eq_ignore_ascii_case(b"open")
+    {
+        let command = Command::OpenSession.to_bytes().into();
+        return Ok(ask(Request::Write { command }, Shape::Plain));
+    }
+    let [session, sequence, command @ ..] = args else { return Err(wrong_number("session")) };
+    let number = |bytes: &[u8]| {
+        let number = parse_i64(bytes).and_then(|number| u64::try_from(number).ok());
+        number.filter(|number| *number > 0).ok_or_else(|| NOT_AN_INTEGER.to_owned())
+    };
+    let id = RequestId { session: number(session)?, sequence: number(sequence)? };
+    if command.is_empty() {
+        return Err(wrong_number("session"));
+    }
+    match parse(command, limits) {
+        TextCommand::Ask { request: Request::Write { command }, shape } => {
+            match Command::decode(&command) {
+                Ok(Command::Write { request: None, op }) => {
+                    let command = Command::Write { request: Some(id), op }.to_bytes();
+                    Ok(ask(Request::Write { command: command.into() }, shape))
+                }
+                _ => Err(NOT_IN_A_SESSION.to_owned()),
+            }
+        }
+        TextCommand::Exec(None) => Ok(TextCommand::Exec(Some(id))),
+        TextCommand::Error(error) => Err(error),
+        _ => Err(NOT_IN_A_SESSION.to_owned()),
+    }
+}
+
+const NOT_IN_A_SESSION: &str = "ERR SESSION takes a command that writes, or EXEC";
 
 fn is_flush_mode(word: &[u8]) -> bool {
     word.eq_ignore_ascii_case(b"async") || word.eq_ignore_ascii_case(b"sync")

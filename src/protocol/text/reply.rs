@@ -1,7 +1,7 @@
 //! What is answered, as RESP.
 
 use super::{NOT_AN_INTEGER, Time};
-use crate::kv::{Answer, Failure, FailureCode, Found, Outcome, Refusal};
+use crate::kv::{Answer, Failure, FailureCode, Found, Outcome, Refusal, StepOutcome};
 use crate::protocol::resp::{
     Version, put_array, put_bulk, put_error, put_integer, put_map, put_null, put_simple,
 };
@@ -58,6 +58,60 @@ pub fn answer_to_resp(answer: &Answer, reply: Reply, out: &mut Vec<u8>) {
         Answer::Found { found, .. } => put_found(out, reply, found),
         Answer::Member { .. } => put_simple(out, "OK"),
         Answer::Failed(failure) => put_failure(out, failure),
+    }
+}
+
+/// One part of the reply to a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Planned {
+    /// It is known already.
+    Ready(Vec<u8>),
+    /// What came of the next of its steps.
+    Step(Shape),
+}
+
+impl Planned {
+    pub fn put_ready(&self, out: &mut Vec<u8>) {
+        if let Planned::Ready(reply) = self {
+            out.extend_from_slice(reply);
+        }
+    }
+}
+
+/// Appends the reply to `EXEC`.
+pub fn transaction_to_resp(answer: &Answer, planned: &[Planned], reply: Reply, out: &mut Vec<u8>) {
+    match answer {
+        Answer::Written { outcome: Outcome::Transaction(Some(steps)), .. } => {
+            let mut steps = steps.iter();
+            put_array(out, planned.len());
+            for part in planned {
+                match part {
+                    Planned::Ready(_) => part.put_ready(out),
+                    Planned::Step(shape) => {
+                        let step = steps.next().expect("the log has as many steps as were queued");
+                        put_step(out, Reply { shape: *shape, ..reply }, step);
+                    }
+                }
+            }
+        }
+        Answer::Written { outcome: Outcome::Transaction(None), .. } => {
+            put_null_array(out, reply.version);
+        }
+        other => answer_to_resp(other, reply, out),
+    }
+}
+
+fn put_step(out: &mut Vec<u8>, reply: Reply, step: &StepOutcome) {
+    match step {
+        StepOutcome::Written(outcome) => put_outcome(out, reply, outcome),
+        StepOutcome::Found(found) => put_found(out, reply, found),
+    }
+}
+
+fn put_null_array(out: &mut Vec<u8>, version: Version) {
+    match version {
+        Version::Resp2 => out.extend_from_slice(b"*-1\r\n"),
+        Version::Resp3 => put_null(out, version),
     }
 }
 
@@ -135,8 +189,15 @@ fn put_outcome(out: &mut Vec<u8>, reply: Reply, outcome: &Outcome) {
             (Shape::OkOrNull, false, _) => put_null(out, reply.version),
             _ => put_integer(out, i64::from(*done)),
         },
-        // A transaction's steps have replies of their own.
-        Outcome::Transaction(_) => put_null(out, reply.version),
+        // Whoever asked for it knows how its steps are to be answered.
+        Outcome::Transaction(steps) => match steps {
+            None => put_null_array(out, reply.version),
+            Some(steps) => {
+                put_array(out, steps.len());
+                let reply = Reply { shape: Shape::Plain, ..reply };
+                steps.iter().for_each(|step| put_step(out, reply, step));
+            }
+        },
         Outcome::SessionOpened { session } => put_bulk(out, session.to_string().as_bytes()),
         Outcome::Refused(refusal) => put_error(
             out,
