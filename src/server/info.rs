@@ -129,6 +129,8 @@ impl<D: Disk> Server<D> {
             ("digest", format!("{:016x}", machine.store().digest())),
             ("digests_compared", self.replica.node().digests_compared().to_string()),
             ("keys", machine.store().len().to_string()),
+            ("expiring_keys", machine.store().expiring().to_string()),
+            ("expired_keys", self.replica.node().tally().expired.to_string()),
             ("keyspace_bytes", machine.store().bytes().to_string()),
             ("sessions", machine.sessions().len().to_string()),
         ])

@@ -192,6 +192,10 @@ fn put_storage<D: Disk>(server: &Server<D>, out: &mut Exposition) {
     let spaces = ["ok", "low", "none"].map(|name| (name, u8::from(name == space)));
     let help = "Room on the disk: low refuses what grows, none holds up every write.";
     out.gauges("raftkv_disk_space", help, "space", spaces);
+    let help = "Keys in the store that go by themselves.";
+    out.gauge("raftkv_expiring_keys", help, machine.store().expiring());
+    let help = "Keys that were removed because their time had come.";
+    out.counter("raftkv_expired_keys_total", help, server.replica.node().tally().expired);
     out.gauge("raftkv_keys", "Keys in the store.", machine.store().len());
     let bytes = machine.store().bytes();
     out.gauge("raftkv_keyspace_bytes", "Size of keys and values in the store.", bytes);
