@@ -5,9 +5,10 @@ mod documented;
 
 use documented::{DOCUMENT, documented, payload_of};
 use raftkv::kv::{
-    Answer, Blobs, Command, Condition, Failure, FailureCode, Found, LeaderHint, MemberRequest,
-    Outcome, READ_KEYS_MAX, Range, ReadOp, Refusal, Request, RequestId, SESSION_VALUE_BYTES_MAX,
-    WriteOp,
+    Answer, Blobs, Command, Condition, Expiry, Failure, FailureCode, Found, LeaderHint,
+    MemberRequest, Outcome, READ_KEYS_MAX, Range, ReadOp, Refusal, Request, RequestId,
+    SESSION_VALUE_BYTES_MAX, STEPS_MAX, Step, StepBuffer, StepOutcome, TimeCondition, TimedOp,
+    Transaction, WATCHED_KEYS_MAX, WatchedBuffer, WriteOp,
 };
 use raftkv::node::{Applicant, PeerMessage, Standing};
 use raftkv::protocol::client::{ReplyBody, ReplyFrame, RequestBody, RequestFrame};
@@ -193,6 +194,16 @@ fn request_examples() -> Vec<(&'static str, Example)> {
         partial: true,
     };
     let status = RequestFrame { id: 10, body: RequestBody::Status };
+    let timed = |op| WriteOp::Timed { stamp: 0, op };
+    let (mut watched, mut steps) = (WatchedBuffer::default(), StepBuffer::default());
+    watched.push(b"a", 12);
+    steps.push(&Step::Write(WriteOp::Increment { key: b"n", delta: 1 }));
+    steps.push(&Step::Read(ReadOp::Values(vec![shared(b"a")])));
+    let transaction = TimedOp::Transaction(Transaction {
+        watched: watched.watched(),
+        answer_bytes_max: 1 << 20,
+        steps: steps.steps(),
+    });
     vec![
         ("get", get(1)),
         ("write-open-session", write(2, Command::OpenSession)),
@@ -235,6 +246,47 @@ fn request_examples() -> Vec<(&'static str, Example)> {
         ("read-lengths", ask(19, Request::Read(ReadOp::Lengths(vec![shared(b"a")])))),
         ("read-range", ask(20, Request::Read(ReadOp::Range(range)))),
         ("read-random-key", ask(21, Request::Read(ReadOp::RandomKey))),
+        (
+            "write-set-until",
+            write(
+                22,
+                command(
+                    7,
+                    11,
+                    timed(TimedOp::Set {
+                        key: b"a",
+                        value: b"1",
+                        condition: Condition::Always,
+                        get: false,
+                        expiry: Expiry::After(60_000),
+                    }),
+                ),
+            ),
+        ),
+        (
+            "write-expire",
+            write(
+                23,
+                command(
+                    7,
+                    12,
+                    timed(TimedOp::Expire {
+                        key: b"a",
+                        expiry: Expiry::At(1_800_000_000_000),
+                        condition: TimeCondition::Lt,
+                        get: true,
+                    }),
+                ),
+            ),
+        ),
+        ("write-transaction", write(24, command(7, 13, timed(transaction)))),
+        ("write-flush", write(25, command(7, 14, WriteOp::Flush))),
+        ("read-expiry", ask(26, Request::Read(ReadOp::Expiry(shared(b"a"))))),
+        (
+            "read-versions",
+            ask(27, Request::Read(ReadOp::Versions(vec![shared(b"a"), shared(b"b")]))),
+        ),
+        ("read-digest", ask(28, Request::Read(ReadOp::Digest))),
         ("digest", ask(9, Request::Digest)),
         ("member-remove", ask(11, Request::Member(MemberRequest::Remove { name }))),
         ("member-transfer", ask(12, Request::Member(MemberRequest::Transfer { to: None }))),
@@ -269,6 +321,27 @@ fn reply_examples() -> Vec<(&'static str, Example)> {
             "found-keys",
             found(20, Found::Keys { items: vec![shared(b"a")], next: Some(shared(b"ab")) }),
         ),
+        (
+            "written-transaction",
+            written(
+                24,
+                15,
+                Outcome::Transaction(Some(vec![
+                    StepOutcome::Written(Outcome::Counter(1)),
+                    StepOutcome::Found(Found::Values(vec![Some(shared(b"1"))])),
+                ])),
+            ),
+        ),
+        ("written-transaction-aborted", written(24, 15, Outcome::Transaction(None))),
+        (
+            "found-expiry",
+            found(
+                26,
+                Found::Expiry { expires_at: Some(1_800_000_000_000), now: 1_799_999_999_000 },
+            ),
+        ),
+        ("found-versions", found(27, Found::Versions(vec![12, 0]))),
+        ("found-digest", found(28, Found::Digest { digest: 0x8f1e_2d3c_4b5a_6978, keys: 3 })),
         ("written-refused", written(8, 11, Outcome::Refused(Refusal::NotAnInteger))),
         ("state-digest", answer(9, digest)),
         ("status-reply", Example::Reply(ReplyFrame { id: 10, body: ReplyBody::Status(fields) })),
@@ -428,6 +501,7 @@ fn every_code_has_a_row() {
         (4, Refusal::StaleSequence),
         (5, Refusal::TooLong),
         (6, Refusal::AnswerForgotten),
+        (7, Refusal::TransactionTooLarge),
     ];
     for (code, refusal) in refusals {
         let row = format!("| {code} | `{refusal:?}` |");
@@ -459,6 +533,8 @@ fn the_limits_are_those_of_the_code() {
         ),
         format!("was answered with was longer than {SESSION_VALUE_BYTES_MAX} bytes"),
         format!("of the keys that follow, up to {READ_KEYS_MAX} |"),
+        format!("of the watched keys that follow, up to {WATCHED_KEYS_MAX} |"),
+        format!("of the steps that follow, up to {STEPS_MAX} |"),
     ] {
         assert!(DOCUMENT.contains(&row), "{row}");
     }

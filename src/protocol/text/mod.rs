@@ -189,14 +189,14 @@ fn session(args: &[Vec<u8>], limits: &Limits) -> Result<TextCommand, String> {
         return Ok(ask(Request::Write { command }, Shape::Plain));
     }
     let [session, sequence, command @ ..] = args else { return Err(wrong_number("session")) };
+    if command.is_empty() {
+        return Err(wrong_number("session"));
+    }
     let number = |bytes: &[u8]| {
         let number = parse_i64(bytes).and_then(|number| u64::try_from(number).ok());
         number.filter(|number| *number > 0).ok_or_else(|| NOT_AN_INTEGER.to_owned())
     };
     let id = RequestId { session: number(session)?, sequence: number(sequence)? };
-    if command.is_empty() {
-        return Err(wrong_number("session"));
-    }
     match parse(command, limits) {
         TextCommand::Ask { request: Request::Write { command }, shape } => {
             match Command::decode(&command) {
