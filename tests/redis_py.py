@@ -41,6 +41,74 @@ def calls(client):
         assert str(error) == expected, error
 
 
+def times(client):
+    assert client.set("t", "v", ex=1000) is True and client.ttl("t") == 1000
+    assert client.set("t", "w", px=500_000, nx=True) is None
+    assert client.set("t", "w", keepttl=True, get=True) == b"v" and 990 <= client.ttl("t") <= 1000
+    assert client.expire("t", 2000, gt=True) is True and client.expire("t", 3000, lt=True) is False
+    assert client.expireat("t", 99999999999) is True and client.expiretime("t") == 99999999999
+    assert client.pexpiretime("t") == 99999999999000 and client.persist("t") is True
+    assert client.ttl("t") == -1 and client.pttl("none") == -2
+    assert client.getex("t", ex=100) == b"w" and client.getex("t", persist=True) == b"w"
+    assert client.setex("t", 50, "x") is True and client.psetex("t", 50_000, "y") is True
+    assert client.ttl("t") == 50 and client.expire("t", -1) is True and client.exists("t") == 0
+    client.set("soon", "v", px=20)
+    end = time.monotonic() + 10
+    while client.get("soon") is not None:
+        assert time.monotonic() < end, "it stays"
+    for wrong in (lambda: client.set("t", "v", ex=0), lambda: client.setex("t", -1, "v")):
+        try:
+            wrong()
+            raise AssertionError("there is no such time")
+        except redis.ResponseError as error:
+            assert "invalid expire time in 'set" in str(error), error
+
+
+def transactions(client):
+    client.delete("a", "b")
+    pipe = client.pipeline(transaction=True)
+    pipe.set("a", 1).incr("a").get("a").mget("a", "none").ttl("a").exists("a").dbsize()
+    assert pipe.execute()[:6] == [True, 2, b"2", [b"2", None], -1, 1]
+    pipe.set("a", "x").incr("a").set("b", 1)
+    result = pipe.execute(raise_on_error=False)
+    assert result[0] is True and isinstance(result[1], redis.ResponseError) and result[2] is True
+    assert client.get("b") == b"1", "one that is refused does not keep the others from being done"
+    pipe.set("b", 2).execute_command("NOSUCH")
+    try:
+        pipe.execute()
+        raise AssertionError("there is no such command")
+    except redis.ResponseError:
+        assert client.get("b") == b"1", "nothing is done"
+    with client.pipeline() as pipe:
+        pipe.watch("b")
+        client.set("b", 5)
+        pipe.multi()
+        pipe.set("b", 6)
+        try:
+            pipe.execute()
+            raise AssertionError("b was changed")
+        except redis.WatchError:
+            assert client.get("b") == b"5"
+    # Its own loop tries until nobody is in between.
+    disturbed = []
+
+    def add(pipe):
+        number = int(pipe.get("b"))
+        if len(disturbed) < 3:
+            disturbed.append(client.incr("b"))
+        pipe.multi()
+        pipe.set("b", number + 1)
+
+    assert client.transaction(add, "b") == [True]
+    assert client.get("b") == b"9" and len(disturbed) == 3
+    session = client.execute_command("SESSION", "OPEN")
+    for _ in range(3):
+        assert client.execute_command("SESSION", session, 1, "INCRBY", "b", 10) == 19
+    assert client.flushdb() is True and client.dbsize() == 0
+    client.set("a", 1)
+    assert client.flushall(asynchronous=True) is True and client.get("a") is None
+
+
 def count(client, seconds):
     client.set("n", 0)
     print("counting", flush=True)
@@ -61,5 +129,7 @@ if sys.argv[1] == "calls":
         with redis.Redis(port=int(sys.argv[2]), protocol=version) as one:
             one.delete("k", "a", "b", "pipe")
             calls(one)
+            times(one)
+            transactions(one)
 else:
     count(redis.Redis(port=int(sys.argv[2])), float(sys.argv[3]))
