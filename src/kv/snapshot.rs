@@ -131,8 +131,11 @@ fn read_head(reader: &mut Reader<'_>) -> Result<Head, Incomplete> {
 /// A key or value, and the bytes after it.
 type Field<'a> = (&'a [u8], &'a [u8]);
 
-/// A key, what is known of it, and the bytes after it. `None` if it is not all there yet.
-fn next_item(bytes: &[u8]) -> Result<Option<(&[u8], Item, &[u8])>, Malformed> {
+/// A key, what is known of it, and the bytes after it.
+type Known<'a> = (&'a [u8], Item, &'a [u8]);
+
+/// `None` if it is not all there yet.
+fn next_item(bytes: &[u8]) -> Result<Option<Known<'_>>, Malformed> {
     let Some((key, rest)) = next_field(bytes)? else { return Ok(None) };
     let mut reader = Reader::new(rest);
     let (Ok(modified), Ok(expires_at)) = (reader.u64("index"), reader.u64("time")) else {

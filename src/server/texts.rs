@@ -26,7 +26,7 @@ pub struct TextTalk {
     pub leaving: bool,
     pub client: TextClient,
     /// A transaction that is to come, and what it depends on.
-    pub collected: Collected,
+    pub collected: Box<Collected>,
     /// Replies are written here at the moment, and not to the connection: they are parts of another.
     pub aside: Option<Vec<u8>>,
 }

@@ -327,7 +327,7 @@ impl<D: Disk> Server<D> {
         request: Option<RequestId>,
         now: Instant,
     ) -> Step {
-        let Collected { queue, watched, watch_has_failed, .. } = &mut talk.collected;
+        let Collected { queue, watched, watch_has_failed, .. } = &mut *talk.collected;
         let queue = queue.take().expect("it is being queued");
         let watched = std::mem::take(watched);
         if std::mem::take(watch_has_failed) || queue.has_failed {
