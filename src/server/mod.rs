@@ -6,18 +6,22 @@
 
 mod commands;
 mod cursors;
+mod events;
 mod files;
 mod histogram;
 mod http;
 mod info;
 mod links;
+mod members;
 mod memory;
 mod metrics;
+mod page;
 mod ready;
 mod refusals;
 mod talk;
 mod texts;
 mod watch;
+mod why;
 mod words;
 
 use crate::config::Config;
@@ -29,9 +33,11 @@ use crate::protocol::{frame, text};
 use crate::replica::{Replica, ReplicaError};
 use crate::wal::{Disk, Identity, WalError};
 use cursors::Cursors;
+use events::{Kind, unix_ms};
 use links::Links;
 use log::info;
 use metrics::Counts;
+use page::{Sample, Samples, Totals};
 use ready::Level;
 use slab::Slab;
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,8 +69,11 @@ pub struct Server<D: Disk> {
     resumed_last: Option<ConnId>,
     watch: Watch,
     counts: Counts,
+    samples: Samples,
     level: Level,
     started: Instant,
+    /// When the present turn began.
+    turn_began: Instant,
     next_tick: Instant,
     requests: u64,
     /// Text connections there have been.
@@ -89,6 +98,8 @@ struct Asked {
     conn: ConnId,
     reply: ReplyTo,
     is_write: bool,
+    /// The turn in which it arrived.
+    arrived: Instant,
     /// About how long the answer will be.
     answer_bytes: usize,
 }
@@ -145,8 +156,10 @@ impl<D: Disk> Server<D> {
             resumed_last: None,
             watch: Watch::default(),
             counts: Counts::new(syncs),
+            samples: Samples::default(),
             level: Level::default(),
             started: now,
+            turn_began: now,
             requests: 0,
             text_clients: 0,
             cursors: Cursors::default(),
@@ -164,6 +177,7 @@ impl<D: Disk> Server<D> {
             let deadline = if self.replica.has_work() { now } else { self.next_tick };
             self.links.net.wait(deadline, now, &mut events).map_err(ServerError::Poll)?;
             let now = Instant::now();
+            self.turn_began = now;
             for event in events.drain(..) {
                 match event {
                     // The second one asks for no patience.
@@ -185,6 +199,7 @@ impl<D: Disk> Server<D> {
             let took = now.elapsed();
             self.slowest_turn = self.slowest_turn.max(took);
             self.counts.turned(took);
+            self.samples.turns.observe(took);
             if let Some(stopping) = self.stopping.filter(|stopping| self.may_stop(*stopping, now)) {
                 return self.stop(stopping.signal);
             }
@@ -240,8 +255,9 @@ impl<D: Disk> Server<D> {
         for (to, message) in outgoing.messages {
             self.links.send(to, &message);
         }
+        let now = Instant::now();
         for (ticket, answer) in outgoing.answers {
-            self.deliver(ticket, answer);
+            self.deliver(ticket, answer, now);
         }
         let now = Instant::now();
         for (conn, reason) in self.links.take_unwanted() {
@@ -262,11 +278,43 @@ impl<D: Disk> Server<D> {
         self.counts.look_at_leader(raft.term(), raft.leader());
         let (entries, bytes) = self.replica.turn_written();
         self.counts.wrote_batch(entries, bytes);
+        for what in self.links.take_news() {
+            self.watch.events.note(Kind::Connection, what);
+        }
+        let newest = self.replica.wal().snapshots().last().map_or(0, |file| file.position.index);
+        self.watch.look_at_snapshot(newest, self.replica.node().machine().applied());
+        if self.samples.is_due(now) {
+            let reasons = self.unready(now);
+            self.watch.look_at_readiness(&self.config, &reasons);
+            self.take_sample(now);
+        }
+    }
+
+    fn take_sample(&mut self, now: Instant) {
+        let node = self.replica.node();
+        let raft = node.raft();
+        let sample = Sample {
+            at: unix_ms() / 1000,
+            commit_index: raft.commit_index(),
+            applied: node.machine().applied(),
+            log_bytes: self.replica.wal().bytes_on_disk(),
+            ..Sample::default()
+        };
+        let totals = Totals {
+            writes: raft.known_commit(),
+            led_reads: node.tally().reads + self.counts.local_reads,
+            own_reads: self.counts.reads,
+        };
+        self.samples.take(sample, totals, &mut self.counts.syncs.borrow_mut().lately, now);
     }
 
     /// An answer reaches its connection, if that still exists.
-    fn deliver(&mut self, ticket: Ticket, answer: Answer) {
+    fn deliver(&mut self, ticket: Ticket, answer: Answer, now: Instant) {
         let asked = self.asked.remove(usize::try_from(ticket).expect("tickets are slab keys"));
+        let took = now.saturating_duration_since(asked.arrived);
+        self.counts.answered(took);
+        self.samples.requests.observe(took);
+        self.counts.reads += u64::from(!asked.is_write && !matches!(answer, Answer::Failed(_)));
         self.awaited_bytes -= asked.answer_bytes;
         let form = match asked.reply {
             ReplyTo::Slot(_, form) => self.with_cursor(form, &answer),
@@ -375,7 +423,7 @@ impl<D: Disk> Server<D> {
                 (FailureCode::ShuttingDown, "the node stops; nothing was done, ask another node")
             };
             let failure = Failure { code, message: message.to_string(), leader: None };
-            self.deliver(ticket as Ticket, Answer::Failed(failure));
+            self.deliver(ticket as Ticket, Answer::Failed(failure), Instant::now());
         }
         self.links.net.push();
         Ok(())

@@ -7,12 +7,14 @@
 //! `INDETERMINATE`, which no library repeats.
 
 mod catalogue;
+mod cluster;
 mod connection;
 mod ranges;
 mod reply;
 mod strings;
 
 pub use catalogue::{CommandQuery, SPECS, Spec, Verb, Word, help, names};
+pub use cluster::{RaftQuery, raft_help};
 pub use connection::{ClientCommand, ConfigQuery, Greeting};
 pub use reply::{Reply, Shape, answer_to_resp};
 
@@ -56,6 +58,9 @@ pub enum TextCommand {
     Config(ConfigQuery),
     Commands(CommandQuery),
     Word(Word),
+    /// What is wrong, in words.
+    Why,
+    Raft(RaftQuery),
     /// For [`super::resp::put_error`], code word included.
     Error(String),
 }
@@ -109,6 +114,8 @@ fn command(spec: &Spec, args: &[Vec<u8>], limits: &Limits) -> Result<TextCommand
         Verb::Range => ranges::range(args)?,
         Verb::RandomKey => ask(Request::Read(ReadOp::RandomKey), Shape::First),
         Verb::Word(word) => TextCommand::Word(word),
+        Verb::Why => TextCommand::Why,
+        Verb::Raft => cluster::raft(args)?,
         _ => strings::command(spec, args, limits)?,
     })
 }
