@@ -7,7 +7,7 @@ use super::watch;
 use crate::config::Config;
 use crate::net::seconds;
 use crate::node::Node;
-use crate::raft::{NodeId, number, quorum};
+use crate::raft::{Index, NodeId, number, quorum};
 use crate::wal::Disk;
 use std::time::{Duration, Instant};
 
@@ -87,15 +87,17 @@ impl<D: Disk> Server<D> {
         let answering = self.voters_that_answer(now);
         let lasts = self.watch.leaderless_for(now);
         let role = raft.role_name();
-        let details = lines(config, node, &self.links, now).collect();
+        // What goes on changing is no part of the headline, which is read out whenever it changes.
+        let lasting = format!("{name}: has known no leader for {}", seconds(lasts));
+        let details =
+            std::iter::once(lasting).chain(lines(config, node, &self.links, now)).collect();
         let needed = quorum::majority(voters);
         let headline = if let Some(what) = watch::waits_for(node) {
             format!("There is no leader in term {term}: {name} waits {what}.")
         } else if answering + usize::from(others < voters) < needed {
             format!(
-                "There is no leader in term {term} for {}: {name} reaches {answering} of {others} other \
-                 voters, and {needed} of {voters} must reach each other.",
-                seconds(lasts)
+                "There is no leader in term {term}: {name} reaches {answering} of {others} other voters, and \
+                 {needed} of {voters} must reach each other."
             )
         } else if lasts < config.election * 2 * QUICK_ELECTIONS {
             format!(
@@ -103,9 +105,8 @@ impl<D: Disk> Server<D> {
             )
         } else {
             format!(
-                "There is no leader in term {term} for {}, though {name}, a {role}, reaches {answering} of \
-                 {others} other voters: some may have lost data, and do not vote.",
-                seconds(lasts)
+                "There is no leader in term {term}, though {name}, a {role}, reaches {answering} of {others} \
+                 other voters: some may have lost data, and do not vote."
             )
         };
         Why { level: Level::Down, headline, details }
@@ -138,8 +139,15 @@ impl<D: Disk> Server<D> {
             .map(|reach| self.line(&reach))
             .collect();
         let there = members - missing.len().min(members);
+        let lagging = self.lagging();
         let headline = match (missing.is_empty(), raft.is_leader(), members) {
             (true, _, 1) => format!("The only node works: {leader} leads term {term}."),
+            (true, true, _) if !lagging.is_empty() => {
+                let count = lagging.len();
+                format!(
+                    "All {members} nodes work, and {count} of them lags. {leader} leads term {term}."
+                )
+            }
             (true, true, _) => format!("All {members} nodes work. {leader} leads term {term}."),
             (true, false, _) => {
                 format!("{leader} leads term {term}, and {name} reaches all {members} nodes.")
@@ -154,8 +162,22 @@ impl<D: Disk> Server<D> {
                 format!("{leader} leads term {term}; {name} reaches {there} of {members} nodes.")
             }
         };
-        let level = if missing.is_empty() { Level::Ok } else { Level::Degraded };
-        Why { level, headline, details: missing }
+        let details: Vec<String> = missing.into_iter().chain(lagging).collect();
+        let level = if details.is_empty() { Level::Ok } else { Level::Degraded };
+        Why { level, headline, details }
+    }
+
+    /// At the leader: members that lack what was committed more than a second ago.
+    fn lagging(&self) -> Vec<String> {
+        let raft = self.replica.node().raft();
+        let before = self.samples.newest(2).next().map_or(0, |sample| sample.commit_index);
+        let lags = |(id, index): &(NodeId, Index)| raft.was_heard_lately(*id) && *index < before;
+        let lagging = raft.match_indexes().into_iter().filter(lags);
+        let text = |(id, index): (NodeId, Index)| {
+            let behind = raft.commit_index().saturating_sub(index);
+            format!("{}: connected, log {behind} behind", called(self.replica.node(), id))
+        };
+        lagging.map(text).collect()
     }
 
     /// A leader hears from everybody all the time, and others need not.
@@ -273,13 +295,6 @@ pub fn state(config: &Config, node: &Node, reach: &Reach<'_>) -> String {
     let is_voter = raft.membership().is_voter(id);
     if !is_voter {
         words.push("a learner, which has no vote".to_string());
-    }
-    let matches = raft.match_indexes();
-    let last = raft.log().last().index;
-    if let Some((_, index)) = matches.iter().find(|(peer, _)| *peer == id)
-        && *index < last
-    {
-        words.push(format!("log {} behind", last - index));
     }
     match raft.vote_of(id) {
         Some(true) => words.push(format!("gives {} its vote", config.name)),

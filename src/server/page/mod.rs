@@ -15,6 +15,6 @@ pub const JSON: &str = "application/json";
 /// What a browser may do with the page: run its own script, and ask this node. The hashes are those of what stands
 /// between `<style>` and `</style>`, and between `<script>` and `</script>`; `tests/page_policy.rs` computes them.
 pub const POLICY: &str = "default-src 'none'; \
-    script-src 'sha256-I9A3hWmVu+IAbLcQ4d/1fXMTqsZw5DRzlARglyKiDJU='; \
-    style-src 'sha256-/lVGCq3adWDTNAAWJ68fwhP6WtR/e7ajKScycuGp+6I='; \
+    script-src 'sha256-xBTwCFqy3Acq/qB7IuaDefesSJWsX4tqRpgGCZsdoBc='; \
+    style-src 'sha256-MmxL+cI6Q6/A6tTwkCADg1nKnUbYyohEUPyqbyDDIfw='; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
