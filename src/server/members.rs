@@ -21,6 +21,8 @@ pub struct MemberView {
     pub role: &'static str,
     pub is_self: bool,
     pub is_connected: bool,
+    /// Connected, and not silent although it has been asked.
+    pub is_answering: bool,
     /// In words.
     pub state: String,
     /// How far its log is known to match that of the leader: at the leader, and of a node itself.
@@ -50,6 +52,7 @@ impl<D: Disk> Server<D> {
                 role,
                 is_self: false,
                 is_connected: reach.is_connected,
+                is_answering: why::is_answering(&self.config, raft, &reach),
                 state: why::state(&self.config, node, &reach),
                 match_index,
                 lag: match_index.map(|index| last.saturating_sub(index)),
@@ -73,6 +76,7 @@ impl<D: Disk> Server<D> {
             role: self.role(),
             is_self: true,
             is_connected: true,
+            is_answering: true,
             state: "this node".to_string(),
             match_index: Some(durable),
             lag: (known > 0).then(|| known.saturating_sub(raft.log().last().index)),

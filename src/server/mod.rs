@@ -304,6 +304,7 @@ impl<D: Disk> Server<D> {
             writes: raft.known_commit(),
             led_reads: node.tally().reads + self.counts.local_reads,
             own_reads: self.counts.reads,
+            leads: raft.is_leader(),
         };
         self.samples.take(sample, totals, &mut self.counts.syncs.borrow_mut().lately, now);
     }

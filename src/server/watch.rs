@@ -30,6 +30,8 @@ pub struct Watch {
     /// Since when there has been no leader.
     leaderless_since: Option<Instant>,
     told_leaderless: bool,
+    /// Since when there has been none although this node reaches enough voters.
+    electable_since: Option<Instant>,
     /// The committed membership that was told of.
     membership: Option<Rc<Membership>>,
     /// What this node has waited for, and since when; told once it has lasted.
@@ -61,8 +63,13 @@ impl Watch {
         self.look_at_members(config, node, now);
         if raft.leader().is_some() || !raft.is_founded() || links.is_removed() {
             self.leaderless_since = None;
+            self.electable_since = None;
             self.told_leaderless = false;
             return;
+        }
+        match why::is_electable(config, raft, links, now) {
+            true => self.electable_since = self.electable_since.or(Some(now)),
+            false => self.electable_since = None,
         }
         let since = *self.leaderless_since.get_or_insert(now);
         if !self.told_leaderless && now - since >= config.election * 2 * ELECTIONS_MAX {
@@ -112,6 +119,12 @@ impl Watch {
     /// Since when there has been no leader.
     pub fn leaderless_for(&self, now: Instant) -> Duration {
         let since = self.leaderless_since;
+        since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
+    /// Since when there has been none although this node reaches enough voters.
+    pub fn electable_for(&self, now: Instant) -> Duration {
+        let since = self.electable_since;
         since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 

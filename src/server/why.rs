@@ -7,7 +7,7 @@ use super::watch;
 use crate::config::Config;
 use crate::net::seconds;
 use crate::node::Node;
-use crate::raft::{Index, NodeId, number, quorum};
+use crate::raft::{Index, NodeId, Raft, number, quorum};
 use crate::wal::Disk;
 use std::time::{Duration, Instant};
 
@@ -84,7 +84,7 @@ impl<D: Disk> Server<D> {
         let (name, term) = (&config.name, raft.term());
         let voters = raft.membership().voter_count();
         let others = voters - usize::from(raft.membership().is_voter(raft.id()));
-        let answering = self.voters_that_answer(now);
+        let answering = voters_that_answer(config, raft, &self.links, now);
         let lasts = self.watch.leaderless_for(now);
         let role = raft.role_name();
         // What goes on changing is no part of the headline, which is read out whenever it changes.
@@ -94,12 +94,12 @@ impl<D: Disk> Server<D> {
         let needed = quorum::majority(voters);
         let headline = if let Some(what) = watch::waits_for(node) {
             format!("There is no leader in term {term}: {name} waits {what}.")
-        } else if answering + usize::from(others < voters) < needed {
+        } else if !is_electable(config, raft, &self.links, now) {
             format!(
                 "There is no leader in term {term}: {name} reaches {answering} of {others} other voters, and \
                  {needed} of {voters} must reach each other."
             )
-        } else if lasts < config.election * 2 * QUICK_ELECTIONS {
+        } else if self.watch.electable_for(now) < config.election * 2 * QUICK_ELECTIONS {
             format!(
                 "There is no leader in term {term}: an election is under way; {name} is a {role}."
             )
@@ -110,16 +110,6 @@ impl<D: Disk> Server<D> {
             )
         };
         Why { level: Level::Down, headline, details }
-    }
-
-    /// Other voters that are connected and have said something lately.
-    fn voters_that_answer(&self, now: Instant) -> usize {
-        let membership = self.replica.node().raft().membership();
-        let answers = |reach: &Reach<'_>| {
-            let votes = membership.numbered(reach.number).is_some_and(|id| membership.is_voter(id));
-            votes && reach.is_connected && !is_silent(&self.config, reach)
-        };
-        self.links.reaches(now).filter(answers).count()
     }
 
     /// There is a leader, and this node is ready.
@@ -135,7 +125,7 @@ impl<D: Disk> Server<D> {
             .links
             .reaches(now)
             .filter(|reach| membership.numbered(reach.number).is_some())
-            .filter(|reach| !self.is_there(reach))
+            .filter(|reach| !is_answering(&self.config, raft, reach))
             .map(|reach| self.line(&reach))
             .collect();
         let there = members - missing.len().min(members);
@@ -178,13 +168,6 @@ impl<D: Disk> Server<D> {
             format!("{}: connected, log {behind} behind", called(self.replica.node(), id))
         };
         lagging.map(text).collect()
-    }
-
-    /// A leader hears from everybody all the time, and others need not.
-    fn is_there(&self, reach: &Reach<'_>) -> bool {
-        let raft = self.replica.node().raft();
-        let is_expected = raft.is_leader();
-        reach.is_connected && !(is_expected && is_silent(&self.config, reach))
     }
 
     /// How many more voters a leader may lose.
@@ -247,6 +230,35 @@ impl<D: Disk> Server<D> {
     }
 }
 
+/// Other voters that are connected and have said something lately.
+fn voters_that_answer(config: &Config, raft: &Raft, links: &Links, now: Instant) -> usize {
+    let membership = raft.membership();
+    let answers = |reach: &Reach<'_>| {
+        let votes = membership.numbered(reach.number).is_some_and(|id| membership.is_voter(id));
+        votes && is_answering(config, raft, reach)
+    };
+    links.reaches(now).filter(answers).count()
+}
+
+/// Whether this node reaches as many voters as an election takes.
+pub fn is_electable(config: &Config, raft: &Raft, links: &Links, now: Instant) -> bool {
+    let membership = raft.membership();
+    let own = usize::from(membership.is_voter(raft.id()));
+    let needed = quorum::majority(membership.voter_count());
+    voters_that_answer(config, raft, links, now) + own >= needed
+}
+
+/// Connected, and not silent although it has been asked: a leader asks everybody, others the leader, and while
+/// there is none everybody.
+pub fn is_answering(config: &Config, raft: &Raft, reach: &Reach<'_>) -> bool {
+    let id = raft.membership().numbered(reach.number);
+    let is_asked = match raft.leader() {
+        Some(leader) => leader == raft.id() || Some(leader) == id,
+        None => true,
+    };
+    reach.is_connected && !(is_asked && id.is_some() && is_silent(config, reach))
+}
+
 /// Whoever has been asked and says nothing for so long hangs, or cannot be heard.
 fn is_silent(config: &Config, reach: &Reach<'_>) -> bool {
     reach.since >= silence(config)
@@ -287,11 +299,13 @@ pub fn state(config: &Config, node: &Node, reach: &Reach<'_>) -> String {
     }
     let mut words = vec!["connected".to_string()];
     let id = raft.membership().numbered(reach.number);
-    let is_expected = raft.is_leader() || raft.leader().is_none() || raft.leader() == id;
-    if is_expected && is_silent(config, reach) {
+    if !is_answering(config, raft, reach) {
         words.push(format!("silent for {}", seconds(reach.since)));
     }
     let Some(id) = id else { return words.remove(0) };
+    if !node.is_connected(id) {
+        words.push("with another data folder than the member's".to_string());
+    }
     let is_voter = raft.membership().is_voter(id);
     if !is_voter {
         words.push("a learner, which has no vote".to_string());

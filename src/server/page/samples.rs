@@ -128,18 +128,23 @@ pub struct Totals {
     pub led_reads: u64,
     /// Reads of this node's own clients.
     pub own_reads: u64,
+    /// Whether it leads: its own clients' reads are among all of them then.
+    pub leads: bool,
 }
 
 impl Totals {
+    /// Writes and reads.
     fn since(self, before: Totals) -> (u64, u64) {
         // The first word of a leader is no burst of writes.
         let writes = match before.writes {
             0 => 0,
             writes => self.writes.saturating_sub(writes),
         };
-        // A leader's own clients are among all of them.
-        let led = self.led_reads.saturating_sub(before.led_reads);
-        (writes, led.max(self.own_reads.saturating_sub(before.own_reads)))
+        let reads = match self.leads {
+            true => self.led_reads.saturating_sub(before.led_reads),
+            false => self.own_reads.saturating_sub(before.own_reads),
+        };
+        (writes, reads)
     }
 }
 
@@ -257,9 +262,9 @@ mod tests {
 
     #[test]
     fn reads_are_those_of_all_clients_at_a_leader_and_else_of_the_own_ones() {
-        let before = Totals { writes: 0, led_reads: 5, own_reads: 5 };
-        let after = Totals { writes: 1000, led_reads: 45, own_reads: 15 };
+        let before = Totals { led_reads: 5, own_reads: 5, ..Totals::default() };
+        let after = Totals { writes: 1000, led_reads: 45, own_reads: 15, leads: true };
         assert_eq!(after.since(before), (0, 40), "and what was committed before is no burst");
-        assert_eq!(Totals { led_reads: 5, ..after }.since(before), (0, 10));
+        assert_eq!(Totals { leads: false, ..after }.since(before), (0, 10));
     }
 }

@@ -72,6 +72,7 @@ fn put_members<D: Disk>(server: &Server<D>, now: Instant, json: &mut Json) {
                 json.text_of("role", node.role);
                 json.plain_of("is_self", node.is_self);
                 json.plain_of("is_connected", node.is_connected);
+                json.plain_of("is_answering", node.is_answering);
                 json.text_of("state", &node.state);
                 json.maybe_of("match_index", node.match_index);
                 json.maybe_of("lag", node.lag);
