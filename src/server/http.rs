@@ -9,6 +9,7 @@ use crate::protocol::http::{
     self, Connection, HttpStep, PLAIN_TEXT, Request, Response, Status, put_error,
 };
 use crate::wal::Disk;
+use std::borrow::Cow;
 use std::time::Instant;
 
 const NOT_FOUND: &str = "404 Not Found. There is:\n\n\
@@ -53,11 +54,11 @@ impl<D: Disk> Server<D> {
 
     fn respond(&mut self, conn: ConnId, request: &Request, now: Instant) {
         self.counts.http_requests += 1;
-        let plain = |status, text: &str| (status, PLAIN_TEXT, text.as_bytes().to_vec());
+        let plain = |status, text: &str| (status, PLAIN_TEXT, Cow::from(text.as_bytes().to_vec()));
         let (status, content_type, body) = match request.path.as_str() {
-            "/" => (Status::Ok, page::HTML, page::PAGE.as_bytes().to_vec()),
-            "/status.json" => (Status::Ok, page::JSON, page::status(self, now).into_bytes()),
-            "/history.json" => (Status::Ok, page::JSON, page::history(self).into_bytes()),
+            "/" => (Status::Ok, page::HTML, Cow::from(page::PAGE.as_bytes())),
+            "/status.json" => (Status::Ok, page::JSON, page::status(self, now).into_bytes().into()),
+            "/history.json" => (Status::Ok, page::JSON, page::history(self).into_bytes().into()),
             // That it is said is the answer: a loop that hangs, or waits for its disk, says nothing.
             "/livez" => plain(Status::Ok, "alive\n"),
             "/readyz" => match self.unready(now) {
@@ -68,7 +69,9 @@ impl<D: Disk> Server<D> {
                     plain(Status::Unavailable, &text)
                 }
             },
-            "/metrics" => (Status::Ok, exposition::CONTENT_TYPE, metrics::exposed(self, now)),
+            "/metrics" => {
+                (Status::Ok, exposition::CONTENT_TYPE, metrics::exposed(self, now).into())
+            }
             _ => plain(Status::NotFound, NOT_FOUND),
         };
         let policy = (content_type == page::HTML).then_some(page::POLICY);

@@ -189,6 +189,9 @@ impl Samples {
         sample.turn_max = turns.max_us();
         if self.ring.len() >= SAMPLES_MAX {
             self.ring.pop_front();
+        } else if self.ring.is_empty() {
+            // Growing by itself, it would take twice as much.
+            self.ring.reserve_exact(SAMPLES_MAX);
         }
         self.ring.push_back(sample);
     }
