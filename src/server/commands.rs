@@ -84,6 +84,8 @@ impl<D: Disk> Server<D> {
         let reply = Reply { shape, version: talk.client.version };
         if talk.client.read_only && !request.is_write() {
             let answer = self.replica.inputs().read_locally(&request);
+            self.counts.reads += 1;
+            self.counts.local_reads += 1;
             let reply = self.with_cursor(reply, &answer);
             let mut bytes = Vec::new();
             text::answer_to_resp(&answer, reply, &mut bytes);
@@ -122,6 +124,15 @@ impl<D: Disk> Server<D> {
             TextCommand::Info { sections } => {
                 let text = info::text(&self.sections(now), &sections);
                 self.say(conn, talk, |out, version| resp::put_text(out, version, &text))
+            }
+            TextCommand::Why => {
+                let text = self.why(now).text();
+                self.say(conn, talk, |out, version| resp::put_text(out, version, &text))
+            }
+            TextCommand::Raft(query) => {
+                let mut reply = Vec::new();
+                self.put_raft(query, now, &mut reply, talk.client.version);
+                self.say(conn, talk, |out, _| out.extend_from_slice(&reply))
             }
             TextCommand::Help => {
                 self.say(conn, talk, |out, version| resp::put_text(out, version, &text::help()))

@@ -44,7 +44,7 @@ impl<D: Disk> Server<D> {
         ])
     }
 
-    fn raft_section(&self) -> Vec<(String, String)> {
+    pub(super) fn raft_section(&self) -> Vec<(String, String)> {
         let node = self.replica.node();
         let raft = node.raft();
         let leader = raft.leader();

@@ -357,7 +357,13 @@ impl<D: Disk> Server<D> {
     ) -> usize {
         let answer_bytes = self.answer_bytes(&request);
         self.awaited_bytes += answer_bytes;
-        let asked = Asked { conn, reply, is_write: request.is_write(), answer_bytes };
+        let asked = Asked {
+            conn,
+            reply,
+            is_write: request.is_write(),
+            arrived: self.turn_began,
+            answer_bytes,
+        };
         let ticket = self.asked.insert(asked) as Ticket;
         self.replica.inputs().request(ticket, request, routing);
         answer_bytes

@@ -97,6 +97,10 @@ pub fn text_commands() -> Vec<Seed> {
         seed("lines-slowly", &[&SLOW, lines]),
         seed("browser", &[&FAST, browser]),
         seed("unbalanced", &[&FAST, b"SET a \"b\nSET a 'b'c\n"]),
+        seed(
+            "cluster",
+            &[&FAST, b"WHY\nRAFT members\nRAFT ADD \"\\xff\"\nRAFT REMOVE ''\nRAFT x\n"],
+        ),
     ]
 }
 

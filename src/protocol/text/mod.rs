@@ -7,6 +7,7 @@
 //! `INDETERMINATE`, which no library repeats.
 
 mod catalogue;
+mod cluster;
 mod connection;
 mod ranges;
 mod reply;
@@ -14,6 +15,7 @@ mod strings;
 mod times;
 
 pub use catalogue::{CommandQuery, SPECS, Spec, Verb, Word, help, names};
+pub use cluster::{RaftQuery, raft_help};
 pub use connection::{ClientCommand, ConfigQuery, Greeting};
 pub use reply::{Planned, Reply, Shape, answer_to_resp, transaction_to_resp};
 pub use times::Time;
@@ -65,6 +67,9 @@ pub enum TextCommand {
     Discard,
     Watch(Vec<Rc<[u8]>>),
     Unwatch,
+    /// What is wrong, in words.
+    Why,
+    Raft(RaftQuery),
     /// For [`super::resp::put_error`], code word included.
     Error(String),
 }
@@ -146,6 +151,8 @@ fn command(spec: &Spec, args: &[Vec<u8>], limits: &Limits) -> Result<TextCommand
         Verb::Watch => TextCommand::Watch(args.iter().map(|key| key.as_slice().into()).collect()),
         Verb::Unwatch => TextCommand::Unwatch,
         Verb::Session => session(args, limits)?,
+        Verb::Why => TextCommand::Why,
+        Verb::Raft => cluster::raft(args)?,
         _ => strings::command(spec, args, limits)?,
     })
 }
