@@ -113,7 +113,7 @@ at_first() { printf '%s.%s\n' "$SUBNET" $((10 + ${1#raft-})); }
 elsewhere() { printf '%s.%s\n' "$SUBNET" $((100 + ${1#raft-})); }
 
 started() { docker start "${@/#/$PREFIX-}" >/dev/null; }
-state_of() { docker container inspect --format '{{.State.Status}}' "$PREFIX-$1" 2>/dev/null || printf 'gone\n'; }
+state_of() { docker_state "$PREFIX-$1"; }
 exit_code_of() { docker container inspect --format '{{.State.ExitCode}}' "$PREFIX-$1"; }
 
 address_of() {
@@ -194,11 +194,13 @@ inside() {
 }
 
 follow_client() {
-    docker logs --follow --timestamps "$PREFIX-client" >"$TMP/client.log" 2>&1 </dev/null &
+    : >"$TMP/client.log"
+    docker logs --follow --timestamps "$PREFIX-client" >>"$TMP/client.log" 2>&1 </dev/null &
     FOLLOWER=$!
 }
 
 unfollow_client() {
+    : >"$TMP/client.log"
     [[ -n ${FOLLOWER-} ]] || return 0
     kill "$FOLLOWER" 2>/dev/null || true
     wait "$FOLLOWER" 2>/dev/null || true
@@ -211,16 +213,11 @@ client_says() { grep -q "$1" "$TMP/client.log"; }
 # Remembers where the client's log is, right before something happens.
 mark() { MARK=$(log_lines); }
 
-writes_since_mark() { tail -n "+$((MARK + 1))" "$TMP/client.log" | grep -c ' submitted to ' || true; }
-writes_go_on() { (($(writes_since_mark) >= PROGRESS_WRITES)); }
+written_since() { tail -n "+$(($1 + 1))" "$TMP/client.log" | grep -c ' submitted to ' || true; }
+wrote_since() { (($(written_since "$1") >= PROGRESS_WRITES)); }
 
-# So many writes from now on, not from the mark.
-more_writes() {
-    local kept=$MARK
-    mark
-    await writes_go_on || { MARK=$kept && return 1; }
-    MARK=$kept
-}
+# So many writes from now on.
+more_writes() { await wrote_since "$(log_lines)"; }
 
 # The longest time between two acknowledged writes, in seconds, from the last one before the mark on.
 longest_gap() {
