@@ -367,9 +367,12 @@ case_scale() {
     goes_on "docker kill of two of five, the leader and another"
     started "$led" "$other"
     recovered "${FIVE[@]}"
+    check "raft-4 leads, and so removes itself" transfers raft-4
     for node in raft-4 raft-3; do
+        mark
         check "$node is removed" removes "$node"
         stop_well "$node"
+        goes_on "member remove and docker stop of $node"
         docker rm "$PREFIX-$node" >/dev/null
         docker volume rm "$PREFIX-$node" >/dev/null
     done
@@ -377,6 +380,7 @@ case_scale() {
     recovered "${FIRST[@]}"
 }
 
+transfers() { with_client transfer "$1" >/dev/null; }
 removes() { with_client member remove "$1" >/dev/null; }
 
 # Nodes that listen on IPv6 only, under names that have addresses of both kinds.
