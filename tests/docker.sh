@@ -65,7 +65,7 @@ begin() {
     mark
 }
 
-well() { await is_well && more_writes; }
+well() { kill -0 "$FOLLOWER" && await is_well && more_writes; }
 is_well() { with_client status >/dev/null 2>&1; }
 
 # goes_on WHAT: the client's writes are acknowledged again after what has just happened.
