@@ -4,6 +4,7 @@
 mod blobs;
 mod command;
 pub mod glob;
+mod history;
 mod limits;
 mod machine;
 mod outcome;
@@ -15,6 +16,7 @@ mod store;
 
 pub use blobs::Blobs;
 pub use command::{Command, Condition, RequestId, WriteOp};
+pub use history::{Batch, Change, Compacted, HISTORY_BYTES_MAX, HISTORY_CHANGES_MAX, History};
 pub use limits::{KEY_BYTES_MAX, Limits, READ_KEYS_MAX, VALUE_BYTES_MAX};
 pub use machine::Machine;
 pub use outcome::{Outcome, Refusal};

@@ -1,6 +1,6 @@
 //! The keys and values: an ordered map, and a digest of it that is kept up with every change.
 
-use super::{Outcome, Refusal, WriteOp};
+use super::{Change, History, Outcome, Refusal, WriteOp};
 use crate::codec::{Malformed, put_blob};
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -19,6 +19,7 @@ pub struct Store {
     digest: u64,
     bytes: usize,
     frozen: Option<Frozen>,
+    history: History,
 }
 
 /// The contents at one moment, on their way out while the store goes on changing.
@@ -138,6 +139,15 @@ impl Store {
         }
     }
 
+    /// The newest changes.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    pub(super) fn history_mut(&mut self) -> &mut History {
+        &mut self.history
+    }
+
     /// From here on `take_frozen` gives the contents as they are now.
     pub(super) fn freeze(&mut self) {
         self.frozen = Some(Frozen::default());
@@ -206,21 +216,24 @@ impl Store {
         self.keep_old(key);
         self.digest = self.digest.wrapping_add(pair_digest(key, value));
         self.bytes += value.len();
-        if let Some(slot) = self.map.get_mut(key) {
-            self.digest = self.digest.wrapping_sub(pair_digest(key, slot));
+        let (key, value): (Key, Value) = (key.into(), value.into());
+        self.history.record(Change::Set { key: key.clone(), value: value.clone() });
+        if let Some(slot) = self.map.get_mut(&key) {
+            self.digest = self.digest.wrapping_sub(pair_digest(&key, slot));
             self.bytes -= slot.len();
-            *slot = value.into();
+            *slot = value;
         } else {
             self.bytes += key.len();
-            self.map.insert(key.into(), value.into());
+            self.map.insert(key, value);
         }
     }
 
     fn delete(&mut self, key: &[u8]) -> bool {
         self.keep_old(key);
-        let Some(value) = self.map.remove(key) else { return false };
-        self.digest = self.digest.wrapping_sub(pair_digest(key, &value));
+        let Some((key, value)) = self.map.remove_entry(key) else { return false };
+        self.digest = self.digest.wrapping_sub(pair_digest(&key, &value));
         self.bytes -= key.len() + value.len();
+        self.history.record(Change::Deleted { key });
         true
     }
 
