@@ -116,8 +116,8 @@ impl Client {
         self.keep(server, connection);
         match reply {
             ReplyBody::Answer(answer) => Ok(answer),
-            ReplyBody::Status(_) => Err(Lost {
-                reason: "answered with its status instead".to_owned(),
+            ReplyBody::Status(_) | ReplyBody::Changes(_) => Err(Lost {
+                reason: "answered with something else".to_owned(),
                 sent: true,
                 timed_out: false,
             }),
@@ -170,7 +170,10 @@ impl Client {
     ) -> Result<(), ClientError> {
         let reason = in_words(&failure);
         match failure.code {
-            FailureCode::TooLarge | FailureCode::Malformed | FailureCode::NotPossible => {
+            FailureCode::TooLarge
+            | FailureCode::Malformed
+            | FailureCode::NotPossible
+            | FailureCode::Compacted => {
                 let message = format!("{server} refused the request: {reason}");
                 return Err(self.give_up(Why::Rejected(message), call.may_be_done));
             }
@@ -244,6 +247,7 @@ pub(super) fn in_words(failure: &Failure) -> String {
         FailureCode::Overloaded => "overloaded",
         FailureCode::ShuttingDown => "shutting down",
         FailureCode::NotPossible => "not possible",
+        FailureCode::Compacted => "compacted",
         FailureCode::OutcomeUnknown => "outcome unknown",
         FailureCode::TimedOut => "timed out",
     };

@@ -293,7 +293,9 @@ impl Client {
         match ask(&mut patience).map_err(|lost| call::printable(&lost.reason))? {
             ReplyBody::Status(fields) => Ok(fields),
             ReplyBody::Answer(Answer::Failed(failure)) => Err(call::in_words(&failure)),
-            ReplyBody::Answer(_) => Err("answered something else than its status".to_owned()),
+            ReplyBody::Answer(_) | ReplyBody::Changes(_) => {
+                Err("answered something else than its status".to_owned())
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! Text commands: cut, understood, and answered here or by the node.
 
+use super::pubsub::Subscriptions;
 use super::talk::{Pause, Step};
 use super::texts::{TextClient, TextTalk};
 use super::{ReplyTo, Server, info};
@@ -49,7 +50,10 @@ impl<D: Disk> Server<D> {
                 Err(Pause::Close("an HTTP request: this port takes no POST and no Host".into()))
             }
             TextStep::Command { args, consumed } => {
-                let command = self.resume_scan(text::parse(&args, &self.limits));
+                let command = match talk.context().map(|it| text::check_context(&args, &it)) {
+                    Some(Err(error)) => TextCommand::Error(error),
+                    _ => self.resume_scan(text::parse(&args, &self.limits)),
+                };
                 if let TextCommand::Ask { request, .. } = &command
                     && talk.hold(request.is_write())
                 {
@@ -97,6 +101,16 @@ impl<D: Disk> Server<D> {
     ) -> Step {
         match command {
             TextCommand::Ask { .. } | TextCommand::Scan { .. } => unreachable!("the node is asked"),
+            // So that it can be told apart from what comes without being asked for.
+            TextCommand::Ping(message)
+                if talk.client.version == Version::Resp2 && talk.context().is_some() =>
+            {
+                self.say(conn, talk, |out, _| {
+                    resp::put_array(out, 2);
+                    resp::put_bulk(out, b"pong");
+                    resp::put_bulk(out, &message.unwrap_or_default());
+                })
+            }
             TextCommand::Ping(None) => self.say(conn, talk, |out, _| resp::put_simple(out, "PONG")),
             TextCommand::Ping(Some(message)) | TextCommand::Echo(message) => {
                 self.say(conn, talk, |out, _| resp::put_bulk(out, &message))
@@ -132,13 +146,29 @@ impl<D: Disk> Server<D> {
             }
             TextCommand::Reset => {
                 talk.client = TextClient { id: talk.client.id, ..TextClient::default() };
+                self.stop_listening(conn, talk);
                 self.say(conn, talk, |out, _| resp::put_simple(out, "RESET"))
             }
             TextCommand::Quit => {
                 talk.leaving = true;
+                self.stop_listening(conn, talk);
                 self.say(conn, talk, |out, _| resp::put_simple(out, "OK"))
             }
+            TextCommand::Changes { prefix, from } => {
+                self.stream_to_text(conn, talk, prefix, from, now)
+            }
+            TextCommand::Subscribe(command) => self.subscribe(conn, talk, command),
+            TextCommand::Sentinel(query) => self.sentinel(conn, talk, &query),
+            TextCommand::Role => self.role_reply(conn, talk),
         }
+    }
+
+    /// What comes without being asked for ends.
+    fn stop_listening(&mut self, conn: ConnId, talk: &mut TextTalk) {
+        talk.stream = None;
+        talk.subscriptions = Subscriptions::default();
+        self.streams.forget(conn);
+        self.herald.forget(conn);
     }
 
     /// From the reply to it on, the connection speaks what was asked for.
@@ -228,6 +258,7 @@ impl<D: Disk> Server<D> {
     /// The stream can't be understood any more: says so, and closes once all answers are out.
     fn last_words(&mut self, conn: ConnId, talk: &mut TextTalk, error: &str) -> Step {
         talk.leaving = true;
+        self.stop_listening(conn, talk);
         self.say(conn, talk, |out, _| resp::put_error(out, error))
     }
 }

@@ -13,8 +13,11 @@ mod info;
 mod links;
 mod memory;
 mod metrics;
+mod pubsub;
 mod ready;
 mod refusals;
+mod sentinel;
+mod streams;
 mod talk;
 mod texts;
 mod watch;
@@ -32,11 +35,13 @@ use cursors::Cursors;
 use links::Links;
 use log::info;
 use metrics::Counts;
+use pubsub::Herald;
 use ready::Level;
 use slab::Slab;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
+use streams::Streams;
 use talk::{Owed, Talk};
 use watch::Watch;
 
@@ -70,6 +75,8 @@ pub struct Server<D: Disk> {
     /// Text connections there have been.
     text_clients: u64,
     cursors: Cursors,
+    streams: Streams,
+    herald: Herald,
     slowest_flush: Duration,
     /// Of all turns, what goes on between two waits.
     slowest_turn: Duration,
@@ -150,6 +157,8 @@ impl<D: Disk> Server<D> {
             requests: 0,
             text_clients: 0,
             cursors: Cursors::default(),
+            streams: Streams::default(),
+            herald: Herald::default(),
             slowest_flush: Duration::ZERO,
             slowest_turn: Duration::ZERO,
             stopping: None,
@@ -161,7 +170,8 @@ impl<D: Disk> Server<D> {
         let mut events = Vec::new();
         loop {
             let now = Instant::now();
-            let deadline = if self.replica.has_work() { now } else { self.next_tick };
+            let has_work = self.replica.has_work() || self.streams.has_work();
+            let deadline = if has_work { now } else { self.next_tick };
             self.links.net.wait(deadline, now, &mut events).map_err(ServerError::Poll)?;
             let now = Instant::now();
             for event in events.drain(..) {
@@ -181,6 +191,7 @@ impl<D: Disk> Server<D> {
             }
             self.flush()?;
             self.resume();
+            self.feed_streams(now);
             self.links.net.push();
             let took = now.elapsed();
             self.slowest_turn = self.slowest_turn.max(took);
@@ -214,6 +225,8 @@ impl<D: Disk> Server<D> {
     fn closed(&mut self, conn: ConnId, by_other_side: bool, reason: &str, now: Instant) {
         self.talks.remove(&conn);
         self.paused.remove(&conn);
+        self.streams.forget(conn);
+        self.herald.forget(conn);
         if let Some(peer) = self.links.detach(conn, by_other_side, reason, now) {
             self.replica.inputs().peer_unreachable(peer);
         }
@@ -252,6 +265,7 @@ impl<D: Disk> Server<D> {
         self.watch.look(&self.config, self.replica.node(), &self.links, now);
         self.watch.look_at_flush(now - begun, now);
         self.look(now);
+        self.publish(now);
         Ok(())
     }
 

@@ -46,6 +46,13 @@ pub enum Verb {
     ReadWrite,
     Reset,
     Quit,
+    Changes,
+    Subscribe,
+    PSubscribe,
+    Unsubscribe,
+    PUnsubscribe,
+    Role,
+    Sentinel,
     Word(Word),
 }
 
@@ -66,6 +73,7 @@ enum Group {
     Write,
     Server,
     Connection,
+    PubSub,
 }
 
 pub struct Spec {
@@ -87,7 +95,7 @@ const ONE_KEY: (i64, i64, i64) = (1, 1, 1);
 const ALL_KEYS: (i64, i64, i64) = (1, -1, 1);
 const PAIRS: (i64, i64, i64) = (1, -1, 2);
 
-use Group::{Connection, Read, Server, Write};
+use Group::{Connection, PubSub, Read, Server, Write};
 
 #[rustfmt::skip]
 pub const SPECS: &[Spec] = &[
@@ -153,6 +161,19 @@ pub const SPECS: &[Spec] = &[
         "reads of this connection are linearizable", (0, 0), Connection, NO_KEY),
     spec(Verb::Reset, "reset", "RESET", "the connection is as new", (0, 0), Connection, NO_KEY),
     spec(Verb::Quit, "quit", "QUIT", "close the connection", (0, ANY), Connection, NO_KEY),
+    spec(Verb::Changes, "changes", "CHANGES [PREFIX prefix] [FROM index]",
+        "from here on every change, in the order of the log", (0, ANY), PubSub, NO_KEY),
+    spec(Verb::Subscribe, "subscribe", "SUBSCRIBE channel [channel ...]",
+        "be told of what happens", (1, ANY), PubSub, NO_KEY),
+    spec(Verb::PSubscribe, "psubscribe", "PSUBSCRIBE pattern [pattern ...]",
+        "the same, for all channels that fit", (1, ANY), PubSub, NO_KEY),
+    spec(Verb::Unsubscribe, "unsubscribe", "UNSUBSCRIBE [channel ...]",
+        "be told no more, or not of these", (0, ANY), PubSub, NO_KEY),
+    spec(Verb::PUnsubscribe, "punsubscribe", "PUNSUBSCRIBE [pattern ...]",
+        "the same, for patterns", (0, ANY), PubSub, NO_KEY),
+    spec(Verb::Role, "role", "ROLE", "whether this node leads", (0, 0), Server, NO_KEY),
+    spec(Verb::Sentinel, "sentinel", "SENTINEL subcommand [name]",
+        "where the leader is, and who else there is", (1, 2), Server, NO_KEY),
     spec(Verb::Word(Word::Ruok), "ruok", "ruok", "imok", (0, 0), Server, NO_KEY),
     spec(Verb::Word(Word::Srvr), "srvr", "srvr", "this node in a few lines", (0, 0), Server, NO_KEY),
     spec(Verb::Word(Word::Mntr), "mntr", "mntr",
@@ -271,6 +292,7 @@ impl Spec {
             Group::Read => &["readonly"],
             Group::Write => &["write", "denyoom"],
             Group::Server => &[],
+            Group::PubSub => &["pubsub", "noscript", "loading", "stale"],
             Group::Connection => &["fast"],
         }
     }
@@ -280,6 +302,7 @@ impl Spec {
             Group::Read | Group::Write => "string",
             Group::Server => "server",
             Group::Connection => "connection",
+            Group::PubSub => "pubsub",
         };
         put_map(out, version, 3);
         let since = env!("CARGO_PKG_VERSION");

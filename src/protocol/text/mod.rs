@@ -10,14 +10,17 @@ mod catalogue;
 mod connection;
 mod ranges;
 mod reply;
+mod streams;
 mod strings;
 
 pub use catalogue::{CommandQuery, SPECS, Spec, Verb, Word, help, names};
 pub use connection::{ClientCommand, ConfigQuery, Greeting};
 pub use reply::{Reply, Shape, answer_to_resp};
+pub use streams::{CHANNEL_BYTES_MAX, SentinelQuery, Subscribe};
 
 use super::resp::{ARGUMENTS_MAX, parse_i64};
 use crate::kv::{Limits, Range, ReadOp, Request};
+use crate::raft::Index;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TextCommand {
@@ -56,6 +59,16 @@ pub enum TextCommand {
     Config(ConfigQuery),
     Commands(CommandQuery),
     Word(Word),
+    /// From here on the changes of keys that begin so, from this log index on.
+    Changes {
+        prefix: Vec<u8>,
+        /// `None`: those that are still to come.
+        from: Option<Index>,
+    },
+    Subscribe(Subscribe),
+    Sentinel(SentinelQuery),
+    /// Whether this node leads, and who else there is.
+    Role,
     /// For [`super::resp::put_error`], code word included.
     Error(String),
 }
@@ -78,6 +91,47 @@ pub fn parse(args: &[Vec<u8>], limits: &Limits) -> TextCommand {
         return TextCommand::Error(wrong_number(spec.name));
     }
     command(spec, args, limits).unwrap_or_else(TextCommand::Error)
+}
+
+/// In a context in which only a few commands are: the error for any other one that there is. `args`
+/// starts with the name.
+pub fn check_context(args: &[Vec<u8>], context: &Context) -> Result<(), String> {
+    let spec = args.first().and_then(|name| catalogue::find(name));
+    match spec {
+        Some(spec) if !context.allowed.contains(&spec.verb) => Err(format!(
+            "ERR Can't execute '{}': only {} are allowed in this context",
+            spec.name, context.in_words
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What a connection may say while it is spoken to.
+#[derive(Debug)]
+pub struct Context {
+    allowed: &'static [Verb],
+    in_words: &'static str,
+}
+
+impl Context {
+    /// In RESP2; in Redis's words, as libraries know them.
+    pub const SUBSCRIBED: Context = Context {
+        allowed: &[
+            Verb::Subscribe,
+            Verb::PSubscribe,
+            Verb::Unsubscribe,
+            Verb::PUnsubscribe,
+            Verb::Ping,
+            Verb::Quit,
+            Verb::Reset,
+        ],
+        in_words: "(P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET",
+    };
+    /// While changes are streamed.
+    pub const STREAMING: Context = Context {
+        allowed: &[Verb::Ping, Verb::Quit, Verb::Reset],
+        in_words: "PING / QUIT / RESET",
+    };
 }
 
 fn command(spec: &Spec, args: &[Vec<u8>], limits: &Limits) -> Result<TextCommand, String> {
@@ -109,6 +163,13 @@ fn command(spec: &Spec, args: &[Vec<u8>], limits: &Limits) -> Result<TextCommand
         Verb::Range => ranges::range(args)?,
         Verb::RandomKey => ask(Request::Read(ReadOp::RandomKey), Shape::First),
         Verb::Word(word) => TextCommand::Word(word),
+        Verb::Changes => streams::changes(args, limits)?,
+        Verb::Subscribe => streams::subscribe(args, false, true)?,
+        Verb::PSubscribe => streams::subscribe(args, true, true)?,
+        Verb::Unsubscribe => streams::subscribe(args, false, false)?,
+        Verb::PUnsubscribe => streams::subscribe(args, true, false)?,
+        Verb::Sentinel => streams::sentinel(args)?,
+        Verb::Role => TextCommand::Role,
         _ => strings::command(spec, args, limits)?,
     })
 }
