@@ -69,10 +69,7 @@ impl Client {
             if (self.pause)(Duration::ZERO).is_break() {
                 return Err(self.give_up(Why::Interrupted, call.may_be_done));
             }
-            if call.is_over(now) {
-                let timeout = call.timeout.unwrap_or_default();
-                return Err(self.give_up(Why::TimedOut(timeout), call.may_be_done));
-            }
+            self.check_time(call)?;
             if call.is_once && call.may_be_done {
                 return Err(self.give_up(Why::NotRepeated, true));
             }
@@ -92,6 +89,15 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// The total timeout of a call.
+    pub(super) fn check_time(&self, call: &Call) -> Result<(), ClientError> {
+        if call.is_over(Instant::now()) {
+            let timeout = call.timeout.unwrap_or_default();
+            return Err(self.give_up(Why::TimedOut(timeout), call.may_be_done));
+        }
+        Ok(())
     }
 
     /// One request to one server.
@@ -125,7 +131,11 @@ impl Client {
     }
 
     /// A connection taken out of the kept ones, or a new one.
-    fn connection(&mut self, server: &str, deadline: Option<Instant>) -> Result<Connection, Lost> {
+    pub(super) fn connection(
+        &mut self,
+        server: &str,
+        deadline: Option<Instant>,
+    ) -> Result<Connection, Lost> {
         if let Some(kept) = self.connections.remove(server)
             && kept.is_usable()
         {
@@ -162,7 +172,7 @@ impl Client {
     }
 
     /// A server's refusal: another one is asked, or the request is given up.
-    fn failure(
+    pub(super) fn failure(
         &mut self,
         server: &str,
         failure: Failure,
@@ -190,7 +200,7 @@ impl Client {
         Ok(())
     }
 
-    fn lost(&mut self, server: &str, lost: Lost) {
+    pub(super) fn lost(&mut self, server: &str, lost: Lost) {
         let reason = printable(&lost.reason);
         if lost.timed_out {
             self.route.timed_out(server, reason, Instant::now());

@@ -22,11 +22,13 @@
 
 mod address;
 mod call;
+mod changes;
 mod connection;
 mod error;
 mod route;
 
 pub use address::parse_address;
+pub use changes::StreamEvent;
 pub use error::{ClientError, ServerReason, Why, joined};
 
 use crate::kv::{Answer, Command, MemberRequest, Outcome, Refusal, Request, RequestId, WriteOp};

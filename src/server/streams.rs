@@ -47,8 +47,8 @@ pub struct Stream {
 #[derive(Debug, Clone, Copy)]
 enum Form {
     Resp(Version),
-    /// The id of a binary request.
-    Frames(u64),
+    /// The id of a binary request, and the most changes of one frame, in bytes.
+    Frames(u64, usize),
 }
 
 /// Those that there are.
@@ -107,7 +107,8 @@ impl<D: Disk> Server<D> {
         (prefix, from): (Vec<u8>, Option<Index>),
         now: Instant,
     ) -> Step {
-        let form = Form::Frames(id);
+        let frame_bytes = FRAME_CHANGES_BYTES.min(client_frame_bytes_max(&self.limits));
+        let form = Form::Frames(id, frame_bytes);
         let begun = match &talk.stream {
             Some(_) => Err(second_stream()),
             None => self.begin_stream(prefix, from, form, now),
@@ -307,7 +308,7 @@ impl Stream {
                 resp::put_bulk(out, b"changes");
                 put_index(out, self.next);
             }
-            Form::Frames(id) => put_frame(out, id, Streamed::Begun { from: self.next }),
+            Form::Frames(id, _) => put_frame(out, id, Streamed::Begun { from: self.next }),
         }
     }
 }
@@ -328,7 +329,9 @@ impl Form {
                 resp::put_array(out, count);
                 changes.for_each(|change| put_change(out, change));
             }
-            Form::Frames(id) => put_frames(out, id, batch.index, changes),
+            Form::Frames(id, bytes_max) => {
+                put_frames(out, id, bytes_max, batch.index, changes);
+            }
         }
     }
 
@@ -339,14 +342,14 @@ impl Form {
                 resp::put_bulk(out, b"progress");
                 put_index(out, index);
             }
-            Form::Frames(id) => put_frame(out, id, Streamed::Progress { index }),
+            Form::Frames(id, _) => put_frame(out, id, Streamed::Progress { index }),
         }
     }
 
     fn put_end(self, out: &mut Vec<u8>, failure: Failure) {
         match self {
             Form::Resp(_) => put_failure(out, failure),
-            Form::Frames(id) => {
+            Form::Frames(id, _) => {
                 let reply = ReplyFrame { id, body: ReplyBody::Answer(Answer::Failed(failure)) };
                 frame::put_frame(out, |out| reply.encode(out));
             }
@@ -381,12 +384,13 @@ fn put_frame(out: &mut Vec<u8>, id: u64, streamed: Streamed) {
 fn put_frames<'a>(
     out: &mut Vec<u8>,
     id: u64,
+    bytes_max: usize,
     index: Index,
     changes: impl Iterator<Item = &'a Change>,
 ) {
     let (mut piece, mut bytes) = (Vec::new(), 0);
     for change in changes {
-        if bytes > 0 && bytes + change.cost_bytes() > FRAME_CHANGES_BYTES {
+        if bytes > 0 && bytes + change.cost_bytes() > bytes_max {
             let changes = std::mem::take(&mut piece);
             put_frame(out, id, Streamed::Changes { index, changes, more: true });
             bytes = 0;
