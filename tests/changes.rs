@@ -6,8 +6,13 @@ mod processes;
 mod resp;
 
 use processes::{Cluster, await_condition};
+use raftkv::client::StreamEvent;
+use raftkv::kv::Change;
 use resp::Resp;
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::ops::ControlFlow;
+use std::process::{Command, Stdio};
 
 const QUICK: [&str; 4] = ["--heartbeat", "20ms", "--election", "150ms"];
 
@@ -270,4 +275,106 @@ fn a_snapshot_from_the_leader_ends_a_stream() {
     assert_eq!(stream.ask(&format!("CHANGES FROM {next}")), format!("[changes :{next}]"));
     let last = client.put(b"k", b"last").expect("written").index;
     assert_eq!(next_change(&mut stream), (last, "[[set k last]]".to_owned()));
+}
+
+fn cltraft(cluster: &Cluster, words: &[&str]) -> Command {
+    let servers: Vec<String> = (0..cluster.size()).map(|node| cluster.address(node)).collect();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cltraft"));
+    command.env_clear().args(["--servers", &servers.join(",")]).args(words);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+#[test]
+fn cltraft_prints_every_change_once_through_the_death_of_its_server() {
+    let mut cluster = Cluster::start(3, &QUICK);
+    let leader = cluster.await_leader();
+    let from = (cluster.await_same_applied() + 1).to_string();
+    let mut child = cltraft(&cluster, &["changes", "--prefix", "w", "--from", &from])
+        .spawn()
+        .expect("it starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    let mut errors = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+    let mut line = || lines.next().expect("there is more").expect("text");
+    let mut client = cluster.client();
+    let mut expected = Vec::new();
+    let write = |client: &mut raftkv::client::Client, expected: &mut Vec<String>| {
+        let number = expected.len();
+        client.put(b"other", b"x").expect("written");
+        let value = format!("{number} two\nlines");
+        let index = client.put(b"w", value.as_bytes()).expect("written").index;
+        expected.push(format!("{index} set w {number} two\\nlines"));
+    };
+    (0..50).for_each(|_| write(&mut client, &mut expected));
+    let mut seen: Vec<String> = (0..10).map(|_| line()).collect();
+    let begun = errors.next().expect("it says where").expect("text");
+    let (server, rest) = begun.split_once(' ').expect("a server");
+    assert_eq!(rest, format!("sends changes from index {from} on"));
+    let node = (0..3).find(|node| cluster.address(*node) == server).expect("one of them");
+    cluster.kill(node);
+    (0..50).for_each(|_| write(&mut client, &mut expected));
+    seen.extend((10..100).map(|_| line()));
+    assert_eq!(seen, expected);
+    let lost = errors.next().expect("it says so").expect("text");
+    assert!(lost.starts_with(&format!("{server} is lost (")), "{lost}; leader was {leader}");
+    rustix::process::kill_process(
+        rustix::process::Pid::from_child(&child),
+        rustix::process::Signal::TERM,
+    )
+    .expect("the process is ours");
+    assert_eq!(processes::wait_for_exit(&mut child).code(), Some(0));
+}
+
+#[test]
+fn cltraft_ends_with_3_when_changes_are_forgotten() {
+    let flags =
+        [&QUICK[..], &["--snapshot-log-bytes", "64KiB", "--segment-bytes", "64KiB"]].concat();
+    let mut cluster = Cluster::start(1, &flags);
+    cluster.await_leader();
+    let mut client = cluster.client();
+    let value = vec![b'v'; 50_000];
+    await_condition("a snapshot", || {
+        client.put(b"k", &value).expect("written");
+        cluster.info(0).is_some_and(|info| info["raft_snapshots"] == "2")
+    });
+    cluster.kill(0);
+    cluster.start_node(0);
+    cluster.await_leader();
+    let output = cltraft(&cluster, &["changes", "--from", "1"]).output().expect("it runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{errors}");
+    assert!(errors.starts_with("not done: compacted: changes up to index "), "{errors}");
+    assert!(errors.contains("read the keys again and go on from "), "{errors}");
+}
+
+/// It is more than goes into one frame.
+#[test]
+fn an_entry_of_many_changes_comes_whole_over_frames() {
+    let cluster = Cluster::start(1, &QUICK);
+    cluster.await_leader();
+    let from = cluster.await_same_applied() + 1;
+    let large = "v".repeat(1000);
+    let mut words = vec!["MSET".to_owned()];
+    (0..511).for_each(|number| words.extend([format!("k{number:03}"), format!("{number}{large}")]));
+    let mut client = Resp::connect(&cluster, 0);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    client.send(&words);
+    assert_eq!(client.hear(), "+OK");
+    let mut told = Vec::new();
+    let ended = cluster.client().changes(b"k", Some(from), |event| {
+        let StreamEvent::Changes { index, changes } = event else {
+            return ControlFlow::Continue(());
+        };
+        assert_eq!(index, from);
+        told.extend(changes);
+        ControlFlow::Break(())
+    });
+    ended.expect("it ends when it has had enough");
+    let expected: Vec<Change> = (0..511)
+        .map(|number| Change::Set {
+            key: format!("k{number:03}").as_bytes().into(),
+            value: format!("{number}{large}").as_bytes().into(),
+        })
+        .collect();
+    assert!(told == expected, "{} of 511 changes", told.len());
 }

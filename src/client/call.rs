@@ -122,11 +122,8 @@ impl Client {
         self.keep(server, connection);
         match reply {
             ReplyBody::Answer(answer) => Ok(answer),
-            ReplyBody::Status(_) | ReplyBody::Changes(_) => Err(Lost {
-                reason: "answered with something else".to_owned(),
-                sent: true,
-                timed_out: false,
-            }),
+            ReplyBody::Status(_) => Err(unasked("its status")),
+            ReplyBody::Changes(_) => Err(unasked("changes")),
         }
     }
 
@@ -234,6 +231,10 @@ impl Client {
         // The answer is asked for again at the next turn of the loop.
         let _ = (self.pause)(left.map_or(pause, |left| pause.min(left)));
     }
+}
+
+fn unasked(what: &str) -> Lost {
+    Lost { sent: true, ..Lost::new(format!("answered with {what} instead")) }
 }
 
 fn leader_of(answer: &Answer) -> Option<NodeId> {
