@@ -1,6 +1,5 @@
 //! The client library's change stream against servers that go away, fall silent, forget and lie.
 
-#[allow(dead_code)] // Other tests use the rest.
 mod mock;
 
 use mock::{Mock, Seen, Step};
