@@ -1,5 +1,6 @@
 //! Text commands: cut, understood, and answered here or by the node.
 
+use super::pubsub::Subscriptions;
 use super::talk::{Pause, Step};
 use super::texts::{TextClient, TextTalk};
 use super::{ReplyTo, Server, info};
@@ -50,6 +51,11 @@ impl<D: Disk> Server<D> {
                 Err(Pause::Close("an HTTP request: this port takes no POST and no Host".into()))
             }
             TextStep::Command { args, consumed } => {
+                if let Some(Err(error)) = talk.context().map(|it| text::check_context(&args, &it)) {
+                    self.links.net.consume(conn, consumed);
+                    self.requests += 1;
+                    return self.say(conn, talk, |out, _| resp::put_error(out, &error));
+                }
                 if let Some(error) = text::rejection(&args) {
                     self.links.net.consume(conn, consumed);
                     self.requests += 1;
@@ -117,6 +123,16 @@ impl<D: Disk> Server<D> {
             | TextCommand::Watch(_) => unreachable!("the node is asked, or it was collected"),
             // In a transaction, where it comes too late to change anything.
             TextCommand::Unwatch => self.say(conn, talk, |out, _| resp::put_simple(out, "OK")),
+            // So that it can be told apart from what comes without being asked for.
+            TextCommand::Ping(message)
+                if talk.client.version == Version::Resp2 && talk.context().is_some() =>
+            {
+                self.say(conn, talk, |out, _| {
+                    resp::put_array(out, 2);
+                    resp::put_bulk(out, b"pong");
+                    resp::put_bulk(out, &message.unwrap_or_default());
+                })
+            }
             TextCommand::Ping(None) => self.say(conn, talk, |out, _| resp::put_simple(out, "PONG")),
             TextCommand::Ping(Some(message)) | TextCommand::Echo(message) => {
                 self.say(conn, talk, |out, _| resp::put_bulk(out, &message))
@@ -162,13 +178,29 @@ impl<D: Disk> Server<D> {
             TextCommand::Reset => {
                 talk.client = TextClient { id: talk.client.id, ..TextClient::default() };
                 talk.collected.forget();
+                self.stop_listening(conn, talk);
                 self.say(conn, talk, |out, _| resp::put_simple(out, "RESET"))
             }
             TextCommand::Quit => {
                 talk.leaving = true;
+                self.stop_listening(conn, talk);
                 self.say(conn, talk, |out, _| resp::put_simple(out, "OK"))
             }
+            TextCommand::Changes { prefix, from } => {
+                self.stream_to_text(conn, talk, prefix, from, now)
+            }
+            TextCommand::Subscribe(command) => self.subscribe(conn, talk, command),
+            TextCommand::Sentinel(query) => self.sentinel(conn, talk, &query),
+            TextCommand::Role => self.role_reply(conn, talk),
         }
+    }
+
+    /// What comes without being asked for ends.
+    fn stop_listening(&mut self, conn: ConnId, talk: &mut TextTalk) {
+        talk.stream = None;
+        talk.subscriptions = Subscriptions::default();
+        self.streams.forget(conn);
+        self.herald.forget(conn);
     }
 
     /// From the reply to it on, the connection speaks what was asked for.
@@ -258,6 +290,7 @@ impl<D: Disk> Server<D> {
     /// The stream can't be understood any more: says so, and closes once all answers are out.
     fn last_words(&mut self, conn: ConnId, talk: &mut TextTalk, error: &str) -> Step {
         talk.leaving = true;
+        self.stop_listening(conn, talk);
         self.say(conn, talk, |out, _| resp::put_error(out, error))
     }
 }

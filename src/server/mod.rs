@@ -16,8 +16,11 @@ mod members;
 mod memory;
 mod metrics;
 mod page;
+mod pubsub;
 mod ready;
 mod refusals;
+mod sentinel;
+mod streams;
 mod talk;
 mod texts;
 mod transactions;
@@ -39,6 +42,7 @@ use links::Links;
 use log::info;
 use metrics::Counts;
 use page::{Sample, Samples, Totals};
+use pubsub::Herald;
 use ready::Level;
 use slab::Slab;
 use std::cell::Cell;
@@ -46,6 +50,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{fmt, io};
+use streams::Streams;
 use talk::{Owed, Talk};
 use watch::Watch;
 
@@ -84,6 +89,8 @@ pub struct Server<D: Disk> {
     cursors: Cursors,
     /// Of the commands that all connections have queued for transactions.
     queued_bytes: Rc<Cell<usize>>,
+    streams: Streams,
+    herald: Herald,
     slowest_flush: Duration,
     /// Of all turns, what goes on between two waits.
     slowest_turn: Duration,
@@ -176,6 +183,8 @@ impl<D: Disk> Server<D> {
             text_clients: 0,
             cursors: Cursors::default(),
             queued_bytes: Rc::default(),
+            streams: Streams::default(),
+            herald: Herald::default(),
             slowest_flush: Duration::ZERO,
             slowest_turn: Duration::ZERO,
             stopping: None,
@@ -187,7 +196,8 @@ impl<D: Disk> Server<D> {
         let mut events = Vec::new();
         loop {
             let now = Instant::now();
-            let deadline = if self.replica.has_work() { now } else { self.next_tick };
+            let has_work = self.replica.has_work() || self.streams.has_work();
+            let deadline = if has_work { now } else { self.next_tick };
             self.links.net.wait(deadline, now, &mut events).map_err(ServerError::Poll)?;
             let now = Instant::now();
             self.replica.inputs().set_time(unix_ms());
@@ -209,6 +219,7 @@ impl<D: Disk> Server<D> {
             }
             self.flush()?;
             self.resume();
+            self.feed_streams(now);
             self.links.net.push();
             let took = now.elapsed();
             self.slowest_turn = self.slowest_turn.max(took);
@@ -243,6 +254,8 @@ impl<D: Disk> Server<D> {
     fn closed(&mut self, conn: ConnId, by_other_side: bool, reason: &str, now: Instant) {
         self.talks.remove(&conn);
         self.paused.remove(&conn);
+        self.streams.forget(conn);
+        self.herald.forget(conn);
         if let Some(peer) = self.links.detach(conn, by_other_side, reason, now) {
             self.replica.inputs().peer_unreachable(peer);
         }
@@ -282,6 +295,7 @@ impl<D: Disk> Server<D> {
         self.watch.look(&self.config, self.replica.node(), &self.links, now);
         self.watch.look_at_flush(now - begun, now);
         self.look(now);
+        self.publish(now);
         Ok(())
     }
 

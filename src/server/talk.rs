@@ -3,6 +3,7 @@
 //! Everything here returns at "need more bytes" and starts again where it left off when more have come. What
 //! the other side sends wrong ends its connection, with a reason; it never ends more than that.
 
+use super::streams::Stream;
 use super::texts::TextTalk;
 use super::{Asked, ReplyTo, Server};
 use crate::kv::{Answer, Command, Failure, FailureCode, Request};
@@ -45,6 +46,8 @@ pub struct ClientTalk {
     pub unanswered: usize,
     /// About how long those answers will be.
     pub awaited_bytes: usize,
+    /// Changes that it is told of; a connection has one stream.
+    pub stream: Option<Stream>,
     /// The rest of a frame that is too long.
     skip: Option<Skip>,
 }
@@ -83,8 +86,14 @@ impl Talk {
         }
     }
 
+    /// Whether there is, or may be, something to be said to the other side.
     pub fn owes_answers(&self) -> bool {
-        self.owed().answers > 0
+        let listens = match self {
+            Talk::Client(client) => client.stream.is_some(),
+            Talk::Text(text) => text.listens(),
+            _ => false,
+        };
+        self.owed().answers > 0 || listens
     }
 
     /// Whether the next command would overtake those that the node has not answered.
@@ -327,6 +336,9 @@ impl<D: Disk> Server<D> {
             Ok(RequestFrame { id, body: RequestBody::Status }) => {
                 let fields = self.sections(now).into_iter().flat_map(|(_, fields)| fields);
                 self.reply(conn, id, ReplyBody::Status(fields.collect()))
+            }
+            Ok(RequestFrame { id, body: RequestBody::Changes { prefix, from } }) => {
+                self.stream_to_client(conn, talk, id, (prefix, from), now)
             }
             Err(bad) => match bad.id {
                 Some(id) => {

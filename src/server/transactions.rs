@@ -317,6 +317,8 @@ impl<D: Disk> Server<D> {
             | TextCommand::Word(_)
             | TextCommand::Why
             | TextCommand::Raft(_)
+            | TextCommand::Role
+            | TextCommand::Sentinel(_)
             | TextCommand::Error(_) => Ok(None),
             _ => Err(NOT_ALLOWED.to_owned()),
         }
