@@ -6,7 +6,7 @@ mod documented;
 use documented::{DOCUMENT, documented, payload_of};
 use raftkv::kv::{
     Answer, Blobs, Change, Command, Condition, Expiry, Failure, FailureCode, Found,
-    HISTORY_BYTES_MAX, HISTORY_CHANGES_MAX, LeaderHint, MemberRequest, Outcome, READ_KEYS_MAX,
+    HISTORY_BYTES_MAX, HISTORY_CHANGES_MAX, Key, LeaderHint, MemberRequest, Outcome, READ_KEYS_MAX,
     Range, ReadOp, Refusal, Request, RequestId, SESSION_VALUE_BYTES_MAX, STEPS_MAX, Step,
     StepBuffer, StepOutcome, TimeCondition, TimedOp, Transaction, WATCHED_KEYS_MAX, WatchedBuffer,
     WriteOp,
