@@ -103,6 +103,34 @@ fn without_a_majority_every_voter_that_is_missed_is_named_with_the_reason() {
     cluster.await_leader();
 }
 
+/// Two followers have nothing to say to each other while there is a leader.
+#[test]
+fn a_follower_that_was_not_asked_is_not_called_silent() {
+    let cluster = Cluster::start(3, &STEADY);
+    let leader = cluster.await_leader();
+    let (asking, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    // Longer than anybody who is asked may be silent.
+    await_condition("the connection to be old", || {
+        cluster.info(asking).expect("it answers")["uptime_in_seconds"].parse::<u64>().unwrap_or(0)
+            >= 4
+    });
+    assert_eq!(cluster.await_leader(), leader, "nothing has happened");
+    cluster.pause(leader);
+    cluster.pause(other);
+    let mut said = String::new();
+    await_condition("the leader to be missed", || {
+        said = why(&cluster, asking);
+        said.starts_with("There is no leader")
+    });
+    assert!(said.contains(": an election is under way; raft-"), "{said}");
+    assert!(!said.contains("silent"), "{said}");
+    await_condition("the silence to be told", || {
+        why(&cluster, asking).contains("connected, silent")
+    });
+    cluster.resume(leader);
+    cluster.resume(other);
+}
+
 #[test]
 fn a_name_that_leads_nowhere_is_named() {
     let mut cluster = Cluster::start(3, &QUICK);

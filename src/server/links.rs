@@ -43,6 +43,8 @@ pub struct Links {
     membership: Rc<Membership>,
     committed: Rc<Membership>,
     leads: bool,
+    /// Who is known to lead, and since when: from then on it, or whoever may elect one, is asked.
+    leader: (Option<NodeId>, Instant),
     /// Others say that this node was removed.
     is_removed: bool,
     /// Connections to be closed, and why.
@@ -59,7 +61,7 @@ pub struct Reach<'a> {
     pub number: u64,
     pub name: &'a str,
     pub is_connected: bool,
-    /// Since it was last heard from if it is connected, else since it is not.
+    /// If it is connected, since it was last heard from or began to be asked; else since it is not.
     pub since: Duration,
     /// Why it is not connected.
     pub trouble: String,
@@ -128,6 +130,7 @@ impl Links {
             membership: Rc::default(),
             committed: Rc::default(),
             leads: false,
+            leader: (None, now),
             is_removed: false,
             unwanted: Vec::new(),
             refusals: Refusals::default(),
@@ -152,6 +155,9 @@ impl Links {
         self.committed = Rc::clone(raft.committed_membership());
         if raft.is_removed() {
             self.stay_quiet();
+        }
+        if raft.leader() != self.leader.0 {
+            self.leader = (raft.leader(), now);
         }
         let leads = raft.is_leader();
         let is_same = Rc::ptr_eq(raft.membership(), &self.membership) && leads == self.leads;
@@ -497,7 +503,9 @@ impl Links {
     pub fn reaches(&self, now: Instant) -> impl Iterator<Item = Reach<'_>> {
         self.peers.iter().map(move |(number, link)| {
             let is_connected = link.conn.is_some();
-            let begun = if is_connected { link.heard_at } else { link.lost_at };
+            // Whoever was not asked had no reason to say anything.
+            let heard_or_asked = link.heard_at.max(self.leader.1);
+            let begun = if is_connected { heard_or_asked } else { link.lost_at };
             let trouble = match is_connected {
                 true => String::new(),
                 false if !link.last_trouble.is_empty() => link.last_trouble.clone(),
