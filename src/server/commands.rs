@@ -50,13 +50,15 @@ impl<D: Disk> Server<D> {
                 Err(Pause::Close("an HTTP request: this port takes no POST and no Host".into()))
             }
             TextStep::Command { args, consumed } => {
-                if let Some(error) = text::rejection(&args) {
-                    self.links.net.consume(conn, consumed);
-                    self.requests += 1;
-                    talk.collected.fail();
-                    return self.say(conn, talk, |out, _| resp::put_error(out, &error));
-                }
-                let command = self.resume_scan(text::parse(&args, &self.limits));
+                let command = match text::try_parse(&args, &self.limits) {
+                    Ok(command) => self.resume_scan(command),
+                    Err(error) => {
+                        self.links.net.consume(conn, consumed);
+                        self.requests += 1;
+                        talk.collected.fail();
+                        return self.say(conn, talk, |out, _| resp::put_error(out, &error));
+                    }
+                };
                 if let Some(is_write) = talk.collected.is_write(&command)
                     && talk.hold(is_write)
                 {
