@@ -114,7 +114,9 @@ enum Incomplete {
 fn read_head(reader: &mut Reader<'_>) -> Result<Head, Incomplete> {
     let missing = |_: Malformed| Incomplete::NeedMore;
     if reader.u8("version").map_err(missing)? != VERSION {
-        return Err(Incomplete::Malformed(Malformed("snapshot: version")));
+        return Err(Incomplete::Malformed(Malformed(
+            "snapshot: its version, which this program does not read",
+        )));
     }
     let applied = reader.u64("applied index").map_err(missing)?;
     let clock_ms = reader.u64("time of the log").map_err(missing)?;

@@ -33,10 +33,11 @@ const APPLY_BYTES_PER_TURN: usize = 4 * 1024 * 1024;
 /// is level does not miss what is applied in one turn.
 const APPLY_ENTRIES_PER_TURN: Index = 16_384;
 
-/// Keys whose memory is freed in one turn after they were flushed; and of very many a part, so that what
-/// waits does not grow however fast keys come and are flushed again.
+/// Keys whose memory is freed in one turn after they were flushed: some, of very many a part, and never so many
+/// that the turn is long. The most is about what a turn may bring, so that what waits does not grow.
 const FREED_PER_TURN: usize = 16 * 1024;
 const FREED_FRACTION: usize = 32;
+const FREED_PER_TURN_MAX: usize = 128 * 1024;
 
 /// Of the log before the newest snapshot, kept in memory for followers that are a little behind.
 const RETAINED_LOG_BYTES: usize = 8 * 1024 * 1024;
@@ -380,7 +381,8 @@ impl Node {
         self.remove_expired();
         self.answer_reads();
         let waiting = self.machine.store().flushed();
-        self.machine.free_flushed(FREED_PER_TURN.max(waiting / FREED_FRACTION));
+        let freed = (waiting / FREED_FRACTION).clamp(FREED_PER_TURN, FREED_PER_TURN_MAX);
+        self.machine.free_flushed(freed);
         let mut messages: Vec<_> = ready
             .messages
             .into_iter()

@@ -51,18 +51,20 @@ impl<D: Disk> Server<D> {
                 Err(Pause::Close("an HTTP request: this port takes no POST and no Host".into()))
             }
             TextStep::Command { args, consumed } => {
-                if let Some(Err(error)) = talk.context().map(|it| text::check_context(&args, &it)) {
-                    self.links.net.consume(conn, consumed);
-                    self.requests += 1;
-                    return self.say(conn, talk, |out, _| resp::put_error(out, &error));
-                }
-                if let Some(error) = text::rejection(&args) {
-                    self.links.net.consume(conn, consumed);
-                    self.requests += 1;
-                    talk.collected.fail();
-                    return self.say(conn, talk, |out, _| resp::put_error(out, &error));
-                }
-                let command = self.resume_scan(text::parse(&args, &self.limits));
+                let allowed = talk.context().map(|it| text::check_context(&args, &it));
+                let parsed = match allowed {
+                    Some(Err(error)) => Err(error),
+                    _ => text::try_parse(&args, &self.limits),
+                };
+                let command = match parsed {
+                    Ok(command) => self.resume_scan(command),
+                    Err(error) => {
+                        self.links.net.consume(conn, consumed);
+                        self.requests += 1;
+                        talk.collected.fail();
+                        return self.say(conn, talk, |out, _| resp::put_error(out, &error));
+                    }
+                };
                 if let Some(is_write) = talk.collected.is_write(&command)
                     && talk.hold(is_write)
                 {

@@ -3,9 +3,12 @@
 use crate::machine::{Step, log_of, step};
 use crate::*;
 use raftkv::kv::{Change, HISTORY_BYTES_MAX, HISTORY_CHANGES_MAX, Loader};
+use std::collections::BTreeMap;
+
+type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// What a subscriber makes of a stream.
-fn replay(model: &mut Model, change: &Change) {
+fn replay(model: &mut Pairs, change: &Change) {
     match change {
         Change::Set { key, value } => drop(model.insert(key.to_vec(), value.to_vec())),
         Change::Deleted { key } => drop(model.remove(&**key)),
@@ -13,7 +16,7 @@ fn replay(model: &mut Model, change: &Change) {
     }
 }
 
-fn contents(store: &Store) -> Model {
+fn contents(store: &Store) -> Pairs {
     store.range(b"", None).map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
 }
 
@@ -166,7 +169,7 @@ proptest! {
         let log = log_of(&steps);
         let cut = cut.min(log.len());
         let mut machine = Machine::default();
-        let mut at_cut = Model::new();
+        let mut at_cut = Pairs::new();
         for (done, entry) in log.iter().enumerate() {
             if done == cut {
                 at_cut = contents(machine.store());
@@ -180,7 +183,7 @@ proptest! {
         if cut == log.len() {
             at_cut = contents(machine.store());
         }
-        let mut model = Model::new();
+        let mut model = Pairs::new();
         let mut last = 0;
         for batch in machine.history().since(0).expect("from the beginning") {
             prop_assert!(batch.index > last && batch.changes().count() > 0);

@@ -90,16 +90,14 @@ pub enum TextCommand {
 /// What a command means; `args` starts with its name. `limits` go into what is proposed; whether keys
 /// and values keep to them is not checked here ([`Limits::check`]).
 pub fn parse(args: &[Vec<u8>], limits: &Limits) -> TextCommand {
-    match look_up(args) {
-        Ok((spec, args)) => command(spec, args, limits).unwrap_or_else(TextCommand::Error),
-        Err(error) => TextCommand::Error(error),
-    }
+    try_parse(args, limits).unwrap_or_else(TextCommand::Error)
 }
 
-/// The error of a command that there is not, or not with so many words. In a transaction, that ends it at
-/// once; what else is wrong with a command shows only when it is carried out, as in Redis.
-pub fn rejection(args: &[Vec<u8>]) -> Option<String> {
-    look_up(args).err()
+/// Fails for a command that there is not, or not with so many words. That ends a transaction at once; what
+/// else is wrong with a command shows only when it is carried out, as in Redis.
+pub fn try_parse(args: &[Vec<u8>], limits: &Limits) -> Result<TextCommand, String> {
+    let (spec, args) = look_up(args)?;
+    Ok(command(spec, args, limits).unwrap_or_else(TextCommand::Error))
 }
 
 fn look_up(args: &[Vec<u8>]) -> Result<(&'static Spec, &[Vec<u8>]), String> {
