@@ -3,8 +3,8 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use raftkv::kv::{
-    Answer, Blobs, Change, Command, Condition, Failure, FailureCode, Found, LeaderHint, Outcome,
-    Range, ReadOp, Refusal, Request, RequestId, WriteOp,
+    Answer, Blobs, Change, Command, Condition, Failure, FailureCode, Found, Key, LeaderHint,
+    Outcome, Range, ReadOp, Refusal, Request, RequestId, WriteOp,
 };
 use raftkv::node::{Applicant, PeerMessage, Standing};
 use raftkv::protocol::changes::Streamed;
@@ -296,8 +296,8 @@ fn request_frame() -> impl Strategy<Value = RequestFrame> {
 fn streamed() -> impl Strategy<Value = Streamed> {
     let blob = || vec(any::<u8>(), 0..10).prop_map(Rc::from);
     let change = prop_oneof![
-        (blob(), blob()).prop_map(|(key, value)| Change::Set { key, value }),
-        blob().prop_map(|key| Change::Deleted { key }),
+        (blob(), blob()).prop_map(|(key, value)| Change::Set { key: Key::from(&*key), value }),
+        blob().prop_map(|key| Change::Deleted { key: Key::from(&*key) }),
         Just(Change::Flushed),
     ];
     let changes = (any::<u64>(), vec(change, 0..5), any::<bool>())
