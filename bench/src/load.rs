@@ -79,9 +79,15 @@ impl Measured {
 
 /// What the next request is.
 enum Source<'a> {
-    Mix { work: &'a Work, rng: fastrand::Rng },
+    Mix {
+        work: &'a Work,
+        rng: fastrand::Rng,
+    },
     /// Each key once.
-    Fill { next: u64, keys: u64 },
+    Fill {
+        next: u64,
+        keys: u64,
+    },
 }
 
 struct Client {

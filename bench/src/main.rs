@@ -3,6 +3,7 @@
 
 mod failover;
 mod load;
+mod plot;
 mod process;
 mod report;
 mod servers;
@@ -39,6 +40,7 @@ Options:
   --clients N, --pipeline N, --keys N, --value-bytes N, --reads PERCENT, --nodes N
   --rate N           an open loop with N requests a second
   --trials N         of a failover [20]
+  --plot FILE        of a sweep: an SVG
   --awake            keeps idle cores awake with a loop of the lowest priority, for all servers alike
 ";
 
@@ -50,6 +52,7 @@ pub struct Options {
     pub trials: usize,
     pub nodes: Option<usize>,
     pub by: String,
+    pub plot: Option<PathBuf>,
     pub work: Work,
     awake: bool,
 }
@@ -97,6 +100,7 @@ fn parse() -> Result<(String, Options), lexopt::Error> {
         trials: 20,
         nodes: None,
         by: "values".to_string(),
+        plot: None,
         work: Work::default(),
         awake: false,
     };
@@ -117,6 +121,7 @@ fn parse() -> Result<(String, Options), lexopt::Error> {
             Long("trials") => options.trials = parser.value()?.parse()?,
             Long("nodes") => options.nodes = Some(parser.value()?.parse()?),
             Long("by") => options.by = parser.value()?.string()?,
+            Long("plot") => options.plot = Some(parser.value()?.into()),
             Long("seconds") => {
                 work.duration = Duration::from_secs_f64(parser.value()?.parse()?);
                 work.warmup = work.duration / 4;

@@ -23,7 +23,8 @@ pub fn usage(pids: &[u32]) -> Usage {
 fn usage_of(pid: u32) -> Usage {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The name may have blanks and brackets in it; fields are counted from behind it.
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let fields: Vec<&str> =
+        stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks = |at: usize| fields.get(at).and_then(|field| field.parse().ok()).unwrap_or(0.0);
     let io = fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
     Usage {

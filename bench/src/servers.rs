@@ -252,13 +252,7 @@ fn free_ports(count: usize) -> Vec<u16> {
 }
 
 /// The command line of a node; `ports` has three for each.
-fn command(
-    kind: Kind,
-    number: usize,
-    ports: &[u16],
-    folder: &Path,
-    raftkv: &Path,
-) -> Vec<String> {
+fn command(kind: Kind, number: usize, ports: &[u16], folder: &Path, raftkv: &Path) -> Vec<String> {
     let data = folder.join(number.to_string());
     fs::create_dir_all(&data).expect("a folder for data");
     let nodes = ports.len() / 3;
@@ -284,8 +278,19 @@ fn command(
         Kind::Redis => {
             let port = client.to_string();
             let words = [
-                "/usr/bin/redis-server", "--port", &port, "--bind", "127.0.0.1", "--dir", &data_text,
-                "--appendonly", "yes", "--appendfsync", "always", "--save", "",
+                "/usr/bin/redis-server",
+                "--port",
+                &port,
+                "--bind",
+                "127.0.0.1",
+                "--dir",
+                &data_text,
+                "--appendonly",
+                "yes",
+                "--appendfsync",
+                "always",
+                "--save",
+                "",
             ];
             words.map(String::from).to_vec()
         }

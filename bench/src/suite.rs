@@ -64,7 +64,8 @@ fn describe(work: &Work) -> String {
         100 => "GET".to_string(),
         percent => format!("{percent} % GET"),
     };
-    let pipeline = if work.pipeline > 1 { format!(", pipeline {}", work.pipeline) } else { String::new() };
+    let pipeline =
+        if work.pipeline > 1 { format!(", pipeline {}", work.pipeline) } else { String::new() };
     let rate = work.rate.map_or(String::new(), |rate| format!(", {rate:.0}/s"));
     format!("{what}, {} clients{pipeline}{rate}", work.clients)
 }
@@ -79,7 +80,12 @@ pub fn fill(cluster: &Cluster, work: &Work) -> Result<f64, String> {
 /// The loads of the comparison, and who takes part.
 fn loads(base: &Work) -> Vec<(Work, Vec<Kind>)> {
     let all = Kind::ALL.to_vec();
-    let work = |clients, pipeline, reads_percent| Work { clients, pipeline, reads_percent, ..base.clone() };
+    let work = |clients, pipeline, reads_percent| Work {
+        clients,
+        pipeline,
+        reads_percent,
+        ..base.clone()
+    };
     vec![
         (work(1, 1, 0), all.clone()),
         (work(64, 1, 0), all.clone()),
@@ -122,7 +128,9 @@ pub fn table(options: &Options) -> Result<(), String> {
     }
     println!("{}", report::HEADER);
     for ((work, _), rounds) in loads.iter().zip(&rounds) {
-        for (cluster, rounds) in clusters.iter().zip(rounds).filter(|(_, rounds)| !rounds.is_empty()) {
+        for (cluster, rounds) in
+            clusters.iter().zip(rounds).filter(|(_, rounds)| !rounds.is_empty())
+        {
             println!("{}", report::row(&describe(work), cluster.kind.name(), rounds));
         }
     }
@@ -134,7 +142,9 @@ pub fn table(options: &Options) -> Result<(), String> {
 
 /// Ours by theirs, from the medians.
 fn ratios(loads: &[(Work, Vec<Kind>)], clusters: &[Cluster], rounds: &[Vec<Vec<Round>>]) {
-    let Some(ours) = clusters.iter().position(|cluster| cluster.kind == Kind::Raftkv) else { return };
+    let Some(ours) = clusters.iter().position(|cluster| cluster.kind == Kind::Raftkv) else {
+        return;
+    };
     println!("\n| load | against | op/s | p50 | p99 | server CPU | disk bytes a node |");
     println!("|---|---|---:|---:|---:|---:|---:|");
     for ((work, _), rounds) in loads.iter().zip(rounds) {
@@ -142,9 +152,8 @@ fn ratios(loads: &[(Work, Vec<Kind>)], clusters: &[Cluster], rounds: &[Vec<Vec<R
             if cluster.kind == Kind::Raftkv || theirs.is_empty() {
                 continue;
             }
-            let ratio = |what: fn(&Round) -> f64| {
-                median_of(&rounds[ours], what) / median_of(theirs, what)
-            };
+            let ratio =
+                |what: fn(&Round) -> f64| median_of(&rounds[ours], what) / median_of(theirs, what);
             println!(
                 "| {} | {} | {:.2} x | {:.2} x | {:.2} x | {:.2} x | {:.2} x |",
                 describe(work),

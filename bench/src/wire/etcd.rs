@@ -108,7 +108,9 @@ impl Wire for Etcd {
         let (kind, flags) = (inbox[3], inbox[4]);
         let stream = be32(&inbox[5..]) & 0x7fff_ffff;
         let consumed = FRAME_HEAD_BYTES + length;
-        let Some(payload) = inbox.get(FRAME_HEAD_BYTES..consumed) else { return Ok(Step::NeedMore) };
+        let Some(payload) = inbox.get(FRAME_HEAD_BYTES..consumed) else {
+            return Ok(Step::NeedMore);
+        };
         match kind {
             SETTINGS if flags & ACK == 0 => {
                 put_frame(out, SETTINGS, ACK, 0, &[]);

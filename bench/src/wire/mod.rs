@@ -16,10 +16,7 @@ pub enum Step {
     /// So many bytes that answer no request: a greeting, housekeeping.
     Passed(usize),
     /// The answer to the oldest request.
-    Answer {
-        consumed: usize,
-        result: Result<(), String>,
-    },
+    Answer { consumed: usize, result: Result<(), String> },
 }
 
 /// One connection. Answers come in the order of the requests.
