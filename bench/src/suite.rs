@@ -49,7 +49,7 @@ pub fn load(options: &Options) -> Result<(), String> {
         fill(&cluster, &options.work)?;
         let rounds = (0..options.rounds).map(|number| {
             let round = measure(&cluster, &options.work)?;
-            eprintln!("{}", report::row(&format!("round {number}"), kind.name(), &[round.clone()]));
+            eprintln!("{}", report::row(&format!("round {number}"), kind.name(), std::slice::from_ref(&round)));
             Ok(round)
         });
         let rounds = rounds.collect::<Result<Vec<_>, String>>()?;
@@ -120,7 +120,7 @@ pub fn table(options: &Options) -> Result<(), String> {
                 let measured = measure(cluster, work)?;
                 cluster.signal_all(Signal::STOP);
                 let name = cluster.kind.name();
-                let line = report::row(&describe(work), name, &[measured.clone()]);
+                let line = report::row(&describe(work), name, std::slice::from_ref(&measured));
                 eprintln!("round {}: {line}", round + 1);
                 rounds[at][number].push(measured);
             }
