@@ -64,6 +64,10 @@ fn commands_and_their_words() {
     assert_eq!(command(&["cas", "k", "new", "--absent"]), cas(None));
     assert_eq!(command(&["incr", "k"]), Parsed::Increment { key: key(), delta: 1 });
     assert_eq!(command(&["incr", "k", "-12"]), Parsed::Increment { key: key(), delta: -12 });
+    let changes = |prefix: &str, from| Parsed::Changes { prefix: prefix.into(), from };
+    assert_eq!(command(&["changes"]), changes("", None));
+    let words = ["changes", "--prefix", "user:", "--from", "15"];
+    assert_eq!(command(&words), changes("user:", Some(15)));
     let name = || "raft-3".to_owned();
     assert_eq!(command(&["member", "list"]), Parsed::MemberList);
     assert_eq!(command(&["member", "add", "raft-3"]), member(MemberRequest::Add { name: name() }));
@@ -97,6 +101,10 @@ fn mistakes_get_a_hint() {
         (&["incr", "a", "9223372036854775808"], "64-bit number"),
         (&["get", "a", "--interval", "1s"], "--interval does not belong to 'get'"),
         (&["get", "a", "--absent"], "--absent does not belong"),
+        (&["get", "a", "--from", "1"], "--from does not belong to 'get'"),
+        (&["--from", "1"], "--from belongs to 'changes'"),
+        (&["changes", "--from", "-1"], "--from -1: not a log index"),
+        (&["changes", "a"], "can't be done with 1 word"),
         (&["--timeout", "1s"], "needs a command"),
         (&["--absent"], "belongs to 'cas'"),
         (&["--interval", "5"], "5s or 5ms"),

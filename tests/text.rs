@@ -420,6 +420,7 @@ fn only_what_was_certainly_not_done_has_a_word_that_libraries_retry() {
             FailureCode::NotLeader | FailureCode::Overloaded | FailureCode::ShuttingDown => {
                 "TRYAGAIN"
             }
+            FailureCode::Compacted => "COMPACTED",
             FailureCode::TooLarge | FailureCode::Malformed | FailureCode::NotPossible => "ERR",
             FailureCode::OutcomeUnknown | FailureCode::TimedOut => "INDETERMINATE",
         };

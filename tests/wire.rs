@@ -5,12 +5,14 @@ mod documented;
 
 use documented::{DOCUMENT, documented, payload_of};
 use raftkv::kv::{
-    Answer, Blobs, Command, Condition, Expiry, Failure, FailureCode, Found, LeaderHint,
-    MemberRequest, Outcome, READ_KEYS_MAX, Range, ReadOp, Refusal, Request, RequestId,
-    SESSION_VALUE_BYTES_MAX, STEPS_MAX, Step, StepBuffer, StepOutcome, TimeCondition, TimedOp,
-    Transaction, WATCHED_KEYS_MAX, WatchedBuffer, WriteOp,
+    Answer, Blobs, Change, Command, Condition, Expiry, Failure, FailureCode, Found,
+    HISTORY_BYTES_MAX, HISTORY_CHANGES_MAX, Key, LeaderHint, MemberRequest, Outcome, READ_KEYS_MAX,
+    Range, ReadOp, Refusal, Request, RequestId, SESSION_VALUE_BYTES_MAX, STEPS_MAX, Step,
+    StepBuffer, StepOutcome, TimeCondition, TimedOp, Transaction, WATCHED_KEYS_MAX, WatchedBuffer,
+    WriteOp,
 };
 use raftkv::node::{Applicant, PeerMessage, Standing};
+use raftkv::protocol::changes::Streamed;
 use raftkv::protocol::client::{ReplyBody, ReplyFrame, RequestBody, RequestFrame};
 use raftkv::protocol::frame::{MAGIC, SKIP_BYTES_MAX, put_frame};
 use raftkv::protocol::hello::{
@@ -204,6 +206,10 @@ fn request_examples() -> Vec<(&'static str, Example)> {
         answer_bytes_max: 1 << 20,
         steps: steps.steps(),
     });
+    let changes = |id, prefix: &str, from| {
+        let body = RequestBody::Changes { prefix: prefix.as_bytes().to_vec(), from };
+        Example::Request(RequestFrame { id, body })
+    };
     vec![
         ("get", get(1)),
         ("write-open-session", write(2, Command::OpenSession)),
@@ -291,6 +297,8 @@ fn request_examples() -> Vec<(&'static str, Example)> {
         ("member-remove", ask(11, Request::Member(MemberRequest::Remove { name }))),
         ("member-transfer", ask(12, Request::Member(MemberRequest::Transfer { to: None }))),
         ("status", Example::Request(status)),
+        ("changes-from", changes(22, "user:", Some(15))),
+        ("changes", changes(23, "", None)),
     ]
 }
 
@@ -300,6 +308,18 @@ fn reply_examples() -> Vec<(&'static str, Example)> {
     let unknown = Failure {
         code: FailureCode::OutcomeUnknown,
         message: "raft-2 lost its leadership: the write may be carried out yet".to_owned(),
+        leader: None,
+    };
+    let streamed = |it| Example::Reply(ReplyFrame { id: 22, body: ReplyBody::Changes(it) });
+    let changes = vec![
+        Change::Set { key: Key::from(&b"user:1"[..]), value: shared(b"Ann") },
+        Change::Deleted { key: Key::from(&b"user:2"[..]) },
+        Change::Flushed,
+    ];
+    let compacted = Failure {
+        code: FailureCode::Compacted,
+        message: "changes up to index 14 are forgotten; read the keys again and go on from 41"
+            .to_owned(),
         leader: None,
     };
     let digest = Answer::Digest { digest: 0x8f1e_2d3c_4b5a_6978, keys: 3, index: 12, leader: 2 };
@@ -347,6 +367,10 @@ fn reply_examples() -> Vec<(&'static str, Example)> {
         ("status-reply", Example::Reply(ReplyFrame { id: 10, body: ReplyBody::Status(fields) })),
         ("member-reply", answer(11, Answer::Member { index: 13, leader: 2 })),
         ("failed-not-leader", not_leader(3)),
+        ("changes-reply-begun", streamed(Streamed::Begun { from: 15 })),
+        ("changes-reply", streamed(Streamed::Changes { index: 16, changes, more: false })),
+        ("changes-reply-progress", streamed(Streamed::Progress { index: 40 })),
+        ("failed-compacted", answer(22, Answer::Failed(compacted))),
         ("failed-outcome-unknown", answer(3, Answer::Failed(unknown))),
     ]
 }
@@ -535,6 +559,7 @@ fn the_limits_are_those_of_the_code() {
         format!("of the keys that follow, up to {READ_KEYS_MAX} |"),
         format!("of the watched keys that follow, up to {WATCHED_KEYS_MAX} |"),
         format!("of the steps that follow, up to {STEPS_MAX} |"),
+        format!("{HISTORY_CHANGES_MAX} changes, of at most {HISTORY_BYTES_MAX} bytes"),
     ] {
         assert!(DOCUMENT.contains(&row), "{row}");
     }

@@ -22,11 +22,13 @@
 
 mod address;
 mod call;
+mod changes;
 mod connection;
 mod error;
 mod route;
 
 pub use address::parse_address;
+pub use changes::StreamEvent;
 pub use error::{ClientError, ServerReason, Why, joined};
 
 use crate::kv::{
@@ -295,7 +297,9 @@ impl Client {
         match ask(&mut patience).map_err(|lost| call::printable(&lost.reason))? {
             ReplyBody::Status(fields) => Ok(fields),
             ReplyBody::Answer(Answer::Failed(failure)) => Err(call::in_words(&failure)),
-            ReplyBody::Answer(_) => Err("answered something else than its status".to_owned()),
+            ReplyBody::Answer(_) | ReplyBody::Changes(_) => {
+                Err("answered something else than its status".to_owned())
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use super::units::parse_duration;
 use crate::client::parse_address;
 use crate::kv::MemberRequest;
 use crate::payload::NAME_BYTES_MAX;
+use crate::raft::Index;
 use lexopt::prelude::*;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -60,6 +61,11 @@ pub enum Command {
         delta: i64,
     },
     Status,
+    /// A line for every change.
+    Changes {
+        prefix: Vec<u8>,
+        from: Option<Index>,
+    },
     Digest,
     /// A table of the members, from the leader.
     MemberList,
@@ -85,6 +91,7 @@ struct Raw {
     interval: Option<Duration>,
     count: Option<u64>,
     prefix: Option<String>,
+    from: Option<Index>,
     absent: bool,
     help: bool,
     version: bool,
@@ -160,6 +167,11 @@ fn option(raw: &mut Raw, name: &str, parser: &mut lexopt::Parser) -> Result<(), 
             let number = value.parse().ok().filter(|count| *count > 0);
             raw.count = Some(number.ok_or(format!("--count {value}: not a number above 0"))?);
         }
+        "from" => {
+            let value = text(name, parser)?;
+            let index = value.parse().map_err(|_| format!("--from {value}: not a log index"))?;
+            raw.from = Some(index);
+        }
         unknown => return Err(unknown_option(unknown)),
     }
     Ok(())
@@ -188,7 +200,8 @@ fn command(raw: &Raw) -> Result<Command, String> {
     for (given, option) in [
         (raw.interval.is_some(), "interval"),
         (raw.count.is_some(), "count"),
-        (raw.prefix.is_some(), "prefix"),
+        (raw.prefix.is_some() && known != "changes", "prefix"),
+        (raw.from.is_some() && known != "changes", "from"),
         (raw.absent && known != "cas", "absent"),
     ] {
         if given {
@@ -196,6 +209,10 @@ fn command(raw: &Raw) -> Result<Command, String> {
         }
     }
     let wrong = |what: &str| format!("'{known}' {what}: write {usage}");
+    if let ("changes", []) = (known, rest) {
+        let prefix = raw.prefix.clone().unwrap_or_default().into_bytes();
+        return Ok(Command::Changes { prefix, from: raw.from });
+    }
     build(known, rest, raw.absent).map_err(|what| wrong(&what))
 }
 
@@ -208,6 +225,9 @@ fn without_command(raw: &Raw) -> Result<Command, String> {
     }
     if raw.absent {
         return Err("--absent belongs to 'cas': write cltraft cas --absent KEY NEW".to_owned());
+    }
+    if raw.from.is_some() {
+        return Err("--from belongs to 'changes': write cltraft changes --from INDEX".to_owned());
     }
     if raw.timeout.is_some() {
         return Err("--timeout needs a command; without one cltraft goes on for ever".to_owned());

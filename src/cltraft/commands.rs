@@ -64,7 +64,7 @@ pub fn run(client: &mut Client, args: &Args, out: &mut dyn Write) -> Result<Exit
         }
         Command::Member(request) => change_members(client, request, out)?,
         Command::Status => status(client, &args.servers, out)?,
-        Command::Verify { .. } | Command::Help(_) | Command::Version => {
+        Command::Verify { .. } | Command::Changes { .. } | Command::Help(_) | Command::Version => {
             unreachable!("these are not requests")
         }
     };

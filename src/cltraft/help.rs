@@ -16,6 +16,7 @@ Commands:
   incr KEY [DELTA]      add DELTA (1) to a decimal number and print the result
   status                a table of all servers, one line each
   digest                a hash of the whole store, its log index and number of keys
+  changes               a line for every change from here on, until it is stopped
   member list           a table of the cluster's members, from the leader
   member add NODE       take in a node that waits, as a learner
   member promote NODE   make a learner that has caught up a voter
@@ -28,7 +29,9 @@ Options:
   --timeout TIME   give up a command after this time (10s; 0: never)
   --interval TIME  main job: pause between a read and the next write (2s; 0: none)
   --count N        main job: end after N writes and reads
-  --prefix TEXT    main job: put TEXT before each key, so that clients do not collide
+  --prefix TEXT    main job: put TEXT before each key, so that clients do not collide;
+                   changes: only of keys that begin with TEXT
+  --from INDEX     changes: from this log index on
   --lang en|es     main job: language of its lines (else from LC_ALL, LC_MESSAGES, LANG)
   -h, --help       this text; after a command: more on it
   -V, --version    version
@@ -59,6 +62,7 @@ pub fn of(command: &str) -> &'static str {
         "incr" => INCR,
         "status" => STATUS,
         "digest" => DIGEST,
+        "changes" => CHANGES,
         "member" => MEMBER,
         "transfer" => TRANSFER,
         _ => OVERVIEW,
@@ -140,6 +144,29 @@ Prints a hash of the whole state, the log index at which it was taken, and the n
 keys. The read is linearizable. Equal states have equal hashes.
 
 Example output: 5f2c1d0e9ab34c77 index=120 keys=26
+";
+
+const CHANGES: &str = "\
+Usage: cltraft changes [--prefix TEXT] [--from INDEX]
+
+Prints what is committed from here on, or from INDEX on, in the order of the log, a line for
+each change, until it is stopped:
+
+  15 set user:1 Ann
+  16 del user:2
+
+The first word is the log index. Lines with the same index are of one write, which happened
+as a whole; 'flush' alone stands for all keys. In keys and values \\n, \\t, \\r, \\\\ and \\xHH
+stand for what would break a line, and in keys also for blanks.
+
+Any server will do. When it is lost, another one goes on after the last index, which is said
+on standard error; nothing is missing and nothing comes twice. If there is none for --timeout,
+or the servers do not remember the changes any more (the message has 'compacted' in it, and
+the index to go on from once the keys are read again), the exit status is 3. A signal ends it
+with 0.
+
+Examples: cltraft changes --prefix user:
+          cltraft changes --from 1 > history
 ";
 
 const MEMBER: &str = "\

@@ -6,6 +6,7 @@
 //! environment and signals.
 
 pub mod args;
+mod changes;
 mod commands;
 pub mod help;
 pub mod lang;
@@ -62,6 +63,10 @@ pub fn main() -> ExitCode {
             let job = Job { interval, count, prefix: prefix.clone(), lang: args.lang };
             verify(&args, &job)
         }
+        Command::Changes { ref prefix, from } => {
+            let client = Client::new(client_config(&args)).on_change(tell_no_leader(args.lang));
+            changes::run(client, prefix, from, &mut io::stdout().lock())
+        }
         _ => one_request(&args),
     };
     exit.into()
@@ -76,12 +81,7 @@ fn client_config(args: &Args) -> ClientConfig {
 }
 
 fn one_request(args: &Args) -> Exit {
-    let lang = args.lang;
-    let mut client = Client::new(client_config(args)).on_change(move |change| {
-        if let Change::NoLeader { servers } = change {
-            complain(&lang.no_leader(&joined(servers)));
-        }
-    });
+    let mut client = Client::new(client_config(args)).on_change(tell_no_leader(args.lang));
     match commands::run(&mut client, args, &mut io::stdout().lock()) {
         Ok(exit) => exit,
         Err(commands::Trouble::Client(error)) => {
@@ -96,6 +96,14 @@ fn one_request(args: &Args) -> Exit {
             Exit::NotDone
         }
         Err(commands::Trouble::Output(error)) => output_failed(&error),
+    }
+}
+
+fn tell_no_leader(lang: Lang) -> impl FnMut(&Change) {
+    move |change| {
+        if let Change::NoLeader { servers } = change {
+            complain(&lang.no_leader(&joined(servers)));
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::suggest::closest;
 
 /// The commands, each with how to write it.
-pub const COMMANDS: [(&str, &str); 10] = [
+pub const COMMANDS: [(&str, &str); 11] = [
     ("get", "cltraft get KEY"),
     ("put", "cltraft put KEY VALUE"),
     ("del", "cltraft del KEY"),
@@ -11,13 +11,14 @@ pub const COMMANDS: [(&str, &str); 10] = [
     ("incr", "cltraft incr KEY [DELTA]"),
     ("status", "cltraft status"),
     ("digest", "cltraft digest"),
+    ("changes", "cltraft changes [--prefix TEXT] [--from INDEX]"),
     ("member", "cltraft member list, or cltraft member add|promote|remove NODE"),
     ("transfer", "cltraft transfer [NODE]"),
     ("help", "cltraft help [COMMAND]"),
 ];
 
 /// What people type who come from another store.
-const SYNONYMS: [(&str, &str); 22] = [
+const SYNONYMS: [(&str, &str); 25] = [
     ("set", "put"),
     ("write", "put"),
     ("store", "put"),
@@ -34,6 +35,9 @@ const SYNONYMS: [(&str, &str); 22] = [
     ("info", "status"),
     ("stat", "status"),
     ("hash", "digest"),
+    ("watch", "changes"),
+    ("stream", "changes"),
+    ("monitor", "changes"),
     ("nodes", "member"),
     ("add", "member"),
     ("join", "member"),
@@ -42,8 +46,10 @@ const SYNONYMS: [(&str, &str); 22] = [
     ("move-leader", "transfer"),
 ];
 
-const OPTIONS: [&str; 9] =
-    ["servers", "timeout", "lang", "interval", "count", "prefix", "absent", "help", "version"];
+const OPTIONS: [&str; 10] = [
+    "servers", "timeout", "lang", "interval", "count", "prefix", "from", "absent", "help",
+    "version",
+];
 
 /// The message for a command that does not exist.
 pub fn unknown_command(name: &str) -> String {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-pub(super) type Key = Rc<[u8]>;
+pub(super) use super::key::Key;
 pub(super) type Value = Rc<[u8]>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,10 +55,10 @@ impl Contents {
     fn reschedule(&mut self, key: &[u8], before: u64, expires_at: u64) {
         let (key, _) = self.map.get_key_value(key).expect("the key was just written");
         if before != 0 {
-            self.expiring.remove(&(before, Rc::clone(key)));
+            self.expiring.remove(&(before, key.clone()));
         }
         if expires_at != 0 {
-            self.expiring.insert((expires_at, Rc::clone(key)));
+            self.expiring.insert((expires_at, key.clone()));
         }
     }
 

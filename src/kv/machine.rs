@@ -3,7 +3,7 @@
 
 use super::session::{Executed, Seen, Sessions};
 use super::store::Store;
-use super::{Command, Moment, Outcome, Refusal, RequestId, WriteOp, snapshot};
+use super::{Command, History, Moment, Outcome, Refusal, RequestId, WriteOp, snapshot};
 use crate::codec::Malformed;
 use crate::raft::{Entry, Index, Membership, Payload};
 use std::rc::Rc;
@@ -28,6 +28,7 @@ impl Machine {
     /// leader checks before it proposes one.
     pub fn apply(&mut self, entry: &Entry) -> Result<Option<Executed>, Malformed> {
         assert_eq!(entry.index, self.applied + 1, "entries are applied in order, each once");
+        self.store.history_mut().begin(entry.index);
         let executed = match &entry.payload {
             Payload::Noop => None,
             Payload::Members(membership) => {
@@ -75,12 +76,13 @@ impl Machine {
     }
 
     pub(super) fn restored(
-        store: Store,
+        mut store: Store,
         sessions: Sessions,
         applied: Index,
         clock_ms: u64,
         membership: Rc<Membership>,
     ) -> Self {
+        store.history_mut().start_after(applied);
         Machine { store, sessions, applied, clock_ms, membership, snapshot_head: None }
     }
 
@@ -117,6 +119,11 @@ impl Machine {
 
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The newest changes of the store, by log index.
+    pub fn history(&self) -> &History {
+        self.store.history()
     }
 
     pub fn sessions(&self) -> &Sessions {

@@ -1,9 +1,9 @@
 //! What becomes of a write, and its bytes: in answers, and in the session table of a snapshot.
 
 use super::Found;
-use super::read_codec::{put_list, read_list};
 use super::transaction::STEP_ANSWER_BYTES;
 use crate::codec::{Malformed, Reader, put_blob, put_bool, put_i64, put_option, put_u8, put_u64};
+use crate::codec::{put_list, read_list};
 use std::rc::Rc;
 
 /// What became of a write that is committed.

@@ -58,7 +58,9 @@ impl ReadOp {
                 ))
             }
             ReadOp::Range(range) => range.carry_out(store, budget),
-            ReadOp::RandomKey => Ok(Found::Values(vec![store.random_key(number)])),
+            ReadOp::RandomKey => {
+                Ok(Found::Values(vec![store.random_key(number).map(|key| key.share())]))
+            }
             ReadOp::Expiry(key) => {
                 let expires_at = store.item(key).map(|item| item.expires_at);
                 Ok(Found::Expiry { expires_at, now })
@@ -168,17 +170,17 @@ impl Range {
                 }
                 // The first key is taken whatever it costs, so that a scan goes on.
                 if counted > 0 {
-                    return Ok(Found::Keys { items, next: Some(key.clone()) });
+                    return Ok(Found::Keys { items, next: Some(key.share()) });
                 }
             }
             if fits {
                 bytes += item_bytes;
-                items.push(key.clone());
+                items.push(key.share());
                 items.extend(self.with_values.then(|| value.clone()));
             }
             counted += u32::from(fits || self.partial);
         }
-        let next = pairs.next().filter(|_| self.partial).map(|(key, _)| key.clone());
+        let next = pairs.next().filter(|_| self.partial).map(|(key, _)| key.share());
         Ok(Found::Keys { items, next })
     }
 

@@ -1,7 +1,10 @@
 //! The bytes of reads and of what they find: in requests and answers, and in the steps of a transaction.
 
 use super::{Found, Range, ReadOp};
-use crate::codec::{Malformed, Reader, put_blob, put_bool, put_option, put_u8, put_u32, put_u64};
+use crate::codec::{
+    Malformed, Reader, put_blob, put_bool, put_list, put_option, put_u8, put_u32, put_u64,
+    read_list,
+};
 use std::rc::Rc;
 
 const VALUES: u8 = 0;
@@ -154,22 +157,4 @@ impl Found {
             _ => Err(Malformed("what was read")),
         }
     }
-}
-
-pub(super) fn put_list<T>(out: &mut Vec<u8>, items: &[T], put: impl Fn(&mut Vec<u8>, &T)) {
-    put_u32(out, u32::try_from(items.len()).expect("a list has fewer than 2^32 items"));
-    items.iter().for_each(|item| put(out, item));
-}
-
-/// Grows by what has arrived, not by the number that is claimed.
-pub(super) fn read_list<T>(
-    reader: &mut Reader<'_>,
-    read: impl Fn(&mut Reader<'_>) -> Result<T, Malformed>,
-) -> Result<Vec<T>, Malformed> {
-    let count = reader.u32("number of items")?;
-    let mut items = Vec::new();
-    for _ in 0..count {
-        items.push(read(reader)?);
-    }
-    Ok(items)
 }

@@ -173,6 +173,8 @@ pub enum FailureCode {
     ShuttingDown = 6,
     /// The members cannot be changed in this way, or not now.
     NotPossible = 7,
+    /// The changes that were asked for are not remembered any more.
+    Compacted = 8,
     /// Leadership was lost, or the way to the leader, after the write was handed on.
     OutcomeUnknown = 128,
     /// No answer within the request timeout.
@@ -180,7 +182,7 @@ pub enum FailureCode {
 }
 
 impl FailureCode {
-    pub const ALL: [FailureCode; 9] = [
+    pub const ALL: [FailureCode; 10] = [
         FailureCode::NotLeader,
         FailureCode::NoLeader,
         FailureCode::TooLarge,
@@ -188,6 +190,7 @@ impl FailureCode {
         FailureCode::Overloaded,
         FailureCode::ShuttingDown,
         FailureCode::NotPossible,
+        FailureCode::Compacted,
         FailureCode::OutcomeUnknown,
         FailureCode::TimedOut,
     ];

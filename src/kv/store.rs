@@ -3,9 +3,11 @@
 pub use super::contents::Item;
 use super::contents::{Contents, Key, Value};
 use super::frozen::Frozen;
+use super::{Change, History};
 use crate::codec::Malformed;
 use crate::raft::Index;
 use std::ops::Bound;
+use std::rc::Rc;
 use xxhash_rust::xxh3::xxh3_64;
 
 #[derive(Debug, Default)]
@@ -16,6 +18,7 @@ pub struct Store {
     flushed: Vec<Contents>,
     /// What the transaction that is being carried out has changed, in order.
     undo: Option<Vec<Undo>>,
+    history: History,
 }
 
 /// A change that may have to be taken back.
@@ -113,6 +116,15 @@ impl Store {
         self.contents.digest
     }
 
+    /// The newest changes.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    pub(super) fn history_mut(&mut self) -> &mut History {
+        &mut self.history
+    }
+
     /// From here on `take_frozen` gives the contents as they are now.
     pub(super) fn freeze(&mut self) {
         self.thaw();
@@ -154,7 +166,13 @@ impl Store {
 
     pub(super) fn put(&mut self, key: &[u8], item: Item) {
         self.keep_old(key);
+        let value = item.value.clone();
         let before = self.contents.insert(key, item);
+        // Only when the key goes may have changed.
+        let is_same = before.as_ref().is_some_and(|before| Rc::ptr_eq(&before.value, &value));
+        if !is_same {
+            self.history.record(Change::Set { key: key.into(), value });
+        }
         self.note(key, before);
     }
 
@@ -162,6 +180,9 @@ impl Store {
         self.keep_old(key);
         let before = self.contents.remove(key);
         let existed = before.is_some();
+        if existed {
+            self.history.record(Change::Deleted { key: key.into() });
+        }
         self.note(key, before);
         existed
     }
@@ -169,6 +190,9 @@ impl Store {
     /// Whatever there is goes at once; its memory is freed by [`Store::free_flushed`]. A snapshot that is
     /// being taken keeps it.
     pub(super) fn flush(&mut self) {
+        if !self.is_empty() {
+            self.history.record(Change::Flushed);
+        }
         let contents = std::mem::take(&mut self.contents);
         let is_frozen = match &mut self.frozen {
             Some(frozen) if frozen.emptied.is_none() => {
@@ -202,6 +226,7 @@ impl Store {
 
     /// Takes back what has changed since `begin`.
     pub(super) fn roll_back(&mut self) {
+        self.history.take_back();
         for change in self.undo.take().unwrap_or_default().into_iter().rev() {
             match change {
                 Undo::Item(key, Some(item)) => self.put(&key, item),

@@ -28,7 +28,10 @@ use std::rc::Rc;
 /// Requests that wait for an answer, in all. When it is reached, new ones are refused as not done.
 pub const REQUESTS_MAX: usize = 65_536;
 /// Log bytes applied per turn, so that catching up does not keep the loop from its heartbeats.
-const APPLY_BYTES_PER_TURN: usize = 8 * 1024 * 1024;
+const APPLY_BYTES_PER_TURN: usize = 4 * 1024 * 1024;
+/// The same in entries. Both are well below what the machine's history keeps, so that a change stream that
+/// is level does not miss what is applied in one turn.
+const APPLY_ENTRIES_PER_TURN: Index = 16_384;
 
 /// Keys whose memory is freed in one turn after they were flushed: some, of very many a part, and never so many
 /// that the turn is long. The most is about what a turn may bring, so that what waits does not grow.
@@ -494,7 +497,8 @@ impl Node {
 
     fn apply_committed(&mut self) -> Result<(), Unreadable> {
         let mut bytes = 0;
-        while self.machine.applied() < self.raft.commit_index() && bytes < APPLY_BYTES_PER_TURN {
+        let upto = self.raft.commit_index().min(self.machine.applied() + APPLY_ENTRIES_PER_TURN);
+        while self.machine.applied() < upto && bytes < APPLY_BYTES_PER_TURN {
             let index = self.machine.applied() + 1;
             let entry = self.raft.log().get(index).expect("what is committed is in the log");
             let (term, cost_bytes) = (entry.term, entry.cost_bytes());

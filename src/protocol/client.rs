@@ -5,12 +5,14 @@
 //! ([`super::peer`]), so they are written here once.
 
 use super::Kind;
+use super::changes::{self, Streamed};
 use crate::codec::{Malformed, Reader, put_blob, put_option, put_u8, put_u32, put_u64};
 use crate::kv::{
     Answer, Command, Failure, FailureCode, Found, LeaderHint, MemberRequest, Outcome, ReadOp,
     Request,
 };
 use crate::payload::{NAME_BYTES_MAX, read_text};
+use crate::raft::Index;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestFrame {
@@ -24,6 +26,12 @@ pub enum RequestBody {
     Ask(Request),
     /// What the answering node knows of itself; any node answers, at once.
     Status,
+    /// The changes of keys that begin with `prefix`, from the log index `from` on, or those that are still
+    /// to come; any node answers, again and again.
+    Changes {
+        prefix: Vec<u8>,
+        from: Option<Index>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +45,7 @@ pub enum ReplyBody {
     Answer(Answer),
     /// Names and values, in an order for people.
     Status(Vec<(String, String)>),
+    Changes(Streamed),
 }
 
 /// A request that can't be read. The frame around it was whole, so the connection is still good: the
@@ -59,6 +68,11 @@ impl RequestFrame {
                 put_u8(out, Kind::Status as u8);
                 put_u64(out, self.id);
             }
+            RequestBody::Changes { prefix, from } => {
+                put_u8(out, Kind::Changes as u8);
+                put_u64(out, self.id);
+                changes::put_request(out, prefix, *from);
+            }
         }
     }
 
@@ -72,6 +86,10 @@ impl RequestFrame {
         let id = reader.u64("request id")?;
         let body = match kind {
             Kind::Status => RequestBody::Status,
+            Kind::Changes => {
+                let (prefix, from) = changes::read_request(&mut reader)?;
+                RequestBody::Changes { prefix, from }
+            }
             kind => RequestBody::Ask(read_request(kind, &mut reader)?),
         };
         reader.finish("request: bytes after its end")?;
@@ -103,6 +121,11 @@ impl ReplyFrame {
                     put_blob(out, value.as_bytes());
                 }
             }
+            ReplyBody::Changes(streamed) => {
+                put_u8(out, Kind::ChangesReply as u8);
+                put_u64(out, self.id);
+                streamed.encode(out);
+            }
         }
     }
 
@@ -112,6 +135,7 @@ impl ReplyFrame {
         let id = reader.u64("request id")?;
         let body = match kind {
             Kind::StatusReply => ReplyBody::Status(read_status(&mut reader)?),
+            Kind::ChangesReply => ReplyBody::Changes(Streamed::read(&mut reader)?),
             kind => ReplyBody::Answer(read_answer(kind, &mut reader)?),
         };
         reader.finish("reply: bytes after its end")?;

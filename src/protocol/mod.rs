@@ -15,6 +15,7 @@
 //! bytes again after more have come gives the same answer, so that the speed at which bytes trickle in
 //! never matters. Nothing is allocated because of a length that is claimed but has not arrived.
 
+pub mod changes;
 pub mod client;
 pub mod exposition;
 pub mod frame;
@@ -45,6 +46,7 @@ pub enum Kind {
     Status = 0x13,
     Member = 0x14,
     Read = 0x15,
+    Changes = 0x16,
     // ... and their replies: the request's number plus 0x10.
     Value = 0x20,
     Written = 0x21,
@@ -52,6 +54,7 @@ pub enum Kind {
     StatusReply = 0x23,
     MemberReply = 0x24,
     FoundReply = 0x25,
+    ChangesReply = 0x26,
     Failed = 0x2f,
     // Between nodes.
     RequestPreVote = 0x40,
@@ -72,7 +75,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 31] = [
+    pub const ALL: [Kind; 33] = [
         Kind::Hello,
         Kind::Welcome,
         Kind::Refused,
@@ -82,12 +85,14 @@ impl Kind {
         Kind::Status,
         Kind::Member,
         Kind::Read,
+        Kind::Changes,
         Kind::Value,
         Kind::Written,
         Kind::StateDigest,
         Kind::StatusReply,
         Kind::MemberReply,
         Kind::FoundReply,
+        Kind::ChangesReply,
         Kind::Failed,
         Kind::RequestPreVote,
         Kind::PreVoteReply,

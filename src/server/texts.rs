@@ -1,8 +1,11 @@
 //! What a connection with text commands is owed: commands are executed, and answered, in the order they came in.
 
+use super::pubsub::Subscriptions;
+use super::streams::Stream;
 use super::talk::Owed;
 use super::transactions::Collected;
 use crate::protocol::resp::{SkipCommand, Version};
+use crate::protocol::text::Context;
 use std::collections::VecDeque;
 
 /// A text client. Its commands are answered in order: each has a slot, and the filled ones at the front
@@ -29,6 +32,9 @@ pub struct TextTalk {
     pub collected: Box<Collected>,
     /// Replies are written here at the moment, and not to the connection: they are parts of another.
     pub aside: Option<Vec<u8>>,
+    /// Changes that it is told of.
+    pub stream: Option<Stream>,
+    pub subscriptions: Subscriptions,
 }
 
 /// What a text client has said of itself, and how it wants to be answered.
@@ -51,6 +57,20 @@ impl TextTalk {
 
     pub fn owed(&self) -> Owed {
         Owed { answers: self.slots.len(), bytes: self.awaited_bytes + self.held_bytes }
+    }
+
+    /// Whether it is told of things that it does not ask for.
+    pub fn listens(&self) -> bool {
+        self.stream.is_some() || !self.subscriptions.is_empty()
+    }
+
+    /// What it may say, if that is not everything.
+    pub fn context(&self) -> Option<Context> {
+        if self.stream.is_some() {
+            return Some(Context::STREAMING);
+        }
+        let is_mixed = self.client.version == Version::Resp2 && !self.subscriptions.is_empty();
+        is_mixed.then_some(Context::SUBSCRIBED)
     }
 
     fn next_slot(&mut self) -> u64 {

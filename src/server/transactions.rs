@@ -315,6 +315,10 @@ impl<D: Disk> Server<D> {
             | TextCommand::Config(_)
             | TextCommand::Commands(_)
             | TextCommand::Word(_)
+            | TextCommand::Why
+            | TextCommand::Raft(_)
+            | TextCommand::Role
+            | TextCommand::Sentinel(_)
             | TextCommand::Error(_) => Ok(None),
             _ => Err(NOT_ALLOWED.to_owned()),
         }

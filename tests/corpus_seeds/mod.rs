@@ -88,15 +88,22 @@ pub fn text_commands() -> Vec<Seed> {
         [array(&[b"SET", b"a", &long]), array(&[&b"x"[..]; 9]), array(&[b"PING"])].concat();
     let lines = b"SET a \"two \\x41\\n words\"\r\nGET 'a\\'b'\nDEL a\nDIGEST\nINFO raft server\n\
         PING x\nECHO y\nHELP\nCOMMAND DOCS\nINCR a\nDECR a\nQUIT\n";
+    let streams = b"CHANGES\nCHANGES FROM 7 PREFIX \"user \"\nCHANGES FROM -1\nSUBSCRIBE a b\n\
+        PUNSUBSCRIBE\nSENTINEL get-master-addr-by-name mymaster\nSENTINEL x\nROLE\n";
     let browser = b"GET / HTTP/1.1\r\nHost: localhost:6000\r\n\r\n";
     vec![
         seed("arrays", &[&FAST, &arrays]),
         seed("arrays-slowly", &[&SLOW, &arrays]),
         seed("too-long", &[&[9, 70, 3], &too_long]),
         seed("lines", &[&FAST, lines]),
+        seed("streams", &[&FAST, streams]),
         seed("lines-slowly", &[&SLOW, lines]),
         seed("browser", &[&FAST, browser]),
         seed("unbalanced", &[&FAST, b"SET a \"b\nSET a 'b'c\n"]),
+        seed(
+            "cluster",
+            &[&FAST, b"WHY\nRAFT members\nRAFT ADD \"\\xff\"\nRAFT REMOVE ''\nRAFT x\n"],
+        ),
     ]
 }
 

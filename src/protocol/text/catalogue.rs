@@ -52,6 +52,8 @@ pub enum Verb {
     DbSize,
     Digest,
     Info,
+    Why,
+    Raft,
     Time,
     Config,
     Command,
@@ -66,6 +68,13 @@ pub enum Verb {
     ReadWrite,
     Reset,
     Quit,
+    Changes,
+    Subscribe,
+    PSubscribe,
+    Unsubscribe,
+    PUnsubscribe,
+    Role,
+    Sentinel,
     Word(Word),
 }
 
@@ -89,6 +98,7 @@ enum Group {
     Transactions,
     Server,
     Connection,
+    PubSub,
 }
 
 pub struct Spec {
@@ -110,7 +120,7 @@ const ONE_KEY: (i64, i64, i64) = (1, 1, 1);
 const ALL_KEYS: (i64, i64, i64) = (1, -1, 1);
 const PAIRS: (i64, i64, i64) = (1, -1, 2);
 
-use Group::{Connection, Keyspace, Read, Server, Transactions, Write};
+use Group::{Connection, Keyspace, PubSub, Read, Server, Transactions, Write};
 
 #[rustfmt::skip]
 pub const SPECS: &[Spec] = &[
@@ -197,6 +207,10 @@ pub const SPECS: &[Spec] = &[
     spec(Verb::DbSize, "dbsize", "DBSIZE", "how many keys there are", (0, 0), Server, NO_KEY),
     spec(Verb::Digest, "digest", "DIGEST", "a hash of everything stored", (0, 0), Server, NO_KEY),
     spec(Verb::Info, "info", "INFO [section ...]", "the state of this node", (0, ANY), Server, NO_KEY),
+    spec(Verb::Why, "why", "WHY",
+        "why there is no leader, or what else is wrong, in words", (0, 0), Server, NO_KEY),
+    spec(Verb::Raft, "raft", "RAFT STATUS|LEADER|MEMBERS|TRANSFER|ADD|PROMOTE|REMOVE|HELP [name]",
+        "the cluster: who belongs to it and who leads, and changes of both", (1, ANY), Server, NO_KEY),
     spec(Verb::Time, "time", "TIME", "this node's clock: seconds, microseconds", (0, 0), Server, NO_KEY),
     spec(Verb::Config, "config", "CONFIG GET pattern [pattern ...]",
         "some settings, under Redis's names", (1, ANY), Server, NO_KEY),
@@ -218,6 +232,19 @@ pub const SPECS: &[Spec] = &[
         "reads of this connection are linearizable", (0, 0), Connection, NO_KEY),
     spec(Verb::Reset, "reset", "RESET", "the connection is as new", (0, 0), Connection, NO_KEY),
     spec(Verb::Quit, "quit", "QUIT", "close the connection", (0, ANY), Connection, NO_KEY),
+    spec(Verb::Changes, "changes", "CHANGES [PREFIX prefix] [FROM index]",
+        "from here on every change, in the order of the log", (0, ANY), PubSub, NO_KEY),
+    spec(Verb::Subscribe, "subscribe", "SUBSCRIBE channel [channel ...]",
+        "be told of what happens", (1, ANY), PubSub, NO_KEY),
+    spec(Verb::PSubscribe, "psubscribe", "PSUBSCRIBE pattern [pattern ...]",
+        "the same, for all channels that fit", (1, ANY), PubSub, NO_KEY),
+    spec(Verb::Unsubscribe, "unsubscribe", "UNSUBSCRIBE [channel ...]",
+        "be told no more, or not of these", (0, ANY), PubSub, NO_KEY),
+    spec(Verb::PUnsubscribe, "punsubscribe", "PUNSUBSCRIBE [pattern ...]",
+        "the same, for patterns", (0, ANY), PubSub, NO_KEY),
+    spec(Verb::Role, "role", "ROLE", "whether this node leads", (0, 0), Server, NO_KEY),
+    spec(Verb::Sentinel, "sentinel", "SENTINEL subcommand [name]",
+        "where the leader is, and who else there is", (1, 2), Server, NO_KEY),
     spec(Verb::Word(Word::Ruok), "ruok", "ruok", "imok", (0, 0), Server, NO_KEY),
     spec(Verb::Word(Word::Srvr), "srvr", "srvr", "this node in a few lines", (0, 0), Server, NO_KEY),
     spec(Verb::Word(Word::Mntr), "mntr", "mntr",
@@ -346,6 +373,7 @@ impl Spec {
             Group::Write => &["write", "denyoom"],
             Group::Keyspace => &["write", "fast"],
             Group::Server | Group::Transactions => &[],
+            Group::PubSub => &["pubsub", "noscript", "loading", "stale"],
             Group::Connection => &["fast"],
         }
     }
@@ -357,6 +385,7 @@ impl Spec {
             Group::Transactions => "transactions",
             Group::Server => "server",
             Group::Connection => "connection",
+            Group::PubSub => "pubsub",
         };
         put_map(out, version, 3);
         let since = env!("CARGO_PKG_VERSION");

@@ -7,19 +7,24 @@
 //! `INDETERMINATE`, which no library repeats.
 
 mod catalogue;
+mod cluster;
 mod connection;
 mod ranges;
 mod reply;
+mod streams;
 mod strings;
 mod times;
 
 pub use catalogue::{CommandQuery, SPECS, Spec, Verb, Word, help, names};
+pub use cluster::{RaftQuery, raft_help};
 pub use connection::{ClientCommand, ConfigQuery, Greeting};
 pub use reply::{Planned, Reply, Shape, answer_to_resp, transaction_to_resp};
+pub use streams::{CHANNEL_BYTES_MAX, SentinelQuery, Subscribe};
 pub use times::Time;
 
 use super::resp::{ARGUMENTS_MAX, parse_i64};
 use crate::kv::{Command, Limits, Range, ReadOp, Request, RequestId, WriteOp};
+use crate::raft::Index;
 use std::rc::Rc;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +70,19 @@ pub enum TextCommand {
     Discard,
     Watch(Vec<Rc<[u8]>>),
     Unwatch,
+    /// What is wrong, in words.
+    Why,
+    Raft(RaftQuery),
+    /// From here on the changes of keys that begin so, from this log index on.
+    Changes {
+        prefix: Vec<u8>,
+        /// `None`: those that are still to come.
+        from: Option<Index>,
+    },
+    Subscribe(Subscribe),
+    Sentinel(SentinelQuery),
+    /// Whether this node leads, and who else there is.
+    Role,
     /// For [`super::resp::put_error`], code word included.
     Error(String),
 }
@@ -95,6 +113,47 @@ fn look_up(args: &[Vec<u8>]) -> Result<(&'static Spec, &[Vec<u8>]), String> {
         return Err(wrong_number(spec.name));
     }
     Ok((spec, args))
+}
+
+/// In a context in which only a few commands are: the error for any other one that there is. `args`
+/// starts with the name.
+pub fn check_context(args: &[Vec<u8>], context: &Context) -> Result<(), String> {
+    let spec = args.first().and_then(|name| catalogue::find(name));
+    match spec {
+        Some(spec) if !context.allowed.contains(&spec.verb) => Err(format!(
+            "ERR Can't execute '{}': only {} are allowed in this context",
+            spec.name, context.in_words
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What a connection may say while it is spoken to.
+#[derive(Debug)]
+pub struct Context {
+    allowed: &'static [Verb],
+    in_words: &'static str,
+}
+
+impl Context {
+    /// In RESP2; in Redis's words, as libraries know them.
+    pub const SUBSCRIBED: Context = Context {
+        allowed: &[
+            Verb::Subscribe,
+            Verb::PSubscribe,
+            Verb::Unsubscribe,
+            Verb::PUnsubscribe,
+            Verb::Ping,
+            Verb::Quit,
+            Verb::Reset,
+        ],
+        in_words: "(P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET",
+    };
+    /// While changes are streamed.
+    pub const STREAMING: Context = Context {
+        allowed: &[Verb::Ping, Verb::Quit, Verb::Reset],
+        in_words: "PING / QUIT / RESET",
+    };
 }
 
 fn command(spec: &Spec, args: &[Vec<u8>], limits: &Limits) -> Result<TextCommand, String> {
@@ -144,6 +203,15 @@ fn command(spec: &Spec, args: &[Vec<u8>], limits: &Limits) -> Result<TextCommand
         Verb::Watch => TextCommand::Watch(args.iter().map(|key| key.as_slice().into()).collect()),
         Verb::Unwatch => TextCommand::Unwatch,
         Verb::Session => session(args, limits)?,
+        Verb::Why => TextCommand::Why,
+        Verb::Raft => cluster::raft(args)?,
+        Verb::Changes => streams::changes(args, limits)?,
+        Verb::Subscribe => streams::subscribe(args, false, true)?,
+        Verb::PSubscribe => streams::subscribe(args, true, true)?,
+        Verb::Unsubscribe => streams::subscribe(args, false, false)?,
+        Verb::PUnsubscribe => streams::subscribe(args, true, false)?,
+        Verb::Sentinel => streams::sentinel(args)?,
+        Verb::Role => TextCommand::Role,
         _ => strings::command(spec, args, limits)?,
     })
 }

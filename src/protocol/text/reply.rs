@@ -223,6 +223,7 @@ fn put_failure(out: &mut Vec<u8>, failure: &Failure) {
         FailureCode::OutcomeUnknown | FailureCode::TimedOut => "INDETERMINATE",
         FailureCode::NoLeader => "CLUSTERDOWN",
         FailureCode::NotLeader | FailureCode::Overloaded | FailureCode::ShuttingDown => "TRYAGAIN",
+        FailureCode::Compacted => "COMPACTED",
         FailureCode::TooLarge | FailureCode::Malformed | FailureCode::NotPossible => "ERR",
     };
     put_error(out, &format!("{word} {}", failure.message));
