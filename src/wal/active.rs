@@ -170,7 +170,7 @@ fn create_prepared<D: Disk>(
 }
 
 /// Bytes of zeros written at once.
-const ZEROS_BYTES: usize = 64 << 10;
+const ZEROS_BYTES: usize = 4 << 10;
 
 /// The header goes in under the reserve's own name: with a header or without, it is a reserve until it is
 /// renamed. The rest is made zero again: what has rotted there since must not pass for a damaged log.

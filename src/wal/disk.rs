@@ -232,7 +232,7 @@ fn allocate(file: &File, length: u64, bytes: u64) -> io::Result<()> {
 
 /// For file systems without fallocate.
 fn write_zeros(file: &File, mut from: u64, to: u64) -> io::Result<()> {
-    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    static ZEROS: [u8; 4 << 10] = [0; 4 << 10];
     while from < to {
         let part = (to - from).min(ZEROS.len() as u64);
         file.write_all_at(&ZEROS[..part as usize], from)?;
