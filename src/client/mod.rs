@@ -29,7 +29,10 @@ mod route;
 pub use address::parse_address;
 pub use error::{ClientError, ServerReason, Why, joined};
 
-use crate::kv::{Answer, Command, MemberRequest, Outcome, Refusal, Request, RequestId, WriteOp};
+use crate::kv::{
+    Answer, Command, Found, MemberRequest, Outcome, Range, ReadOp, Refusal, Request, RequestId,
+    WriteOp,
+};
 use crate::net::ResolverConfig;
 use crate::protocol::client::{ReplyBody, RequestBody};
 use crate::raft::{Index, NodeId};
@@ -38,6 +41,7 @@ use connection::{Connection, Dial, Patience};
 use route::Route;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// Open connections kept, leader's and others'. Beyond it, one that is not in use is closed.
@@ -109,6 +113,18 @@ pub struct Digest {
     /// The number of keys.
     pub keys: u64,
     /// The log index of the state.
+    pub index: Index,
+    pub leader: NodeId,
+}
+
+/// Some keys in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// With their values, if these were asked for.
+    pub pairs: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    /// The least key that was not looked at; `None`: there are no more.
+    pub next: Option<Vec<u8>>,
+    /// The last log index that the read saw.
     pub index: Index,
     pub leader: NodeId,
 }
@@ -242,6 +258,30 @@ impl Client {
         match self.read(Request::Digest)? {
             Answer::Digest { digest, keys, index, leader } => {
                 Ok(Digest { digest, keys, index, leader })
+            }
+            other => Err(self.nonsense(&other, false)),
+        }
+    }
+
+    /// Keys in order, and their values if asked for; linearizable. A partial answer says where to go on.
+    pub fn range(&mut self, range: Range) -> Result<Page, ClientError> {
+        let with_values = range.with_values;
+        let goes_on = {
+            let start = Rc::clone(&range.start);
+            move |next: &Rc<[u8]>| *next > start
+        };
+        match self.read(Request::Read(ReadOp::Range(range)))? {
+            Answer::Found { found: Found::Keys { items, next }, index, leader }
+                if (!with_values || items.len().is_multiple_of(2))
+                    && next.as_ref().is_none_or(goes_on) =>
+            {
+                let pairs = if with_values {
+                    let pair = |pair: &[Rc<[u8]>]| (pair[0].to_vec(), Some(pair[1].to_vec()));
+                    items.chunks_exact(2).map(pair).collect()
+                } else {
+                    items.iter().map(|key| (key.to_vec(), None)).collect()
+                };
+                Ok(Page { pairs, next: next.map(|key| key.to_vec()), index, leader })
             }
             other => Err(self.nonsense(&other, false)),
         }

@@ -14,6 +14,7 @@ Commands:
   cas KEY OLD NEW       write NEW if KEY holds OLD
   cas --absent KEY NEW  write NEW if KEY does not exist
   incr KEY [DELTA]      add DELTA (1) to a decimal number and print the result
+  scan [PREFIX]         keys and values in order, those that begin with PREFIX
   status                a table of all servers, one line each
   digest                a hash of the whole store, its log index and number of keys
   member list           a table of the cluster's members, from the leader
@@ -26,6 +27,7 @@ Commands:
 Options:
   --servers LIST   host:port,host:port,... (see below)
   --timeout TIME   give up a command after this time (10s; 0: never)
+  --output table|json  how answers are written (table)
   --interval TIME  main job: pause between a read and the next write (2s; 0: none)
   --count N        main job: end after N writes and reads
   --prefix TEXT    main job: put TEXT before each key, so that clients do not collide
@@ -33,13 +35,21 @@ Options:
   -h, --help       this text; after a command: more on it
   -V, --version    version
 
-A TIME is written 500ms, 2s, 1.5s, 2m or 1h. Options may stand anywhere; what comes after
+  --listen ADDR    main job: answer probes at this address and port (0.0.0.0:7000 if
+                   MISUBDOMINIODNS is set, else off; also RAFTKV_CLIENT_LISTEN)
+
+Options of one command are in its own help. A TIME is written 500ms, 2s, 1.5s, 2m or 1h. Options may stand anywhere; what comes after
 -- is no option.
 
 Servers: --servers, else the variable RAFTKV_SERVERS, else if MISUBDOMINIODNS is set (in
   Kubernetes) raft-0.$MISUBDOMINIODNS:6000 and so on (RAFTKV_REPLICAS of them, or 3;
   RAFTKV_PREFIX instead of 'raft'), else 127.0.0.1:6000, 127.0.0.1:6001, 127.0.0.1:6002.
   A host without a port means port 6000.
+
+With --output json an answer is one object on one line (scan: one for each key). A key or
+value that is UTF-8 is a string under its name; one that is not is base64 under NAME_base64. Errors
+stay text on standard error, with the same exit status. Colours are only for a terminal, and
+never if NO_COLOR is set.
 
 Exit status:
   0  done
@@ -57,6 +67,7 @@ pub fn of(command: &str) -> &'static str {
         "del" => DEL,
         "cas" => CAS,
         "incr" => INCR,
+        "scan" => SCAN,
         "status" => STATUS,
         "digest" => DIGEST,
         "member" => MEMBER,
@@ -114,6 +125,23 @@ result. A missing key counts as 0.
 
 Examples: cltraft incr visits
           cltraft incr stock -5
+";
+
+const SCAN: &str = "\
+Usage: cltraft scan [PREFIX]
+       cltraft scan [PREFIX] [--start KEY] [--end KEY] [--limit N] [--keys-only]
+
+Prints keys and values in the order of the keys' bytes: key, tab, value. --start begins at that
+key, --end ends before that one, --limit after so many keys. Control characters, backslashes and
+bytes that are not UTF-8 are written as \\n, \\u{1b}, \\\\ and \\xff.
+
+It reads in pages, each of them linearizable. A key that is there all the time is printed exactly
+once, whatever is written meanwhile; one that comes or goes may be printed or not. (For the state
+at one moment: cltraft backup.)
+
+Examples: cltraft scan user:
+          cltraft scan --start a --end n --keys-only
+          cltraft scan --output json --limit 100
 ";
 
 const STATUS: &str = "\

@@ -6,27 +6,32 @@
 //! environment and signals.
 
 pub mod args;
+mod colour;
 mod commands;
 pub mod help;
+pub mod json;
 pub mod lang;
 pub mod ledger;
+mod main_job;
 pub mod members;
+mod options;
+mod scan;
+pub mod servers;
 mod signals;
 pub mod status;
 pub mod suggest;
 mod table;
 pub mod units;
-mod verify;
 
 use crate::client::{Change, Client, ClientConfig, ClientError, joined};
 use args::{Args, Command};
 use lang::Lang;
+use main_job::{End, Job};
 use signals::Signals;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use verify::{End, Job};
 
 /// The exit statuses, as documented in the help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,9 +63,9 @@ pub fn main() -> ExitCode {
     let exit = match args.command {
         Command::Help(topic) => print(topic.map_or(help::OVERVIEW, help::of)),
         Command::Version => print(concat!("cltraft ", env!("CARGO_PKG_VERSION"), "\n")),
-        Command::Verify { interval, count, ref prefix } => {
+        Command::MainJob { interval, count, ref prefix, listen: _ } => {
             let job = Job { interval, count, prefix: prefix.clone(), lang: args.lang };
-            verify(&args, &job)
+            main_job(&args, &job)
         }
         _ => one_request(&args),
     };
@@ -99,7 +104,7 @@ fn one_request(args: &Args) -> Exit {
     }
 }
 
-fn verify(args: &Args, job: &Job) -> Exit {
+fn main_job(args: &Args, job: &Job) -> Exit {
     let signals = match Signals::install() {
         Ok(signals) => Arc::new(signals),
         Err(error) => {
@@ -115,7 +120,7 @@ fn verify(args: &Args, job: &Job) -> Exit {
             let signals = Arc::clone(&signals);
             move |duration| signals.wait(duration)
         });
-    let mut run = verify::Run::new(job, &mut client, &signals, &leader_changed);
+    let mut run = main_job::Run::new(job, &mut client, &signals, &leader_changed);
     let end = run.until_the_end(&mut io::stdout().lock());
     let tally = run.tally();
     let exit = match end {

@@ -3,12 +3,13 @@
 use crate::suggest::closest;
 
 /// The commands, each with how to write it.
-pub const COMMANDS: [(&str, &str); 10] = [
+pub const COMMANDS: [(&str, &str); 11] = [
     ("get", "cltraft get KEY"),
     ("put", "cltraft put KEY VALUE"),
     ("del", "cltraft del KEY"),
     ("cas", "cltraft cas KEY OLD NEW, or cltraft cas --absent KEY NEW"),
     ("incr", "cltraft incr KEY [DELTA]"),
+    ("scan", "cltraft scan [PREFIX]"),
     ("status", "cltraft status"),
     ("digest", "cltraft digest"),
     ("member", "cltraft member list, or cltraft member add|promote|remove NODE"),
@@ -17,7 +18,7 @@ pub const COMMANDS: [(&str, &str); 10] = [
 ];
 
 /// What people type who come from another store.
-const SYNONYMS: [(&str, &str); 22] = [
+const SYNONYMS: [(&str, &str); 33] = [
     ("set", "put"),
     ("write", "put"),
     ("store", "put"),
@@ -40,10 +41,18 @@ const SYNONYMS: [(&str, &str); 22] = [
     ("promote", "member"),
     ("handover", "transfer"),
     ("move-leader", "transfer"),
+    ("list", "scan"),
+    ("keys", "scan"),
+    ("ls", "scan"),
+    ("range", "scan"),
+    ("dump", "backup"),
+    ("save", "backup"),
+    ("snapshot", "backup"),
+    ("load", "restore"),
+    ("import", "restore"),
+    ("benchmark", "bench"),
+    ("lincheck", "verify"),
 ];
-
-const OPTIONS: [&str; 9] =
-    ["servers", "timeout", "lang", "interval", "count", "prefix", "absent", "help", "version"];
 
 /// The message for a command that does not exist.
 pub fn unknown_command(name: &str) -> String {
@@ -62,7 +71,7 @@ pub fn unknown_command(name: &str) -> String {
 
 /// The message for an option that does not exist.
 pub fn unknown_option(name: &str) -> String {
-    let hint = closest(name, OPTIONS.into_iter());
+    let hint = closest(name, super::options::names());
     let hint = hint.map_or(String::new(), |near| format!(", did you mean --{near}?"));
     format!("there is no option --{name}{hint}")
 }
