@@ -170,6 +170,10 @@ impl Client {
     ) -> Result<(), ClientError> {
         let reason = in_words(&failure);
         match failure.code {
+            FailureCode::NotLeader | FailureCode::NoLeader => self.counts.redirects += 1,
+            _ => self.counts.refusals += 1,
+        }
+        match failure.code {
             FailureCode::TooLarge | FailureCode::Malformed | FailureCode::NotPossible => {
                 let message = format!("{server} refused the request: {reason}");
                 return Err(self.give_up(Why::Rejected(message), call.may_be_done));
@@ -190,8 +194,10 @@ impl Client {
     fn lost(&mut self, server: &str, lost: Lost) {
         let reason = printable(&lost.reason);
         if lost.timed_out {
+            self.counts.timeouts += 1;
             self.route.timed_out(server, reason, Instant::now());
         } else {
+            self.counts.connections_lost += 1;
             self.route.failed(server, reason);
         }
     }

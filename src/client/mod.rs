@@ -158,6 +158,19 @@ enum Told {
     Leader(NodeId),
 }
 
+/// What became of attempts, since the client began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Answers of nodes that do not lead.
+    pub redirects: u64,
+    /// Attempts without an answer in time.
+    pub timeouts: u64,
+    /// Connections that could not be made, or were lost during an attempt.
+    pub connections_lost: u64,
+    /// Answers that said no for another reason, such as overload.
+    pub refusals: u64,
+}
+
 /// A session of the cluster, and the number that the next write gets.
 #[derive(Debug, Clone, Copy)]
 struct Session {
@@ -176,6 +189,7 @@ pub struct Client {
     /// Of the first server that welcomed this client; later ones must be of the same. 0: none yet.
     cluster_id: u64,
     told: Told,
+    counts: Counts,
     rng: fastrand::Rng,
     pause: Pause,
     observer: Observer,
@@ -190,6 +204,7 @@ impl Client {
             session: None,
             cluster_id: 0,
             told: Told::Nothing,
+            counts: Counts::default(),
             rng: fastrand::Rng::with_seed(config.seed),
             pause: Box::new(|duration| {
                 std::thread::sleep(duration);
@@ -214,6 +229,10 @@ impl Client {
     ) -> Self {
         self.pause = Box::new(pause);
         self
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// A linearizable read.

@@ -131,13 +131,13 @@ const SCAN: &str = "\
 Usage: cltraft scan [PREFIX]
        cltraft scan [PREFIX] [--start KEY] [--end KEY] [--limit N] [--keys-only]
 
-Prints keys and values in the order of the keys' bytes: key, tab, value. --start begins at that
-key, --end ends before that one, --limit after so many keys. Control characters, backslashes and
-bytes that are not UTF-8 are written as \\n, \\u{1b}, \\\\ and \\xff.
+Prints keys and values in the order of the keys' bytes: key, tab, value. --start begins at
+that key, --end ends before that one, --limit after so many keys. Control characters,
+backslashes and bytes that are not UTF-8 are written as \\n, \\u{1b}, \\\\ and \\xff.
 
-It reads in pages, each of them linearizable. A key that is there all the time is printed exactly
-once, whatever is written meanwhile; one that comes or goes may be printed or not. (For the state
-at one moment: cltraft backup.)
+It reads in pages, each of them linearizable. A key that is there all the time is printed
+exactly once, whatever is written meanwhile; one that comes or goes may be printed or not.
+(For the state at one moment: cltraft backup.)
 
 Examples: cltraft scan user:
           cltraft scan --start a --end n --keys-only

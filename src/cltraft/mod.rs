@@ -8,6 +8,7 @@
 pub mod args;
 mod colour;
 mod commands;
+mod health;
 pub mod help;
 pub mod json;
 pub mod lang;
@@ -15,6 +16,7 @@ pub mod ledger;
 mod main_job;
 pub mod members;
 mod options;
+mod probe;
 mod scan;
 pub mod servers;
 mod signals;
@@ -25,13 +27,16 @@ pub mod units;
 
 use crate::client::{Change, Client, ClientConfig, ClientError, joined};
 use args::{Args, Command};
+use health::Health;
 use lang::Lang;
 use main_job::{End, Job};
+use servers::Listen;
 use signals::Signals;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 /// The exit statuses, as documented in the help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,9 +68,9 @@ pub fn main() -> ExitCode {
     let exit = match args.command {
         Command::Help(topic) => print(topic.map_or(help::OVERVIEW, help::of)),
         Command::Version => print(concat!("cltraft ", env!("CARGO_PKG_VERSION"), "\n")),
-        Command::MainJob { interval, count, ref prefix, listen: _ } => {
+        Command::MainJob { interval, count, ref prefix, listen } => {
             let job = Job { interval, count, prefix: prefix.clone(), lang: args.lang };
-            main_job(&args, &job)
+            main_job(&args, &job, listen)
         }
         _ => one_request(&args),
     };
@@ -104,7 +109,7 @@ fn one_request(args: &Args) -> Exit {
     }
 }
 
-fn main_job(args: &Args, job: &Job) -> Exit {
+fn main_job(args: &Args, job: &Job, listen: Option<Listen>) -> Exit {
     let signals = match Signals::install() {
         Ok(signals) => Arc::new(signals),
         Err(error) => {
@@ -112,15 +117,24 @@ fn main_job(args: &Args, job: &Job) -> Exit {
             return Exit::NotDone;
         }
     };
+    let health = Arc::new(Health::new(job.interval, Instant::now()));
+    if let Some(listen) = listen
+        && let Err(exit) = answer_probes(listen, job.lang, &health)
+    {
+        return exit;
+    }
     let leader_changed = Arc::new(AtomicBool::new(false));
     let config = ClientConfig { total_timeout: None, ..client_config(args) };
     let mut client = Client::new(config)
-        .on_change(announce(job.lang, Arc::clone(&leader_changed)))
+        .on_change(announce(job.lang, Arc::clone(&leader_changed), Arc::clone(&health)))
         .pause_with({
-            let signals = Arc::clone(&signals);
-            move |duration| signals.wait(duration)
+            let (signals, health) = (Arc::clone(&signals), Arc::clone(&health));
+            move |duration| {
+                health.waits(duration, Instant::now());
+                signals.wait(duration)
+            }
         });
-    let mut run = main_job::Run::new(job, &mut client, &signals, &leader_changed);
+    let mut run = main_job::Run::new(job, &mut client, &signals, &leader_changed, &health);
     let end = run.until_the_end(&mut io::stdout().lock());
     let tally = run.tally();
     let exit = match end {
@@ -137,11 +151,33 @@ fn main_job(args: &Args, job: &Job) -> Exit {
     exit
 }
 
+/// Who did not ask for probes can do without them.
+fn answer_probes(listen: Listen, lang: Lang, health: &Arc<Health>) -> Result<(), Exit> {
+    match probe::start(listen.address, Arc::clone(health)) {
+        Ok(address) => complain(&lang.listening(&address)),
+        Err(error) => {
+            complain(&lang.cannot_listen(&listen.address, &error));
+            if listen.is_asked_for {
+                return Err(Exit::NotDone);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Says each change of state once, on standard error.
-fn announce(lang: Lang, leader_changed: Arc<AtomicBool>) -> impl FnMut(&Change) {
+fn announce(
+    lang: Lang,
+    leader_changed: Arc<AtomicBool>,
+    health: Arc<Health>,
+) -> impl FnMut(&Change) {
     move |change| match change {
-        Change::NoLeader { servers } => complain(&lang.no_leader(&joined(servers))),
+        Change::NoLeader { servers } => {
+            health.leader(None);
+            complain(&lang.no_leader(&joined(servers)));
+        }
         Change::Leader { leader, server } => {
+            health.leader(Some((*leader, server)));
             leader_changed.store(true, Ordering::Relaxed);
             complain(&lang.leader_found(*leader, server));
         }
