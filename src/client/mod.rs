@@ -231,6 +231,11 @@ impl Client {
         self
     }
 
+    /// The leader's address, as the last answer or hint named it.
+    pub fn leader(&self) -> Option<&str> {
+        self.route.leader()
+    }
+
     pub fn counts(&self) -> Counts {
         self.counts
     }

@@ -257,7 +257,9 @@ fn bench(given: &Given) -> Result<BenchPlan, String> {
         |name, range, default| Ok::<_, String>(given.number(name, range)?.unwrap_or(default));
     Ok(BenchPlan {
         clients: number("clients", 1..=BENCH_CLIENTS_MAX, 16)? as usize,
-        pipeline: number("pipeline", 1..=PIPELINE_MAX, 1)? as usize,
+        // In an open loop it is only a limit, and one that should not be met.
+        pipeline: number("pipeline", 1..=PIPELINE_MAX, if given.has("rate") { 64 } else { 1 })?
+            as usize,
         duration: given.duration("duration")?.unwrap_or(Duration::from_secs(10)),
         warmup: given.duration("warmup")?.unwrap_or(Duration::from_secs(1)),
         value_bytes: number("value-size", 0..=VALUE_BYTES_MAX as u64, 100)? as usize,

@@ -22,6 +22,7 @@ Commands:
   member promote NODE   make a learner that has caught up a voter
   member remove NODE    remove a member
   transfer [NODE]       hand leadership to NODE, or to the voter that is best prepared
+  bench                 measure throughput and latency
   help [COMMAND]        this text, or more on one command
 
 Options:
@@ -32,14 +33,13 @@ Options:
   --count N        main job: end after N writes and reads
   --prefix TEXT    main job: put TEXT before each key, so that clients do not collide
   --lang en|es     main job: language of its lines (else from LC_ALL, LC_MESSAGES, LANG)
+  --listen ADDR    main job: answer probes at this address and port (0.0.0.0:7000 if
+                   MISUBDOMINIODNS is set, else off; also RAFTKV_CLIENT_LISTEN)
   -h, --help       this text; after a command: more on it
   -V, --version    version
 
-  --listen ADDR    main job: answer probes at this address and port (0.0.0.0:7000 if
-                   MISUBDOMINIODNS is set, else off; also RAFTKV_CLIENT_LISTEN)
-
-Options of one command are in its own help. A TIME is written 500ms, 2s, 1.5s, 2m or 1h. Options may stand anywhere; what comes after
--- is no option.
+Options of one command are in its own help. A TIME is written 500ms, 2s, 1.5s, 2m or 1h.
+Options may stand anywhere; what comes after -- is no option.
 
 Servers: --servers, else the variable RAFTKV_SERVERS, else if MISUBDOMINIODNS is set (in
   Kubernetes) raft-0.$MISUBDOMINIODNS:6000 and so on (RAFTKV_REPLICAS of them, or 3;
@@ -47,9 +47,9 @@ Servers: --servers, else the variable RAFTKV_SERVERS, else if MISUBDOMINIODNS is
   A host without a port means port 6000.
 
 With --output json an answer is one object on one line (scan: one for each key). A key or
-value that is UTF-8 is a string under its name; one that is not is base64 under NAME_base64. Errors
-stay text on standard error, with the same exit status. Colours are only for a terminal, and
-never if NO_COLOR is set.
+value that is UTF-8 is a string under its name; one that is not is base64 under NAME_base64.
+Errors stay text on standard error, with the same exit status. Colours are only for a
+terminal, and never if NO_COLOR is set.
 
 Exit status:
   0  done
@@ -72,6 +72,7 @@ pub fn of(command: &str) -> &'static str {
         "digest" => DIGEST,
         "member" => MEMBER,
         "transfer" => TRANSFER,
+        "bench" => BENCH,
         _ => OVERVIEW,
     }
 }
@@ -203,6 +204,33 @@ stopped with SIGTERM hands over by itself.)
 
 Examples: cltraft transfer
           cltraft transfer raft-1
+";
+
+const BENCH: &str = "\
+Usage: cltraft bench
+       cltraft bench [--clients N] [--pipeline N] [--duration TIME] [--warmup TIME]
+                     [--value-size BYTES] [--keys N] [--reads PERCENT] [--rate N] [--seed N]
+
+Sends writes (and reads) to the leader and measures how many are answered and how long each
+takes. Keys are bench/0, bench/1 and so on; they are written over, and stay.
+
+--clients N         connections (16), all driven by one thread
+--pipeline N        requests under way on each (1; 64 with --rate)
+--duration TIME     measured time (10s), after --warmup (1s)
+--value-size BYTES  of a value (100)
+--keys N            different keys (10000)
+--reads PERCENT     of the requests are linearizable reads (0)
+--rate N            open loop: N requests a second in all, whether answers come or not
+--timeout TIME      a request without an answer for so long has failed (10s)
+--seed N            of the choice of keys
+
+Without --rate the loop is closed: a connection sends the next request when an answer comes,
+so a server that stalls is asked less. With --rate, latency counts from the moment when a
+request should have been sent, so that a stall is seen by all who had to wait. Nothing is
+repeated: what fails is counted, by kind. The exit status is 3 if nothing was answered.
+
+Examples: cltraft bench --clients 100 --reads 90
+          cltraft bench --rate 2000 --duration 1m --output json
 ";
 
 #[cfg(test)]

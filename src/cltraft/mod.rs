@@ -6,6 +6,7 @@
 //! environment and signals.
 
 pub mod args;
+mod bench;
 mod colour;
 mod commands;
 mod health;
@@ -17,6 +18,7 @@ mod main_job;
 pub mod members;
 mod options;
 mod probe;
+mod progress;
 mod scan;
 pub mod servers;
 mod signals;
@@ -27,6 +29,7 @@ pub mod units;
 
 use crate::client::{Change, Client, ClientConfig, ClientError, joined};
 use args::{Args, Command};
+use bench::Bench;
 use health::Health;
 use lang::Lang;
 use main_job::{End, Job};
@@ -92,7 +95,16 @@ fn one_request(args: &Args) -> Exit {
             complain(&lang.no_leader(&joined(servers)));
         }
     });
-    match commands::run(&mut client, args, &mut io::stdout().lock()) {
+    let mut out = io::stdout().lock();
+    let result = match &args.command {
+        Command::Bench(plan) => Signals::install().map_err(no_signals).and_then(|signals| {
+            let (servers, timeout) = (&args.servers, args.timeout);
+            let bench = Bench { plan, servers, timeout, output: args.output };
+            bench.run(&mut client, &signals, &mut out)
+        }),
+        _ => commands::run(&mut client, args, &mut out),
+    };
+    match result {
         Ok(exit) => exit,
         Err(commands::Trouble::Client(error)) => {
             complain(&error.to_string());
@@ -107,6 +119,10 @@ fn one_request(args: &Args) -> Exit {
         }
         Err(commands::Trouble::Output(error)) => output_failed(&error),
     }
+}
+
+fn no_signals(error: io::Error) -> commands::Trouble {
+    commands::Trouble::Input(format!("cannot catch signals: {error}"))
 }
 
 fn main_job(args: &Args, job: &Job, listen: Option<Listen>) -> Exit {

@@ -3,7 +3,7 @@
 use crate::suggest::closest;
 
 /// The commands, each with how to write it.
-pub const COMMANDS: [(&str, &str); 11] = [
+pub const COMMANDS: [(&str, &str); 12] = [
     ("get", "cltraft get KEY"),
     ("put", "cltraft put KEY VALUE"),
     ("del", "cltraft del KEY"),
@@ -14,6 +14,7 @@ pub const COMMANDS: [(&str, &str); 11] = [
     ("digest", "cltraft digest"),
     ("member", "cltraft member list, or cltraft member add|promote|remove NODE"),
     ("transfer", "cltraft transfer [NODE]"),
+    ("bench", "cltraft bench"),
     ("help", "cltraft help [COMMAND]"),
 ];
 
