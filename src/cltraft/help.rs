@@ -23,6 +23,7 @@ Commands:
   member remove NODE    remove a member
   transfer [NODE]       hand leadership to NODE, or to the voter that is best prepared
   bench                 measure throughput and latency
+  verify                check that what many clients see is linearizable
   help [COMMAND]        this text, or more on one command
 
 Options:
@@ -73,6 +74,7 @@ pub fn of(command: &str) -> &'static str {
         "member" => MEMBER,
         "transfer" => TRANSFER,
         "bench" => BENCH,
+        "verify" => VERIFY,
         _ => OVERVIEW,
     }
 }
@@ -231,6 +233,29 @@ repeated: what fails is counted, by kind. The exit status is 3 if nothing was an
 
 Examples: cltraft bench --clients 100 --reads 90
           cltraft bench --rate 2000 --duration 1m --output json
+";
+
+const VERIFY: &str = "\
+Usage: cltraft verify
+       cltraft verify [--clients N] [--keys N] [--duration TIME] [--seed N] [--prefix TEXT]
+
+Many clients write, read, compare and set, increment and delete few keys at the same time, and
+while they do, a checker looks for an order of the operations in which every answer is right:
+each operation takes effect at one moment between its beginning and its end (it is
+linearizable). Kill nodes meanwhile. Without --duration it goes on until it is stopped.
+
+--clients N    each with an operation under way (8)
+--keys N       the fewer, the more there is to find (5)
+--timeout TIME an operation without an answer for so long has an unknown outcome (10s)
+--seed N       of what is done; when it is done differs each time
+--prefix TEXT  the keys are TEXTk0.0 and so on (verify-RANDOM/); they are deleted at the end
+
+A line each second says how far it has come: operations answered, of unknown outcome, and
+certainly not done; how many are checked; and windows of operations that were too unclear to be
+decided. If there is no such order, it prints the least part of the operations that shows so,
+with the one that does not fit marked, leaves the keys as they are, and exits with 1.
+
+Example: cltraft verify --duration 10m --clients 16
 ";
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ pub mod status;
 pub mod suggest;
 mod table;
 pub mod units;
+mod verify;
 
 use crate::client::{Change, Client, ClientConfig, ClientError, joined};
 use args::{Args, Command};
@@ -40,6 +41,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+use verify::Verify;
 
 /// The exit statuses, as documented in the help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +103,10 @@ fn one_request(args: &Args) -> Exit {
             let (servers, timeout) = (&args.servers, args.timeout);
             let bench = Bench { plan, servers, timeout, output: args.output };
             bench.run(&mut client, &signals, &mut out)
+        }),
+        Command::Verify(plan) => Signals::install().map_err(no_signals).and_then(|signals| {
+            let verify = Verify { plan, config: &client_config(args), output: args.output };
+            verify.run(&mut client, &signals, &mut out)
         }),
         _ => commands::run(&mut client, args, &mut out),
     };

@@ -30,6 +30,14 @@ impl Progress {
         }
     }
 
+    /// The line, and where there is no terminal one after the other.
+    pub fn say_or_log(&mut self, line: &str) {
+        if self.is_terminal {
+            return self.say(line);
+        }
+        let _ = writeln!(io::stderr().lock(), "{line}");
+    }
+
     /// How much of `total` is done, in bytes or anything else, by the name of `unit`.
     pub fn bar(&mut self, done: u64, total: u64, amount: impl Fn(u64) -> String) {
         let now = Instant::now();

@@ -3,7 +3,7 @@
 use crate::suggest::closest;
 
 /// The commands, each with how to write it.
-pub const COMMANDS: [(&str, &str); 12] = [
+pub const COMMANDS: [(&str, &str); 13] = [
     ("get", "cltraft get KEY"),
     ("put", "cltraft put KEY VALUE"),
     ("del", "cltraft del KEY"),
@@ -15,6 +15,7 @@ pub const COMMANDS: [(&str, &str); 12] = [
     ("member", "cltraft member list, or cltraft member add|promote|remove NODE"),
     ("transfer", "cltraft transfer [NODE]"),
     ("bench", "cltraft bench"),
+    ("verify", "cltraft verify"),
     ("help", "cltraft help [COMMAND]"),
 ];
 

@@ -2,8 +2,8 @@
 
 use super::clients::Record;
 use super::world::World;
-use crate::lincheck::{self, Call, Op, Res};
 use raftkv::kv::{Answer, Command, Outcome, Refusal, Request, WriteOp};
+use raftkv::linearizable::{self, Call, Op, Res};
 
 /// Most states that the search for an order may visit for one key. Histories in which more would be needed
 /// are left to the check of each answer against the log.
@@ -14,7 +14,7 @@ impl World {
     pub fn check_history(&self) -> bool {
         let unanswered = self.clients.unanswered();
         let ops: Vec<Op> = self.clients.history.iter().chain(&unanswered).filter_map(op).collect();
-        match lincheck::check_within(&ops, STATES_MAX) {
+        match linearizable::check_within(&ops, STATES_MAX) {
             Ok(()) => true,
             Err(violation) if violation.is_undecided() => false,
             Err(violation) => panic!("linearizability: {violation}"),
