@@ -5,9 +5,9 @@ mod documented;
 
 use documented::{DOCUMENT, documented, payload_of};
 use raftkv::kv::{
-    Answer, Blobs, Command, Condition, Failure, FailureCode, Found, LeaderHint, MemberRequest,
-    Outcome, READ_KEYS_MAX, Range, ReadOp, Refusal, Request, RequestId, SESSION_VALUE_BYTES_MAX,
-    WriteOp,
+    Answer, BackupPart, BackupRequest, Blobs, Command, Condition, Failure, FailureCode, Found,
+    LeaderHint, MemberRequest, Outcome, READ_KEYS_MAX, Range, ReadOp, Refusal, Request, RequestId,
+    SESSION_VALUE_BYTES_MAX, WriteOp,
 };
 use raftkv::node::{Applicant, PeerMessage, Standing};
 use raftkv::protocol::client::{ReplyBody, ReplyFrame, RequestBody, RequestFrame};
@@ -178,6 +178,10 @@ fn found(id: u64, found: Found) -> Example {
     answer(id, Answer::Found { found, index: 14, leader: 2 })
 }
 
+fn backup(id: u64, part: BackupPart) -> Example {
+    answer(id, Answer::Backup { part, index: 12, leader: 2 })
+}
+
 fn request_examples() -> Vec<(&'static str, Example)> {
     let swap = |key, expected, value| WriteOp::CompareAndSet { key, expected, value };
     let name = "raft-1".to_owned();
@@ -235,6 +239,12 @@ fn request_examples() -> Vec<(&'static str, Example)> {
         ("read-lengths", ask(19, Request::Read(ReadOp::Lengths(vec![shared(b"a")])))),
         ("read-range", ask(20, Request::Read(ReadOp::Range(range)))),
         ("read-random-key", ask(21, Request::Read(ReadOp::RandomKey))),
+        ("backup-begin", ask(22, Request::Backup(BackupRequest::Begin))),
+        ("backup-find", ask(23, Request::Backup(BackupRequest::Find { index: 12 }))),
+        (
+            "backup-piece",
+            ask(24, Request::Backup(BackupRequest::Piece { index: 12, term: 3, offset: 262_144 })),
+        ),
         ("digest", ask(9, Request::Digest)),
         ("member-remove", ask(11, Request::Member(MemberRequest::Remove { name }))),
         ("member-transfer", ask(12, Request::Member(MemberRequest::Transfer { to: None }))),
@@ -273,6 +283,10 @@ fn reply_examples() -> Vec<(&'static str, Example)> {
         ("state-digest", answer(9, digest)),
         ("status-reply", Example::Reply(ReplyFrame { id: 10, body: ReplyBody::Status(fields) })),
         ("member-reply", answer(11, Answer::Member { index: 13, leader: 2 })),
+        ("backup-begun", backup(22, BackupPart::Begun)),
+        ("backup-not-yet", backup(23, BackupPart::NotYet)),
+        ("backup-found", backup(23, BackupPart::Found { term: 3, bytes: 300_000 })),
+        ("backup-bytes", backup(24, BackupPart::Piece(shared(b"abc")))),
         ("failed-not-leader", not_leader(3)),
         ("failed-outcome-unknown", answer(3, Answer::Failed(unknown))),
     ]

@@ -30,12 +30,12 @@ pub use address::parse_address;
 pub use error::{ClientError, ServerReason, Why, joined};
 
 use crate::kv::{
-    Answer, Command, Found, MemberRequest, Outcome, Range, ReadOp, Refusal, Request, RequestId,
-    WriteOp,
+    Answer, BackupPart, BackupRequest, Blobs, Command, Found, MemberRequest, Outcome, Range,
+    ReadOp, Refusal, Request, RequestId, WriteOp,
 };
 use crate::net::ResolverConfig;
 use crate::protocol::client::{ReplyBody, RequestBody};
-use crate::raft::{Index, NodeId};
+use crate::raft::{Index, NodeId, Term};
 use call::Call;
 use connection::{Connection, Dial, Patience};
 use route::Route;
@@ -50,6 +50,9 @@ const CONNECTIONS_MAX: usize = 16;
 /// Sessions opened for one write. Each is forgotten only after many others were opened, so a second loss
 /// in a row means that the cluster has more clients than sessions.
 const SESSIONS_PER_WRITE_MAX: usize = 3;
+
+/// Between two questions whether a snapshot is ready.
+const BACKUP_PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Clone)]
 pub struct ClientConfig {
@@ -127,6 +130,19 @@ pub struct Page {
     /// The last log index that the read saw.
     pub index: Index,
     pub leader: NodeId,
+}
+
+/// Where a backup is to be fetched from: the snapshot of one server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupSource {
+    /// `host:port`.
+    pub server: String,
+    pub cluster_id: u64,
+    /// Of the last entry that it includes.
+    pub index: Index,
+    pub term: Term,
+    /// How long it is.
+    pub bytes: u64,
 }
 
 /// A change of who belongs to the cluster, or of who leads it.
@@ -311,6 +327,55 @@ impl Client {
         }
     }
 
+    /// Writes all of these keys at one moment.
+    pub fn put_many(&mut self, pairs: Blobs<'_>) -> Result<Written, ClientError> {
+        self.write(WriteOp::PutMany { pairs })
+    }
+
+    /// Begins a backup, and waits until the state is ready to be fetched: everything that was acknowledged before
+    /// is in it. The leader gives it, and goes on to if it leads no more.
+    pub fn begin_backup(&mut self) -> Result<BackupSource, ClientError> {
+        let wanted = match self.read(Request::Backup(BackupRequest::Begin))? {
+            Answer::Backup { part: BackupPart::Begun, index, .. } => index,
+            other => return Err(self.nonsense(&other, false)),
+        };
+        let server = self.route.leader().expect("it has just answered").to_owned();
+        loop {
+            // However long the snapshot takes, the server answers each time.
+            let step = Request::Backup(BackupRequest::Find { index: wanted });
+            match self.ask_at(&server, step)? {
+                Answer::Backup { part: BackupPart::NotYet, .. } => {
+                    if (self.pause)(BACKUP_PAUSE).is_break() {
+                        return Err(self.give_up(Why::Interrupted, false));
+                    }
+                }
+                Answer::Backup { part: BackupPart::Found { term, bytes }, index, .. }
+                    if index >= wanted =>
+                {
+                    let cluster_id = self.cluster_id;
+                    return Ok(BackupSource { server, cluster_id, index, term, bytes });
+                }
+                other => return Err(self.nonsense(&other, false)),
+            }
+        }
+    }
+
+    /// Some bytes of it, from `offset` on.
+    pub fn backup_piece(
+        &mut self,
+        source: &BackupSource,
+        offset: u64,
+    ) -> Result<Vec<u8>, ClientError> {
+        let BackupSource { index, term, .. } = *source;
+        let step = Request::Backup(BackupRequest::Piece { index, term, offset });
+        match self.ask_at(&source.server, step)? {
+            Answer::Backup { part: BackupPart::Piece(bytes), index: of, .. } if of == index => {
+                Ok(bytes.to_vec())
+            }
+            other => Err(self.nonsense(&other, false)),
+        }
+    }
+
     /// Changes who belongs to the cluster, or who leads it. Not repeated once it may have been done, as a second
     /// time is another change.
     pub fn member(&mut self, request: MemberRequest) -> Result<MemberChanged, ClientError> {
@@ -433,6 +498,7 @@ impl Client {
             Answer::Digest { .. } => "a digest",
             Answer::Member { .. } => "a change of the members",
             Answer::Found { .. } => "several values",
+            Answer::Backup { .. } => "a part of a backup",
             Answer::Failed(_) => "a failure",
         };
         self.give_up(Why::Nonsense(what.to_owned()), may_be_done)

@@ -22,6 +22,9 @@ Commands:
   member promote NODE   make a learner that has caught up a voter
   member remove NODE    remove a member
   transfer [NODE]       hand leadership to NODE, or to the voter that is best prepared
+  backup FILE           write the state of one moment to FILE ('-': standard output)
+  restore FILE          write the keys of a backup into an empty cluster
+  check FILE            whether FILE is a whole backup; needs no cluster
   bench                 measure throughput and latency
   verify                check that what many clients see is linearizable
   help [COMMAND]        this text, or more on one command
@@ -73,6 +76,9 @@ pub fn of(command: &str) -> &'static str {
         "digest" => DIGEST,
         "member" => MEMBER,
         "transfer" => TRANSFER,
+        "backup" => BACKUP,
+        "restore" => RESTORE,
+        "check" => CHECK,
         "bench" => BENCH,
         "verify" => VERIFY,
         _ => OVERVIEW,
@@ -208,6 +214,48 @@ Examples: cltraft transfer
           cltraft transfer raft-1
 ";
 
+const BACKUP: &str = "\
+Usage: cltraft backup FILE
+       cltraft backup [--force] FILE
+
+Writes all keys and values of one moment to FILE, while the cluster serves. Whatever was
+acknowledged before the command began is in it. The leader takes a snapshot for it, and sends
+it in pieces. FILE gets its name when all of it was checked and is on the disk; a file that is
+there already is replaced only with --force. '-' as FILE is standard output. It takes as much
+memory as the state. --timeout is for each piece.
+
+If the server goes away meanwhile, or has taken newer snapshots, nothing is written (exit
+status 3): begin again.
+
+Examples: cltraft backup monday.backup
+          cltraft backup - | zstd > monday.zst
+";
+
+const RESTORE: &str = "\
+Usage: cltraft restore FILE
+       cltraft restore [--merge] FILE
+
+Checks all of FILE, and then writes its keys and values into the cluster, each write exactly
+once. A cluster that holds keys is refused, with exit status 3; with --merge keys of the same
+name are written over, and the others stay. If it is interrupted, run it again with --merge.
+At the end it says whether the cluster's digest is that of the backup. Members, sessions and
+the cluster's id are not restored. '-' as FILE is standard input.
+
+Exit status: 1 if an empty cluster holds something else afterwards; 4 if it failed half-way.
+
+Example: cltraft --servers 10.0.0.1:6000 restore monday.backup
+";
+
+const CHECK: &str = "\
+Usage: cltraft check FILE
+
+Reads all of a backup, compares every checksum and the digest of the state, and prints how
+many keys it has, its size, digest, log index and cluster. It asks no server. '-' as FILE is
+standard input. A file that is damaged has exit status 3, and where it is damaged is said.
+
+Example: cltraft check monday.backup
+";
+
 const BENCH: &str = "\
 Usage: cltraft bench
        cltraft bench [--clients N] [--pipeline N] [--duration TIME] [--warmup TIME]
@@ -251,9 +299,9 @@ linearizable). Kill nodes meanwhile. Without --duration it goes on until it is s
 --prefix TEXT  the keys are TEXTk0.0 and so on (verify-RANDOM/); they are deleted at the end
 
 A line each second says how far it has come: operations answered, of unknown outcome, and
-certainly not done; how many are checked; and windows of operations that were too unclear to be
-decided. If there is no such order, it prints the least part of the operations that shows so,
-with the one that does not fit marked, leaves the keys as they are, and exits with 1.
+certainly not done; how many are checked; and windows of operations that were too unclear to
+be decided. If there is no such order, it prints the least part of the operations that shows
+so, with the one that does not fit marked, leaves the keys as they are, and exits with 1.
 
 Example: cltraft verify --duration 10m --clients 16
 ";

@@ -6,6 +6,7 @@
 //! environment and signals.
 
 pub mod args;
+mod backup;
 mod bench;
 mod colour;
 mod commands;
@@ -108,6 +109,14 @@ fn one_request(args: &Args) -> Exit {
             let verify = Verify { plan, config: &client_config(args), output: args.output };
             verify.run(&mut client, &signals, &mut out)
         }),
+        Command::Backup { file, force } => {
+            backup::backup(&mut client, file, *force, args.output, &mut out)
+        }
+        Command::Restore { file, merge } => {
+            let config = client_config(args);
+            backup::restore(&mut client, &config, file, *merge, args.output, &mut out)
+        }
+        Command::Check { file } => backup::check(file, args.output, &mut out),
         _ => commands::run(&mut client, args, &mut out),
     };
     match result {

@@ -3,7 +3,7 @@
 use crate::suggest::closest;
 
 /// The commands, each with how to write it.
-pub const COMMANDS: [(&str, &str); 13] = [
+pub const COMMANDS: [(&str, &str); 16] = [
     ("get", "cltraft get KEY"),
     ("put", "cltraft put KEY VALUE"),
     ("del", "cltraft del KEY"),
@@ -14,6 +14,9 @@ pub const COMMANDS: [(&str, &str); 13] = [
     ("digest", "cltraft digest"),
     ("member", "cltraft member list, or cltraft member add|promote|remove NODE"),
     ("transfer", "cltraft transfer [NODE]"),
+    ("backup", "cltraft backup FILE"),
+    ("restore", "cltraft restore FILE"),
+    ("check", "cltraft check FILE"),
     ("bench", "cltraft bench"),
     ("verify", "cltraft verify"),
     ("help", "cltraft help [COMMAND]"),

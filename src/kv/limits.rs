@@ -64,7 +64,10 @@ impl Limits {
                 let bounds = [Some(&range.start), range.end.as_ref(), range.pattern.as_ref()];
                 (bounds.into_iter().flatten().map(|bytes| bytes.len()).max().unwrap_or(0), 0)
             }
-            Request::Read(ReadOp::RandomKey) | Request::Digest | Request::Member(_) => (0, 0),
+            Request::Read(ReadOp::RandomKey)
+            | Request::Digest
+            | Request::Backup(_)
+            | Request::Member(_) => (0, 0),
         };
         within("key", key_bytes, self.key_bytes_max)?;
         within("value", value_bytes, self.value_bytes_max)

@@ -5,7 +5,9 @@ use super::{
     Forwarded, Held, Node, Origin, Outgoing, PeerMessage, PendingRead, PendingWrite, REQUESTS_MAX,
     Routing, Ticket,
 };
-use crate::kv::{Answer, Command, Executed, Failure, FailureCode, LeaderHint, Request, Seen};
+use crate::kv::{
+    Answer, BackupRequest, Command, Executed, Failure, FailureCode, LeaderHint, Request, Seen,
+};
 use crate::raft::{self, Index, NodeId, Payload, ProposeError, number};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -28,10 +30,15 @@ impl Node {
     }
 
     fn route(&mut self, origin: Origin, request: Request, routing: Routing) {
+        if let Request::Backup(step @ (BackupRequest::Find { .. } | BackupRequest::Piece { .. })) =
+            request
+        {
+            return self.go_on_with_backup(origin, step);
+        }
         match (self.raft.leader(), origin) {
             (Some(leader), _) if leader == self.raft.id() => match request {
                 Request::Write { command } => self.propose(origin, command),
-                Request::Get { .. } | Request::Digest | Request::Read(_) => {
+                Request::Get { .. } | Request::Digest | Request::Read(_) | Request::Backup(_) => {
                     self.begin_read(origin, request)
                 }
                 Request::Member(request) => self.change_members(origin, request),
@@ -213,7 +220,10 @@ impl Node {
             }
             self.confirmed.pop_front();
             if let Some(read) = self.reads.remove(&id) {
-                let answer = self.read_answer(&read.request, id);
+                let answer = match read.request {
+                    Request::Backup(_) => self.begin_backup(),
+                    request => self.read_answer(&request, id),
+                };
                 self.answer(read.origin, answer);
             }
         }
@@ -245,6 +255,10 @@ impl Node {
                 Ok(found) => Answer::Found { found, index, leader },
                 Err(failure) => Answer::Failed(failure),
             },
+            Request::Backup(_) => {
+                let what = "a backup needs a leader that knows it leads; ask without READONLY";
+                Answer::Failed(failure(FailureCode::NotPossible, what.to_string()))
+            }
             Request::Write { .. } | Request::Member(_) => unreachable!("writes are not read"),
         }
     }
@@ -299,7 +313,10 @@ impl Outgoing {
         });
         for answer in answers.chain(passed_on) {
             let (code, advice) = match answer {
-                Answer::Value { .. } | Answer::Found { .. } | Answer::Digest { .. } => {
+                Answer::Value { .. }
+                | Answer::Found { .. }
+                | Answer::Digest { .. }
+                | Answer::Backup { .. } => {
                     (FailureCode::ShuttingDown, "nothing was read, ask another")
                 }
                 Answer::Written { .. } => (FailureCode::OutcomeUnknown, OUTCOME_UNKNOWN_ADVICE),
@@ -321,7 +338,11 @@ fn grows(request: &Request) -> bool {
             Ok(Command::Write { op, .. }) => op.grows(),
             _ => true,
         },
-        Request::Get { .. } | Request::Digest | Request::Read(_) | Request::Member(_) => false,
+        Request::Get { .. }
+        | Request::Digest
+        | Request::Read(_)
+        | Request::Backup(_)
+        | Request::Member(_) => false,
     }
 }
 
@@ -329,6 +350,6 @@ pub(super) fn failure(code: FailureCode, message: String) -> Failure {
     Failure { code, message, leader: None }
 }
 
-fn overloaded(what: String) -> Failure {
+pub(super) fn overloaded(what: String) -> Failure {
     failure(FailureCode::Overloaded, format!("{what}; nothing was done, try again later"))
 }

@@ -45,6 +45,7 @@ pub enum Kind {
     Status = 0x13,
     Member = 0x14,
     Read = 0x15,
+    Backup = 0x16,
     // ... and their replies: the request's number plus 0x10.
     Value = 0x20,
     Written = 0x21,
@@ -52,6 +53,7 @@ pub enum Kind {
     StatusReply = 0x23,
     MemberReply = 0x24,
     FoundReply = 0x25,
+    BackupReply = 0x26,
     Failed = 0x2f,
     // Between nodes.
     RequestPreVote = 0x40,
@@ -72,7 +74,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 31] = [
+    pub const ALL: [Kind; 33] = [
         Kind::Hello,
         Kind::Welcome,
         Kind::Refused,
@@ -82,12 +84,14 @@ impl Kind {
         Kind::Status,
         Kind::Member,
         Kind::Read,
+        Kind::Backup,
         Kind::Value,
         Kind::Written,
         Kind::StateDigest,
         Kind::StatusReply,
         Kind::MemberReply,
         Kind::FoundReply,
+        Kind::BackupReply,
         Kind::Failed,
         Kind::RequestPreVote,
         Kind::PreVoteReply,

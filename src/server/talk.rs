@@ -5,7 +5,7 @@
 
 use super::texts::TextTalk;
 use super::{Asked, ReplyTo, Server};
-use crate::kv::{Answer, Command, Failure, FailureCode, Request, WriteOp};
+use crate::kv::{Answer, BackupRequest, Command, Failure, FailureCode, Request, WriteOp};
 use crate::net::ConnId;
 use crate::node::{self, Routing, Ticket};
 use crate::protocol::client::{self, ReplyBody, ReplyFrame, RequestBody, RequestFrame};
@@ -379,7 +379,8 @@ impl<D: Disk> Server<D> {
                 }) => store.value_bytes(key).unwrap_or(0),
                 _ => 0,
             },
-            Request::Digest | Request::Member(_) => 0,
+            Request::Backup(BackupRequest::Piece { .. }) => self.limits.answer_bytes_max(),
+            Request::Backup(_) | Request::Digest | Request::Member(_) => 0,
         };
         ANSWER_BYTES + values
     }

@@ -59,6 +59,7 @@ pub enum Seen {
     Write(u64, u64),
     Digest,
     Read,
+    Backup,
     Member(MemberRequest),
     Status,
 }
@@ -219,6 +220,7 @@ fn describe(body: &RequestBody) -> Seen {
         RequestBody::Status => Seen::Status,
         RequestBody::Ask(Request::Digest) => Seen::Digest,
         RequestBody::Ask(Request::Read(_)) => Seen::Read,
+        RequestBody::Ask(Request::Backup(_)) => Seen::Backup,
         RequestBody::Ask(Request::Member(request)) => Seen::Member(request.clone()),
         RequestBody::Ask(Request::Get { key }) => Seen::Get(key.to_vec()),
         RequestBody::Ask(Request::Write { command }) => {
@@ -315,6 +317,7 @@ impl Store {
                 Answer::Found { found: self.range(range), index: self.index, leader: 2 }
             }
             Request::Read(_) => unreachable!("the client library has no such call"),
+            Request::Backup(_) => unreachable!("backups are of real nodes"),
             Request::Member(_) => Answer::Member { index: self.index, leader: 2 },
             Request::Write { command } => {
                 self.index += 1;

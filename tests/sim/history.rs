@@ -26,7 +26,7 @@ impl World {
 fn op(record: &Record) -> Option<Op> {
     let (key, call) = match &record.request {
         Request::Read(_) => unreachable!("no client of the simulation reads several keys"),
-        Request::Digest | Request::Member(_) => return None,
+        Request::Digest | Request::Backup(_) | Request::Member(_) => return None,
         Request::Get { key } => (key.to_vec(), Call::Get),
         Request::Write { command } => write_call(command)?,
     };
