@@ -1,6 +1,5 @@
 //! `cltraft verify`: it finds what is wrong at servers that lie, and nothing wrong at real nodes that are killed.
 
-#[allow(dead_code)] // Other tests use the rest.
 mod mock;
 #[allow(dead_code)] // Other tests use the rest.
 mod processes;

@@ -108,6 +108,13 @@ impl Node {
             let what = format!("{} has not applied index {index}", self.config.name);
             return Answer::Failed(gone(&what));
         }
+        if self.refuses_growth {
+            let what = format!(
+                "the disk of {} is full, so that no snapshot can be taken",
+                self.config.name
+            );
+            return Answer::Failed(gone(&what));
+        }
         // A restart may have forgotten the wish.
         self.backups.wanted = self.backups.wanted.max(index);
         Answer::Backup { part: BackupPart::NotYet, index, leader }
