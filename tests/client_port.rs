@@ -101,7 +101,7 @@ fn ready_after_the_first_verification_with_metrics_and_a_line() {
         sample(&metrics, "raftkv_client_writes_total"),
         sample(&metrics, "raftkv_client_reads_total"),
     );
-    assert!(writes >= 1.0 && reads >= 27.0, "{metrics}");
+    assert!(writes >= 1.0 && reads >= 1.0, "{metrics}");
     assert_eq!(sample(&metrics, "raftkv_client_write_seconds_count"), writes);
     assert_eq!(sample(&metrics, "raftkv_client_mismatches_total"), 0.0);
     assert_eq!(sample(&metrics, "raftkv_client_errors_total{kind=\"timeout\"}"), 0.0);
@@ -120,7 +120,7 @@ fn whatever_is_not_http_gets_one_line() {
     for bytes in ["", "status\n", "GET key\n", "\n"] {
         let line = job.ask(bytes);
         assert!(
-            line.starts_with("ready; writes 1, reads 27, wrong values 0, "),
+            line.starts_with("ready; writes 1, reads 1, wrong values 0, "),
             "{bytes:?}: {line}"
         );
         assert!(line.ends_with(&format!("leader 2 ({})\n", mock.address())), "{line}");

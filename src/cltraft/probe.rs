@@ -24,6 +24,8 @@ const SILENCE: Duration = Duration::from_millis(300);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// After a failed accept, such as for lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// A first line that is longer is none of HTTP; up to here one is told that it is too long.
+const LINE_BYTES_MAX: usize = 2 * HEAD_BYTES_MAX;
 const READ_BYTES: usize = 1024;
 
 /// Listens, and answers from now on, until the process ends. Returns the address.
@@ -99,8 +101,8 @@ fn listen_to(stream: &mut TcpStream) -> io::Result<Asked> {
         };
         inbox.extend_from_slice(&chunk[..count]);
         let is_over = count == 0 || inbox.contains(&b'\n');
-        match http::is_request(&inbox, HEAD_BYTES_MAX) {
-            Some(false) if is_over || inbox.len() > HEAD_BYTES_MAX => return Ok(Asked::Line),
+        match http::is_request(&inbox, LINE_BYTES_MAX) {
+            Some(false) if is_over || inbox.len() > LINE_BYTES_MAX => return Ok(Asked::Line),
             None if count == 0 => return Ok(Asked::Line),
             Some(false) | None => {}
             Some(true) => match http::next_request(&inbox) {
