@@ -2,7 +2,7 @@
 """A client for raftkv, written from wire-protocol.md alone; only Python's standard library.
 
     python3 docs/client.py 127.0.0.1:6000,127.0.0.1:6001,127.0.0.1:6002 put a 1
-    python3 docs/client.py 127.0.0.1:6000 get a          (also: del KEY, incr KEY N)
+    python3 docs/client.py 127.0.0.1:6000 get a          (also: del KEY, incr KEY N, putex KEY SECONDS VALUE)
 
 It shows what every client needs: frames with a checksum, the hello, redirects to the leader, and a session, so that
 a write that is retried after a lost answer is executed once. Exit status: 0 done, 1 the key does not exist,
@@ -12,7 +12,7 @@ import socket, struct, sys, time
 
 MAGIC = bytes.fromhex("d24b5601")
 HELLO, WELCOME, GET, WRITE, VALUE, WRITTEN, FAILED = 0x01, 0x02, 0x10, 0x11, 0x20, 0x21, 0x2F
-OPEN_SESSION, PUT, DELETE, INCREMENT, REFUSED = 0, 1, 2, 4, 255
+OPEN_SESSION, PUT, DELETE, INCREMENT, SET_UNTIL, REFUSED = 0, 1, 2, 4, 10, 255
 PATIENCE_S, TIMEOUT_S, PAUSE_S = 20.0, 3.0, 0.2
 REFUSALS = {1: "not an integer", 2: "overflow", 3: "unknown session", 4: "stale sequence"}
 
@@ -121,19 +121,19 @@ class Client:
         _, body = self.ask(GET, blob(key))
         return body[21:] if body[16] else None
 
-    def write(self, command, key, rest=b""):
+    def write(self, command, key, rest=b"", stamp=b""):
         if not self.session:
             _, body = self.ask(WRITE, bytes([OPEN_SESSION]))
             self.session = struct.unpack(">Q", body[17:25])[0]
         self.sequence += 1
         head = struct.pack(">BQQ", command, self.session, self.sequence)
-        _, body = self.ask(WRITE, head + blob(key) + rest)
+        _, body = self.ask(WRITE, head + stamp + blob(key) + rest)
         if body[16] == REFUSED:
             raise Fatal(f"refused: {REFUSALS.get(body[17], body[17])}")
         return body[17:]
 
 
-ARGUMENTS = {"get": 1, "put": 2, "del": 1, "incr": 2}
+ARGUMENTS = {"get": 1, "put": 2, "del": 1, "incr": 2, "putex": 3}
 
 
 def main(addresses, verb, key, *values):
@@ -145,6 +145,13 @@ def main(addresses, verb, key, *values):
         print(value.decode(errors="replace"))
     elif verb == "put":
         client.write(PUT, key, blob(values[0].encode()))
+    elif verb == "putex":
+        try:
+            after = struct.pack(">q", int(values[0]) * 1000)
+        except (ValueError, struct.error):
+            raise Fatal(f"'{values[0]}' is no whole number of seconds") from None
+        # No condition, no value from before, after so many milliseconds; the leader writes the stamp.
+        client.write(SET_UNTIL, key, b"\0\0\2" + after + blob(values[1].encode()), bytes(8))
     elif verb == "del":
         return 0 if client.write(DELETE, key)[0] else 1
     elif verb == "incr":

@@ -149,3 +149,22 @@ pub fn put_option<T>(out: &mut Vec<u8>, value: Option<T>, put: impl FnOnce(&mut 
         put(out, value);
     }
 }
+
+/// The number of items, then each.
+pub fn put_list<T>(out: &mut Vec<u8>, items: &[T], put: impl Fn(&mut Vec<u8>, &T)) {
+    put_u32(out, u32::try_from(items.len()).expect("a list has fewer than 2^32 items"));
+    items.iter().for_each(|item| put(out, item));
+}
+
+/// Grows by what has arrived, not by the number that is claimed.
+pub fn read_list<T>(
+    reader: &mut Reader<'_>,
+    read: impl Fn(&mut Reader<'_>) -> Result<T, Malformed>,
+) -> Result<Vec<T>, Malformed> {
+    let count = reader.u32("number of items")?;
+    let mut items = Vec::new();
+    for _ in 0..count {
+        items.push(read(reader)?);
+    }
+    Ok(items)
+}

@@ -251,3 +251,36 @@ fn an_idle_cluster_needs_no_other_snapshot_and_a_lost_one_is_told() {
     let later = client.begin_backup().expect("it is there");
     assert!(later.index > first.index, "the new leader's own entry is in it");
 }
+
+#[test]
+fn times_at_which_keys_go_are_restored() {
+    let cluster = Cluster::start(1, &[]);
+    cluster.await_leader();
+    let told = |cluster: &Cluster, words: &[&str]| {
+        let (status, told, said) = run(&mut cltraft(cluster, words));
+        assert_eq!(status, Some(0), "{words:?}: {said}");
+        told
+    };
+    told(&cluster, &["put", "a", "stays"]);
+    told(&cluster, &["put", "b", "goes", "--ttl", "1h"]);
+    told(&cluster, &["put", "c", "goes"]);
+    told(&cluster, &["expire", "c", "2h"]);
+    told(&cluster, &["put", "d", "stays", "--ttl", "1h"]);
+    told(&cluster, &["expire", "d", "never"]);
+    told(&cluster, &["expire", "a", "never"]);
+    let (status, _, _) = run(&mut cltraft(&cluster, &["expire", "x", "never"]));
+    assert_eq!(status, Some(1), "there is no such key");
+    let folder = Folder::new();
+    let file = folder.file("b");
+    told(&cluster, &["backup", &file]);
+    let fresh = Cluster::start(1, &[]);
+    fresh.await_leader();
+    assert!(told(&fresh, &["restore", &file]).ends_with(", the same\n"));
+    for (key, time) in [("a", "never\n"), ("d", "never\n"), ("b", "35"), ("c", "71")] {
+        let left = told(&fresh, &["ttl", key]);
+        assert!(left.starts_with(time), "{key}: {left}");
+    }
+    let gone = told(&fresh, &["ttl", "b", "--output", "json"]);
+    assert!(gone.starts_with("{\"key\":\"b\",\"exists\":true,\"milliseconds\":35"), "{gone}");
+    assert_eq!(run(&mut cltraft(&fresh, &["ttl", "x"])).0, Some(1));
+}

@@ -196,7 +196,7 @@ impl Job {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let mut stream = self.connect();
-            let request = format!("GET {path} HTTP/1.1\r\n\r\n");
+            let request = format!("GET {path} HTTP/1.1\r\nHost: client\r\n\r\n");
             let mut answer = String::new();
             let asked = stream.write_all(request.as_bytes());
             if asked.and_then(|()| stream.read_to_string(&mut answer)).is_ok() && !answer.is_empty()

@@ -48,14 +48,34 @@ fn commands_and_their_words() {
     assert_eq!(command(&["get", "k"]), Parsed::Get { key: key() });
     assert_eq!(command(&["del", "k"]), Parsed::Delete { key: key() });
     let literal = |text: &str| Input::Literal(text.as_bytes().to_vec());
-    assert_eq!(command(&["put", "k", "a b"]), Parsed::Put { key: key(), value: literal("a b") });
-    assert_eq!(command(&["put", "k", ""]), Parsed::Put { key: key(), value: literal("") });
-    assert_eq!(command(&["put", "k", "-"]), Parsed::Put { key: key(), value: Input::Stdin });
-    assert_eq!(command(&["put", "k", "-5"]), Parsed::Put { key: key(), value: literal("-5") });
+    assert_eq!(
+        command(&["put", "k", "a b"]),
+        Parsed::Put { key: key(), value: literal("a b"), ttl: None }
+    );
+    assert_eq!(
+        command(&["put", "k", ""]),
+        Parsed::Put { key: key(), value: literal(""), ttl: None }
+    );
+    assert_eq!(
+        command(&["put", "k", "-"]),
+        Parsed::Put { key: key(), value: Input::Stdin, ttl: None }
+    );
+    assert_eq!(
+        command(&["put", "k", "-5"]),
+        Parsed::Put { key: key(), value: literal("-5"), ttl: None }
+    );
     assert_eq!(
         command(&["put", "--", "k", "--help"]),
-        Parsed::Put { key: key(), value: literal("--help") }
+        Parsed::Put { key: key(), value: literal("--help"), ttl: None }
     );
+    let ttl = Some(Duration::from_secs(10));
+    assert_eq!(
+        command(&["put", "k", "v", "--ttl", "10s"]),
+        Parsed::Put { key: key(), value: literal("v"), ttl }
+    );
+    assert_eq!(command(&["ttl", "k"]), Parsed::Ttl { key: key() });
+    assert_eq!(command(&["expire", "k", "10s"]), Parsed::Expire { key: key(), ttl });
+    assert_eq!(command(&["expire", "k", "never"]), Parsed::Expire { key: key(), ttl: None });
     let cas = |expected: Option<&[u8]>| Parsed::CompareAndSet {
         key: key(),
         expected: expected.map(<[u8]>::to_vec),
@@ -66,6 +86,10 @@ fn commands_and_their_words() {
     assert_eq!(command(&["cas", "k", "new", "--absent"]), cas(None));
     assert_eq!(command(&["incr", "k"]), Parsed::Increment { key: key(), delta: 1 });
     assert_eq!(command(&["incr", "k", "-12"]), Parsed::Increment { key: key(), delta: -12 });
+    let changes = |prefix: &str, from| Parsed::Changes { prefix: prefix.into(), from };
+    assert_eq!(command(&["changes"]), changes("", None));
+    let words = ["changes", "--prefix", "user:", "--from", "15"];
+    assert_eq!(command(&words), changes("user:", Some(15)));
     let name = || "raft-3".to_owned();
     assert_eq!(command(&["member", "list"]), Parsed::MemberList);
     assert_eq!(command(&["member", "add", "raft-3"]), member(MemberRequest::Add { name: name() }));
@@ -139,6 +163,10 @@ fn mistakes_get_a_hint() {
         (&["incr", "a", "9223372036854775808"], "64-bit number"),
         (&["get", "a", "--interval", "1s"], "--interval does not belong to 'get'"),
         (&["get", "a", "--absent"], "--absent does not belong"),
+        (&["get", "a", "--from", "1"], "--from does not belong to 'get'"),
+        (&["--from", "1"], "--from belongs to 'changes'"),
+        (&["changes", "--from", "-1"], "--from -1: not a log index"),
+        (&["changes", "a"], "can't be done with 1 word"),
         (&["--timeout", "1s"], "needs a command"),
         (&["--absent"], "belongs to 'cas'"),
         (&["--interval", "5"], "5s or 5ms"),

@@ -1,17 +1,13 @@
-//! The look-up of names: the pure machine with a clock and packets made here, then the same machine over
-//! real sockets against a small name server.
+//! The look-up of names: the pure machine, with a clock and packets made here. `dns_sockets.rs` drives it over
+//! real sockets.
 
-mod names;
-
-use names::{NameServer, ResolverFiles};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use raftkv::net::dns::{ADDRESSES_MAX, SEARCH_DOMAINS_MAX};
 use raftkv::net::dns::{Hosts, Lookup, ResolvConf, Step, literal};
-use raftkv::net::{ResolverConfig, resolve_blocking};
 use simple_dns::rdata::{A, AAAA, CNAME, RData};
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QTYPE, RCODE, ResourceRecord, TYPE};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 fn ip(text: &str) -> IpAddr {
@@ -453,6 +449,113 @@ fn damaged(query: &[u8], changes: &[(Index, u8)], cut: usize) -> Vec<u8> {
     bytes
 }
 
+/// Asks, as a dialer does, for so long: one look-up after the other, with this pause between them. Returns
+/// how often a server was asked, and the longest look-up.
+fn ask_in_vain(conf: &str, outage: Duration, pause: Duration) -> (usize, Duration) {
+    let began = Instant::now();
+    let (mut now, mut sent, mut longest) = (began, 0, Duration::ZERO);
+    while now - began < outage {
+        let mut lookup = Lookup::new("raft-0.a", &ResolvConf::parse(conf), &Hosts::default(), 7);
+        let start = now;
+        loop {
+            match lookup.poll(now) {
+                Step::Send { .. } => sent += 1,
+                Step::WaitUntil(until) => now = until,
+                Step::Failed(reason) => {
+                    break assert!(reason.contains("no answer from"), "{reason}");
+                }
+                Step::Done(addresses) => panic!("nobody answered, and yet: {addresses:?}"),
+            }
+        }
+        longest = longest.max(now - start);
+        now += pause;
+    }
+    (sent, longest)
+}
+
+#[test]
+fn a_resolver_that_is_down_for_a_minute_is_neither_flooded_nor_given_up() {
+    let conf = "search a b c\nnameserver 10.0.0.10\nnameserver 10.0.0.11\n";
+    let (sent, longest) = ask_in_vain(conf, Duration::from_secs(60), Duration::from_millis(500));
+    // Two questions to two servers twice, in 4 s, then the pause: 14 look-ups begin within the minute.
+    assert_eq!((sent, longest), (14 * 8, Duration::from_secs(4)));
+    // The first look-up after it knows nothing of it.
+    let mut bench = Bench::new("raft-0.a", conf);
+    assert_eq!(bench.answer(with_a("10.1.1.1")), Step::Done(ips(&["10.1.1.1"])));
+}
+
+#[test]
+fn a_resolver_that_comes_back_within_a_look_up_is_asked_again_by_it() {
+    let mut bench = Bench::new("db.example.", "nameserver 10.0.0.10\noptions attempts:2");
+    assert!(matches!(bench.let_time_out(), Step::WaitUntil(_)));
+    assert_eq!(bench.answer(with_a("10.1.1.1")), Step::Done(ips(&["10.1.1.1"])));
+}
+
+#[test]
+fn a_name_with_addresses_of_one_kind_only_is_as_good() {
+    for (a, aaaa) in [(Some("10.1.1.1"), None), (None, Some("fd00::1"))] {
+        let mut bench = Bench::new("db.example.", "nameserver 10.0.0.10");
+        let step = bench.answer(|packet, qtype| {
+            if let Some(text) = if is_a(qtype) { a } else { aaaa } {
+                record(packet, None, address(text));
+            }
+        });
+        assert_eq!(step, Step::Done(ips(&[a.or(aaaa).unwrap()])));
+    }
+}
+
+/// What is wrong with the answer about one kind of address does not hide those of the other.
+#[test]
+fn trouble_with_one_kind_of_address_does_not_hide_the_other() {
+    let troubles: [fn(&mut Packet); 3] = [
+        |packet| *packet.rcode_mut() = RCODE::ServerFailure,
+        |packet| *packet.rcode_mut() = RCODE::NotImplemented,
+        |packet| packet.set_flags(PacketFlag::TRUNCATION),
+    ];
+    for trouble in troubles {
+        for good_is_a in [true, false] {
+            let text = if good_is_a { "10.1.1.1" } else { "fd00::1" };
+            let mut bench = Bench::new("db.example.", "nameserver 10.0.0.10\noptions attempts:1");
+            let step = bench.answer(|packet, qtype| {
+                if is_a(qtype) == good_is_a {
+                    record(packet, None, address(text));
+                } else {
+                    trouble(packet);
+                }
+            });
+            assert_eq!(step, Step::Done(ips(&[text])));
+        }
+    }
+}
+
+/// Some servers say "no such name" where they mean "no address of that kind".
+#[test]
+fn no_such_name_for_ipv6_does_not_hide_ipv4() {
+    let mut bench = Bench::new("db.example.", "nameserver 10.0.0.10");
+    let step = bench.answer(|packet, qtype| {
+        if is_a(qtype) {
+            record(packet, None, address("10.1.1.1"));
+        } else {
+            no_such_name(packet, qtype);
+        }
+    });
+    assert_eq!(step, Step::Done(ips(&["10.1.1.1"])));
+}
+
+/// The whole name of a pod is asked for once, and its domains are not tried before it.
+#[test]
+fn a_full_name_in_kubernetes_takes_one_question_of_each_kind() {
+    for full in [
+        "raft-0.raft-service.default.svc.cluster.local.",
+        "raft-0.raft-service.default.svc.cluster.local",
+    ] {
+        let mut bench = Bench::new(full, KUBERNETES);
+        let names: Vec<String> = bench.asked().into_iter().map(|(name, ..)| name).collect();
+        assert_eq!(names, [full.trim_end_matches('.'); 2]);
+        assert_eq!(bench.answer(with_a("10.1.1.1")), Step::Done(ips(&["10.1.1.1"])));
+    }
+}
+
 /// Changed bytes, bytes cut off, and which of the two questions is answered.
 type Damage = (Vec<(Index, u8)>, usize, bool);
 
@@ -494,62 +597,4 @@ proptest! {
             prop_assert!(Hosts::parse(&text).get("no-such-host").is_empty());
         }
     }
-}
-
-// Over real sockets.
-
-fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(20)
-}
-
-#[test]
-fn blocking_look_up_of_addresses_and_hosts_asks_nobody() {
-    let files = ResolverFiles::new("nameserver 127.0.0.1:1\n", "10.9.9.9 raft-7\n");
-    let config = files.config();
-    let found = resolve_blocking("raft-7", 6000, &config, soon()).unwrap();
-    assert_eq!(found, ["10.9.9.9:6000".parse().unwrap()]);
-    let found = resolve_blocking("::1", 6000, &config, soon()).unwrap();
-    assert_eq!(found, ["[::1]:6000".parse().unwrap()]);
-}
-
-#[test]
-fn blocking_look_up_asks_the_server_of_the_file() {
-    let names = NameServer::start(&[("raft-0.raft-service.test", &["127.0.0.1", "::1"])]);
-    let conf = format!("search test\noptions ndots:5\nnameserver {}\n", names.address());
-    let files = ResolverFiles::new(&conf, "");
-    let found = resolve_blocking("raft-0.raft-service", 6000, &files.config(), soon()).unwrap();
-    let wanted = ["127.0.0.1:6000", "[::1]:6000"].map(|text| text.parse().unwrap());
-    assert_eq!(found, wanted);
-    let error = resolve_blocking("raft-9", 6000, &files.config(), soon()).unwrap_err();
-    assert_eq!(error, "raft-9.test: no such name; raft-9: no such name");
-}
-
-#[test]
-fn blocking_look_up_goes_round_a_dead_server_without_waiting() {
-    // Bound and dropped: the kernel refuses what is sent there.
-    let dead = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let names = NameServer::start(&[("db.test", &["127.0.0.1"])]);
-    let conf = format!("options timeout:30\nnameserver {dead}\nnameserver {}\n", names.address());
-    let files = ResolverFiles::new(&conf, "");
-    let found = resolve_blocking("db.test", 1, &files.config(), soon()).unwrap();
-    assert_eq!(found, ["127.0.0.1:1".parse().unwrap()]);
-}
-
-#[test]
-fn blocking_look_up_keeps_its_deadline() {
-    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let conf = format!("nameserver {}\noptions timeout:30\n", silent.local_addr().unwrap());
-    let files = ResolverFiles::new(&conf, "");
-    let deadline = Instant::now() + Duration::from_millis(100);
-    let error = resolve_blocking("db.test", 1, &files.config(), deadline).unwrap_err();
-    assert!(Instant::now() >= deadline);
-    assert!(error.contains("not resolved in time"), "{error}");
-}
-
-#[test]
-fn missing_files_mean_the_defaults() {
-    let config =
-        ResolverConfig { resolv_conf: "/nonexistent/r".into(), hosts: "/nonexistent/h".into() };
-    let found = resolve_blocking("localhost", 5, &config, soon()).unwrap();
-    assert_eq!(found[0], "127.0.0.1:5".parse().unwrap());
 }

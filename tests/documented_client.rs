@@ -37,6 +37,12 @@ fn a_client_written_from_the_document_reads_and_writes() {
     assert_eq!(ask(&["get", "a"]), (Some(0), "blue\n".to_string()));
     assert_eq!(ask(&["incr", "a", "1"]).0, Some(2), "blue is no number");
     assert_eq!(ask(&["incr", "n", "one"]).0, Some(2), "nor is this");
+    assert_eq!(ask(&["putex", "a", "1000", "green"]), (Some(0), String::new()));
+    assert_eq!(ask(&["get", "a"]), (Some(0), "green\n".to_string()));
+    let told = cluster.nc(1, "TTL a\n");
+    let left: i64 = told[1..].trim().parse().expect("seconds");
+    assert!((1..=1000).contains(&left), "{left}");
+    assert_eq!(ask(&["putex", "a", "soon", "green"]).0, Some(2), "that is no number");
     assert_eq!(ask(&["del", "a"]), (Some(0), String::new()));
     assert_eq!(ask(&["del", "a"]), (Some(1), String::new()));
     for (node, sum) in [(0, "5\n"), (1, "10\n"), (2, "15\n")] {

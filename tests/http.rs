@@ -194,12 +194,14 @@ fn requests_on_one_connection_are_answered_in_order_and_others_close_it() {
     let head = read_answer(&mut stream, true);
     assert!(head.head.contains("\r\nContent-Type: text/plain; version=0.0.4"), "{head:?}");
     assert!(!head.head.contains("Content-Length: 0\r\n"), "{head:?}");
-    let overview = read_answer(&mut stream, false);
-    assert!(overview.head.contains("\r\nConnection: keep-alive\r\n"), "{overview:?}");
-    for path in ["/livez", "/readyz", "/metrics"] {
-        assert!(overview.body.contains(path), "{overview:?}");
+    let page = read_answer(&mut stream, false);
+    assert!(page.head.contains("\r\nConnection: keep-alive\r\n"), "{page:?}");
+    assert!(page.body.starts_with("<!doctype html>"), "{page:?}");
+    let missing = read_answer(&mut stream, false);
+    assert_eq!(missing.status, 404);
+    for path in ["/ ", "/status.json", "/livez", "/readyz", "/metrics"] {
+        assert!(missing.body.contains(&format!("\n{path}")), "{missing:?}");
     }
-    assert_eq!(read_answer(&mut stream, false).status, 404);
     stream.write_all(&requests.repeat(500).into_bytes()).expect("it is sent");
     for _ in 0..500 {
         let heads = [false, true, false, false];
@@ -368,7 +370,7 @@ fn every_metric_has_help_and_a_type_and_stands_once() {
             }
         }
     }
-    assert_eq!(buckets.len(), 4, "{buckets:?}");
+    assert_eq!(buckets.len(), 5, "{buckets:?}");
 }
 
 /// Prometheus's own opinion. Its tools are no part of what `cargo test` needs.

@@ -109,7 +109,7 @@ fn a_head_may_be_as_long_as_the_limit_and_no_longer() {
 #[test]
 fn answers_say_how_long_they_are_and_whether_the_connection_stays() {
     let body = b"hello\n";
-    let response = Response { status: Status::Ok, content_type: PLAIN_TEXT, body };
+    let response = Response { status: Status::Ok, content_type: PLAIN_TEXT, policy: None, body };
     let encoded = |is_head, connection| {
         let mut out = Vec::new();
         response.encode(is_head, connection, &mut out);

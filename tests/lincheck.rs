@@ -323,6 +323,7 @@ fn call() -> impl Strategy<Value = Call> {
         3 => Just(Call::Get),
         3 => value().prop_map(Call::Put),
         2 => Just(Call::Delete),
+        1 => Just(Call::Clear),
         3 => (expected, value()).prop_map(|(expected, value)| Call::CompareAndSet { expected, value }),
         3 => (-1..=2i64).prop_map(Call::Increment),
     ]

@@ -3,10 +3,11 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use raftkv::kv::{
-    Answer, BackupPart, BackupRequest, Blobs, Command, Condition, Failure, FailureCode, Found,
-    LeaderHint, Outcome, Range, ReadOp, Refusal, Request, RequestId, WriteOp,
+    Answer, BackupPart, BackupRequest, Blobs, Change, Command, Condition, Failure, FailureCode,
+    Found, Key, LeaderHint, Outcome, Range, ReadOp, Refusal, Request, RequestId, WriteOp,
 };
 use raftkv::node::{Applicant, PeerMessage, Standing};
+use raftkv::protocol::changes::Streamed;
 use raftkv::protocol::client::{
     BadRequest, ReplyBody, ReplyFrame, RequestBody, RequestFrame, request_id,
 };
@@ -301,14 +302,34 @@ fn standing() -> impl Strategy<Value = Standing> {
 }
 
 fn request_frame() -> impl Strategy<Value = RequestFrame> {
-    let body = prop_oneof![request().prop_map(RequestBody::Ask), Just(RequestBody::Status)];
+    let changes = (vec(any::<u8>(), 0..10), proptest::option::of(any::<u64>()))
+        .prop_map(|(prefix, from)| RequestBody::Changes { prefix, from });
+    let ask = request().prop_map(RequestBody::Ask);
+    let body = prop_oneof![ask, Just(RequestBody::Status), changes];
     (any::<u64>(), body).prop_map(|(id, body)| RequestFrame { id, body })
+}
+
+fn streamed() -> impl Strategy<Value = Streamed> {
+    let blob = || vec(any::<u8>(), 0..10).prop_map(Rc::from);
+    let change = prop_oneof![
+        (blob(), blob()).prop_map(|(key, value)| Change::Set { key: Key::from(&*key), value }),
+        blob().prop_map(|key| Change::Deleted { key: Key::from(&*key) }),
+        Just(Change::Flushed),
+    ];
+    let changes = (any::<u64>(), vec(change, 0..5), any::<bool>())
+        .prop_map(|(index, changes, more)| Streamed::Changes { index, changes, more });
+    prop_oneof![
+        any::<u64>().prop_map(|from| Streamed::Begun { from }),
+        any::<u64>().prop_map(|index| Streamed::Progress { index }),
+        changes,
+    ]
 }
 
 fn reply_frame() -> impl Strategy<Value = ReplyFrame> {
     let body = prop_oneof![
         answer().prop_map(ReplyBody::Answer),
-        vec((".{0,10}", ".{0,10}"), 0..5).prop_map(ReplyBody::Status)
+        vec((".{0,10}", ".{0,10}"), 0..5).prop_map(ReplyBody::Status),
+        streamed().prop_map(ReplyBody::Changes),
     ];
     (any::<u64>(), body).prop_map(|(id, body)| ReplyFrame { id, body })
 }

@@ -3,7 +3,7 @@
 mod names;
 mod net_bench;
 
-use names::{NameServer, ResolverFiles};
+use names::{Mood, NameServer, ResolverFiles};
 use net_bench::{Node, PATIENCE, config};
 use raftkv::net::{NetConfig, NetEvent, PeerAddress};
 use socket2::{Domain, Socket, Type};
@@ -233,6 +233,96 @@ fn a_peer_is_refused_only_if_all_its_addresses_refuse() {
     assert!(refused);
     let port = address.port();
     assert_eq!(reason, format!("refused by 127.0.0.2:{port}; refused by 127.0.0.1:{port}"));
+}
+
+/// Refused questions, answers cut short and silence: the peer is found as soon as its name is.
+#[test]
+fn a_name_server_in_trouble_is_asked_until_it_answers() {
+    for mood in [Mood::Fails, Mood::Truncates, Mood::Silent] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = NameServer::start(&[("raft-1.test", &["127.0.0.1"])]);
+        server.behave(mood);
+        let conf = format!("nameserver {}\noptions attempts:1 timeout:1\n", server.address());
+        let files = ResolverFiles::new(&conf, "");
+        let mut node = Node::start(named("raft-1.test.", address, &files));
+        node.net.dial(1, Instant::now());
+        let (refused, reason) = node.dial_failed();
+        assert!(!refused && reason.starts_with("raft-1.test"), "{mood:?}: {reason}");
+        server.behave(Mood::Answers);
+        let conn = node.dialed();
+        assert_eq!(node.net.remote_addr(conn), Some(address));
+    }
+}
+
+/// Nobody listens at the first wrong address; at the second one nothing is ever heard.
+#[test]
+fn a_name_that_leads_to_a_wrong_address_for_a_while_is_looked_up_again() {
+    let (void, taken) = taken_port();
+    void.listen(0).unwrap();
+    let mut fill = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&taken, Duration::from_millis(200)) {
+        fill.push(stream);
+    }
+    // The peer has the same port at another address.
+    let address = SocketAddr::new("127.0.0.9".parse().unwrap(), taken.port());
+    let listener = TcpListener::bind(address).unwrap();
+    let server = NameServer::start(&[("raft-1.test", &["127.0.0.2"])]);
+    let files = asking(&server);
+    let connect_timeout = Duration::from_millis(50);
+    let config = NetConfig { connect_timeout, ..named("raft-1.test", address, &files) };
+    let mut node = Node::start(config);
+    node.net.dial(1, Instant::now());
+    let port = address.port();
+    assert_eq!(node.dial_failed(), (true, format!("refused by 127.0.0.2:{port}")));
+    server.set("raft-1.test", &["127.0.0.1"]);
+    let silent = format!("no answer from {taken} for 0.1 s");
+    let silent = (false, silent);
+    assert!((0..100).any(|_| node.dial_failed() == silent), "{silent:?}");
+    server.set("raft-1.test", &["127.0.0.9"]);
+    let conn = node.dialed();
+    assert_eq!(node.net.remote_addr(conn), Some(address));
+    accept(&listener);
+}
+
+/// A pod that is made anew: the old address is gone for good, the name stays.
+#[test]
+fn a_peer_that_returns_with_another_address_is_found_by_its_name() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = NameServer::start(&[("raft-1.test", &["127.0.0.1"])]);
+    let files = asking(&server);
+    let mut node = Node::start(named("raft-1.test", listener.local_addr().unwrap(), &files));
+    node.net.dial(1, Instant::now());
+    let conn = node.dialed();
+    node.net.mark_spoken(conn);
+    let stream = accept(&listener);
+    drop((listener, stream));
+    node.closed(conn);
+    let (refused, _) = node.dial_failed();
+    assert!(refused);
+    let elsewhere = TcpListener::bind(("127.0.0.7", port)).unwrap();
+    server.set("raft-1.test", &["127.0.0.7"]);
+    let conn = node.dialed();
+    assert_eq!(node.net.remote_addr(conn), Some(elsewhere.local_addr().unwrap()));
+}
+
+/// Of a peer with addresses of both kinds, either may lead nowhere.
+#[test]
+fn a_peer_with_both_kinds_of_addresses_is_reached_by_the_one_that_works() {
+    let Ok(six) = TcpListener::bind("[::1]:0") else {
+        return eprintln!("SKIPPED: this machine has no IPv6");
+    };
+    let four = TcpListener::bind("127.0.0.1:0").unwrap();
+    for listener in [six, four] {
+        let address = listener.local_addr().unwrap();
+        let server = NameServer::start(&[("raft-1.test", &["127.0.0.1", "::1"])]);
+        let files = asking(&server);
+        let mut node = Node::start(named("raft-1.test", address, &files));
+        node.net.dial(1, Instant::now());
+        let conn = node.dialed();
+        assert_eq!(node.net.remote_addr(conn), Some(address));
+    }
 }
 
 #[test]

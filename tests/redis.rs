@@ -2,72 +2,14 @@
 
 #[allow(dead_code)] // Other tests use the rest.
 mod processes;
+#[allow(dead_code)]
+mod resp;
 
 use processes::{Cluster, await_condition};
+use resp::Resp;
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 
 const QUICK: [&str; 4] = ["--heartbeat", "20ms", "--election", "150ms"];
-
-/// A client of RESP, as small as can be.
-struct Resp {
-    stream: BufReader<TcpStream>,
-}
-
-/// What was answered, in words: `+OK`, `:1`, a bulk string as it is, `(nil)`, an aggregate in brackets.
-type Said = String;
-
-impl Resp {
-    fn connect(cluster: &Cluster, node: usize) -> Self {
-        Resp { stream: BufReader::new(cluster.connect(node)) }
-    }
-
-    fn send(&mut self, words: &[&str]) {
-        let mut bytes = format!("*{}\r\n", words.len());
-        for word in words {
-            bytes.push_str(&format!("${}\r\n{word}\r\n", word.len()));
-        }
-        self.stream.get_mut().write_all(bytes.as_bytes()).expect("the node reads");
-    }
-
-    fn hear(&mut self) -> Said {
-        let mut line = String::new();
-        self.stream.read_line(&mut line).expect("the node answers");
-        let line = line.trim_end();
-        let number = || line[1..].parse::<i64>().expect("a number");
-        match line.as_bytes().first() {
-            Some(b'+' | b'-' | b':') => line.to_owned(),
-            Some(b'_') => "(nil)".to_owned(),
-            Some(b'$' | b'*') if number() == -1 => "(nil2)".to_owned(),
-            Some(b'$' | b'=') => {
-                let mut bytes = vec![0; number() as usize + 2];
-                self.stream.read_exact(&mut bytes).expect("as long as it says");
-                String::from_utf8_lossy(&bytes[..bytes.len() - 2]).into_owned()
-            }
-            Some(b'*') => self.hear_all('[', number(), ']'),
-            Some(b'%') => self.hear_all('{', 2 * number(), '}'),
-            _ => panic!("not RESP: {line:?}"),
-        }
-    }
-
-    fn hear_all(&mut self, open: char, count: i64, close: char) -> Said {
-        let items: Vec<Said> = (0..count).map(|_| self.hear()).collect();
-        format!("{open}{}{close}", items.join(" "))
-    }
-
-    fn ask(&mut self, line: &str) -> Said {
-        self.send(&line.split(' ').collect::<Vec<_>>());
-        self.hear()
-    }
-
-    /// Asks all of these, and compares.
-    fn expect(&mut self, said: &[(&str, &str)]) {
-        for (line, expected) in said {
-            assert_eq!(self.ask(line), *expected, "{line}");
-        }
-    }
-}
 
 #[test]
 fn strings_are_as_in_redis_at_every_node() {

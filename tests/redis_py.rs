@@ -58,3 +58,33 @@ fn its_increments_are_neither_lost_nor_doubled_when_the_leader_dies() {
     assert!(counter <= acknowledged + unknown, "an increment was done twice: {counts:?}");
     println!("acknowledged {acknowledged}, unknown {unknown}, counter {counter}");
 }
+
+/// It asks every node as a sentinel, goes to the leader, and finds the next one.
+#[test]
+#[ignore = "needs python3 with redis"]
+fn its_sentinel_client_writes_through_the_death_of_the_leader() {
+    let mut cluster = Cluster::start(3, &QUICK);
+    let leader = cluster.await_leader();
+    let port = |node| cluster.address(node).rsplit_once(':').expect("host:port").1.to_owned();
+    let ports: Vec<String> = (0..3).map(port).collect();
+    let python = std::env::var("PYTHON").unwrap_or("python3".to_string());
+    let mut child = Command::new(python)
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/redis_py.py"))
+        .args(["sentinel", &ports.join(","), &ports[leader]])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3 starts");
+    let mut output = BufReader::new(child.stdout.take().expect("it is piped"));
+    let mut line = String::new();
+    output.read_line(&mut line).expect("it says that it begins");
+    assert_eq!(line, "writing\n");
+    cluster.kill(leader);
+    let mut said = String::new();
+    output.read_to_string(&mut said).expect("it writes");
+    assert!(child.wait().expect("it ends").success());
+    let (acknowledged, new) = said.trim().split_once(' ').expect("two numbers");
+    assert!(acknowledged.parse::<u32>().expect("a number") >= 200, "{said}");
+    let next = cluster.await_leader_among(&cluster.running());
+    assert_eq!(new, ports[next], "it found the leader there is");
+    println!("acknowledged {acknowledged}, then led by {new}");
+}

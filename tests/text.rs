@@ -221,8 +221,10 @@ fn a_greeting_says_the_version_and_a_name() {
 
 #[test]
 fn errors_about_options_are_those_of_redis_too() {
-    let unsupported =
-        |option: &str| format!("ERR {option} is not supported: keys do not expire here");
+    let time = |command: &str| format!("ERR invalid expire time in '{command}' command");
+    let number = || "ERR value is not an integer or out of range".to_owned();
+    let incompatible =
+        |what: &str| format!("ERR {what} options at the same time are not compatible");
     for (line, expected) in [
         ("SET a 1 NX XX", "ERR syntax error".to_owned()),
         ("SET a 1 NX IFEQ 1", "ERR syntax error".to_owned()),
@@ -230,8 +232,43 @@ fn errors_about_options_are_those_of_redis_too() {
         ("SET a 1 nonsense", "ERR syntax error".to_owned()),
         ("SET a 1 EX", "ERR syntax error".to_owned()),
         ("SET a 1 EX soon", "ERR value is not an integer or out of range".to_owned()),
-        ("SET a 1 px 10", unsupported("PX")),
-        ("SET a 1 KEEPTTL", unsupported("KEEPTTL")),
+        ("SET a 1 EX 0", time("set")),
+        ("SET a 1 PX -1", time("set")),
+        ("SET a 1 EXAT 0", time("set")),
+        ("SET a 1 EX 9223372036854776", time("set")),
+        ("SET a 1 PX 9223372036854775807", time("set")),
+        ("SET a 1 EX soon NONSENSE", "ERR syntax error".to_owned()),
+        ("SET a 1 EX 1 PX 1", "ERR syntax error".to_owned()),
+        ("SET a 1 EX 1 KEEPTTL", "ERR syntax error".to_owned()),
+        ("SET a 1 KEEPTTL PXAT 1", "ERR syntax error".to_owned()),
+        ("SET a 1 PERSIST", "ERR syntax error".to_owned()),
+        ("SETEX a 0 1", time("setex")),
+        ("SETEX a x 1", number()),
+        ("PSETEX a -5 1", time("psetex")),
+        ("GETEX a EX 0", time("getex")),
+        ("GETEX a KEEPTTL", "ERR syntax error".to_owned()),
+        ("GETEX a EX 1 PERSIST", "ERR syntax error".to_owned()),
+        ("EXPIRE a x", number()),
+        ("EXPIRE a 9223372036854776", time("expire")),
+        ("EXPIRE a -9223372036854776", time("expire")),
+        ("PEXPIRE a 9223372036854775807", time("pexpire")),
+        ("EXPIREAT a 9223372036854776", time("expireat")),
+        ("EXPIRE a x SOON", "ERR Unsupported option SOON".to_owned()),
+        ("EXPIRE a 1 NX XX", incompatible("NX and XX, GT or LT")),
+        ("EXPIRE a 1 LT NX", incompatible("NX and XX, GT or LT")),
+        ("EXPIRE a 1 XX GT LT", incompatible("GT and LT")),
+        ("FLUSHALL NOW", "ERR syntax error".to_owned()),
+        ("FLUSHDB ASYNC SYNC", "ERR syntax error".to_owned()),
+        ("FUNCTION LIST", "ERR unknown subcommand 'LIST'. Try FUNCTION HELP.".to_owned()),
+        ("FUNCTION FLUSH x", "ERR FUNCTION FLUSH only supports SYNC|ASYNC option".to_owned()),
+        ("SESSION OPEN x", "ERR wrong number of arguments for 'session' command".to_owned()),
+        ("SESSION 0 1 DEL a", number()),
+        ("SESSION 1 x DEL a", number()),
+        ("SESSION 1 1", "ERR wrong number of arguments for 'session' command".to_owned()),
+        ("SESSION 1 1 GET a", "ERR SESSION takes a command that writes, or EXEC".to_owned()),
+        ("SESSION 1 1 SESSION OPEN", "ERR SESSION takes a command that writes, or EXEC".to_owned()),
+        ("SESSION 1 1 MULTI", "ERR SESSION takes a command that writes, or EXEC".to_owned()),
+        ("SESSION 1 1 INCR", "ERR wrong number of arguments for 'incr' command".to_owned()),
         ("MSET a 1 b", "ERR wrong number of arguments for 'mset' command".to_owned()),
         ("SELECT 1", "ERR DB index is out of range".to_owned()),
         ("SELECT one", "ERR value is not an integer or out of range".to_owned()),
@@ -383,6 +420,7 @@ fn only_what_was_certainly_not_done_has_a_word_that_libraries_retry() {
             FailureCode::NotLeader | FailureCode::Overloaded | FailureCode::ShuttingDown => {
                 "TRYAGAIN"
             }
+            FailureCode::Compacted => "COMPACTED",
             FailureCode::TooLarge | FailureCode::Malformed | FailureCode::NotPossible => "ERR",
             FailureCode::OutcomeUnknown | FailureCode::TimedOut => "INDETERMINATE",
         };

@@ -180,7 +180,7 @@ fn a_node_without_a_leader_says_once_what_is_missing() {
     await_condition("a line for whoever is woken by it", || {
         cluster.log(0).contains("raft-0 has had no leader for")
     });
-    assert!(cluster.log(0).contains("2 of 3 voters must reach each other: raft-1 "));
+    assert!(cluster.log(0).contains("2 of 3 voters must reach each other: raft-1: "));
     cluster.start_node(1);
     cluster.await_leader();
     let after = cluster.log(0).matches("has had no leader").count();

@@ -5,11 +5,14 @@ mod documented;
 
 use documented::{DOCUMENT, documented, payload_of};
 use raftkv::kv::{
-    Answer, BackupPart, BackupRequest, Blobs, Command, Condition, Failure, FailureCode, Found,
-    LeaderHint, MemberRequest, Outcome, READ_KEYS_MAX, Range, ReadOp, Refusal, Request, RequestId,
-    SESSION_VALUE_BYTES_MAX, WriteOp,
+    Answer, BackupPart, BackupRequest, Blobs, Change, Command, Condition, Expiry, Failure,
+    FailureCode, Found, HISTORY_BYTES_MAX, HISTORY_CHANGES_MAX, Key, LeaderHint, MemberRequest,
+    Outcome, READ_KEYS_MAX, Range, ReadOp, Refusal, Request, RequestId, SESSION_VALUE_BYTES_MAX,
+    STEPS_MAX, Step, StepBuffer, StepOutcome, TimeCondition, TimedOp, Transaction,
+    WATCHED_KEYS_MAX, WatchedBuffer, WriteOp,
 };
 use raftkv::node::{Applicant, PeerMessage, Standing};
+use raftkv::protocol::changes::Streamed;
 use raftkv::protocol::client::{ReplyBody, ReplyFrame, RequestBody, RequestFrame};
 use raftkv::protocol::frame::{MAGIC, SKIP_BYTES_MAX, put_frame};
 use raftkv::protocol::hello::{
@@ -197,6 +200,20 @@ fn request_examples() -> Vec<(&'static str, Example)> {
         partial: true,
     };
     let status = RequestFrame { id: 10, body: RequestBody::Status };
+    let timed = |op| WriteOp::Timed { stamp: 0, op };
+    let (mut watched, mut steps) = (WatchedBuffer::default(), StepBuffer::default());
+    watched.push(b"a", 12);
+    steps.push(&Step::Write(WriteOp::Increment { key: b"n", delta: 1 }));
+    steps.push(&Step::Read(ReadOp::Values(vec![shared(b"a")])));
+    let transaction = TimedOp::Transaction(Transaction {
+        watched: watched.watched(),
+        answer_bytes_max: 1 << 20,
+        steps: steps.steps(),
+    });
+    let changes = |id, prefix: &str, from| {
+        let body = RequestBody::Changes { prefix: prefix.as_bytes().to_vec(), from };
+        Example::Request(RequestFrame { id, body })
+    };
     vec![
         ("get", get(1)),
         ("write-open-session", write(2, Command::OpenSession)),
@@ -245,10 +262,53 @@ fn request_examples() -> Vec<(&'static str, Example)> {
             "backup-piece",
             ask(24, Request::Backup(BackupRequest::Piece { index: 12, term: 3, offset: 262_144 })),
         ),
+        (
+            "write-set-until",
+            write(
+                22,
+                command(
+                    7,
+                    11,
+                    timed(TimedOp::Set {
+                        key: b"a",
+                        value: b"1",
+                        condition: Condition::Always,
+                        get: false,
+                        expiry: Expiry::After(60_000),
+                    }),
+                ),
+            ),
+        ),
+        (
+            "write-expire",
+            write(
+                23,
+                command(
+                    7,
+                    12,
+                    timed(TimedOp::Expire {
+                        key: b"a",
+                        expiry: Expiry::At(1_800_000_000_000),
+                        condition: TimeCondition::Lt,
+                        get: true,
+                    }),
+                ),
+            ),
+        ),
+        ("write-transaction", write(24, command(7, 13, timed(transaction)))),
+        ("write-flush", write(25, command(7, 14, WriteOp::Flush))),
+        ("read-expiry", ask(26, Request::Read(ReadOp::Expiry(shared(b"a"))))),
+        (
+            "read-versions",
+            ask(27, Request::Read(ReadOp::Versions(vec![shared(b"a"), shared(b"b")]))),
+        ),
+        ("read-digest", ask(28, Request::Read(ReadOp::Digest))),
         ("digest", ask(9, Request::Digest)),
         ("member-remove", ask(11, Request::Member(MemberRequest::Remove { name }))),
         ("member-transfer", ask(12, Request::Member(MemberRequest::Transfer { to: None }))),
         ("status", Example::Request(status)),
+        ("changes-from", changes(22, "user:", Some(15))),
+        ("changes", changes(23, "", None)),
     ]
 }
 
@@ -258,6 +318,18 @@ fn reply_examples() -> Vec<(&'static str, Example)> {
     let unknown = Failure {
         code: FailureCode::OutcomeUnknown,
         message: "raft-2 lost its leadership: the write may be carried out yet".to_owned(),
+        leader: None,
+    };
+    let streamed = |it| Example::Reply(ReplyFrame { id: 22, body: ReplyBody::Changes(it) });
+    let changes = vec![
+        Change::Set { key: Key::from(&b"user:1"[..]), value: shared(b"Ann") },
+        Change::Deleted { key: Key::from(&b"user:2"[..]) },
+        Change::Flushed,
+    ];
+    let compacted = Failure {
+        code: FailureCode::Compacted,
+        message: "changes up to index 14 are forgotten; read the keys again and go on from 41"
+            .to_owned(),
         leader: None,
     };
     let digest = Answer::Digest { digest: 0x8f1e_2d3c_4b5a_6978, keys: 3, index: 12, leader: 2 };
@@ -279,6 +351,27 @@ fn reply_examples() -> Vec<(&'static str, Example)> {
             "found-keys",
             found(20, Found::Keys { items: vec![shared(b"a")], next: Some(shared(b"ab")) }),
         ),
+        (
+            "written-transaction",
+            written(
+                24,
+                15,
+                Outcome::Transaction(Some(vec![
+                    StepOutcome::Written(Outcome::Counter(1)),
+                    StepOutcome::Found(Found::Values(vec![Some(shared(b"1"))])),
+                ])),
+            ),
+        ),
+        ("written-transaction-aborted", written(24, 15, Outcome::Transaction(None))),
+        (
+            "found-expiry",
+            found(
+                26,
+                Found::Expiry { expires_at: Some(1_800_000_000_000), now: 1_799_999_999_000 },
+            ),
+        ),
+        ("found-versions", found(27, Found::Versions(vec![12, 0]))),
+        ("found-digest", found(28, Found::Digest { digest: 0x8f1e_2d3c_4b5a_6978, keys: 3 })),
         ("written-refused", written(8, 11, Outcome::Refused(Refusal::NotAnInteger))),
         ("state-digest", answer(9, digest)),
         ("status-reply", Example::Reply(ReplyFrame { id: 10, body: ReplyBody::Status(fields) })),
@@ -288,6 +381,10 @@ fn reply_examples() -> Vec<(&'static str, Example)> {
         ("backup-found", backup(23, BackupPart::Found { term: 3, bytes: 300_000 })),
         ("backup-bytes", backup(24, BackupPart::Piece(shared(b"abc")))),
         ("failed-not-leader", not_leader(3)),
+        ("changes-reply-begun", streamed(Streamed::Begun { from: 15 })),
+        ("changes-reply", streamed(Streamed::Changes { index: 16, changes, more: false })),
+        ("changes-reply-progress", streamed(Streamed::Progress { index: 40 })),
+        ("failed-compacted", answer(22, Answer::Failed(compacted))),
         ("failed-outcome-unknown", answer(3, Answer::Failed(unknown))),
     ]
 }
@@ -442,6 +539,7 @@ fn every_code_has_a_row() {
         (4, Refusal::StaleSequence),
         (5, Refusal::TooLong),
         (6, Refusal::AnswerForgotten),
+        (7, Refusal::TransactionTooLarge),
     ];
     for (code, refusal) in refusals {
         let row = format!("| {code} | `{refusal:?}` |");
@@ -473,6 +571,9 @@ fn the_limits_are_those_of_the_code() {
         ),
         format!("was answered with was longer than {SESSION_VALUE_BYTES_MAX} bytes"),
         format!("of the keys that follow, up to {READ_KEYS_MAX} |"),
+        format!("of the watched keys that follow, up to {WATCHED_KEYS_MAX} |"),
+        format!("of the steps that follow, up to {STEPS_MAX} |"),
+        format!("{HISTORY_CHANGES_MAX} changes, of at most {HISTORY_BYTES_MAX} bytes"),
     ] {
         assert!(DOCUMENT.contains(&row), "{row}");
     }

@@ -69,10 +69,7 @@ impl Client {
             if (self.pause)(Duration::ZERO).is_break() {
                 return Err(self.give_up(Why::Interrupted, call.may_be_done));
             }
-            if call.is_over(now) {
-                let timeout = call.timeout.unwrap_or_default();
-                return Err(self.give_up(Why::TimedOut(timeout), call.may_be_done));
-            }
+            self.check_time(call)?;
             if call.is_once && call.may_be_done {
                 return Err(self.give_up(Why::NotRepeated, true));
             }
@@ -102,10 +99,7 @@ impl Client {
             if (self.pause)(Duration::ZERO).is_break() {
                 return Err(self.give_up(Why::Interrupted, false));
             }
-            if call.is_over(Instant::now()) {
-                let timeout = call.timeout.unwrap_or_default();
-                return Err(self.give_up(Why::TimedOut(timeout), false));
-            }
+            self.check_time(&call)?;
             match self.attempt(server, &body, call.deadline()) {
                 Ok(Answer::Failed(failure)) => self.failure(server, failure, &mut call)?,
                 Ok(answer) => return Ok(answer),
@@ -113,6 +107,15 @@ impl Client {
             }
             let _ = (self.pause)(PAUSE_MAX);
         }
+    }
+
+    /// The total timeout of a call.
+    pub(super) fn check_time(&self, call: &Call) -> Result<(), ClientError> {
+        if call.is_over(Instant::now()) {
+            let timeout = call.timeout.unwrap_or_default();
+            return Err(self.give_up(Why::TimedOut(timeout), call.may_be_done));
+        }
+        Ok(())
     }
 
     /// One request to one server.
@@ -137,16 +140,17 @@ impl Client {
         self.keep(server, connection);
         match reply {
             ReplyBody::Answer(answer) => Ok(answer),
-            ReplyBody::Status(_) => Err(Lost {
-                reason: "answered with its status instead".to_owned(),
-                sent: true,
-                timed_out: false,
-            }),
+            ReplyBody::Status(_) => Err(unasked("its status")),
+            ReplyBody::Changes(_) => Err(unasked("changes")),
         }
     }
 
     /// A connection taken out of the kept ones, or a new one.
-    fn connection(&mut self, server: &str, deadline: Option<Instant>) -> Result<Connection, Lost> {
+    pub(super) fn connection(
+        &mut self,
+        server: &str,
+        deadline: Option<Instant>,
+    ) -> Result<Connection, Lost> {
         if let Some(kept) = self.connections.remove(server)
             && kept.is_usable()
         {
@@ -183,7 +187,7 @@ impl Client {
     }
 
     /// A server's refusal: another one is asked, or the request is given up.
-    fn failure(
+    pub(super) fn failure(
         &mut self,
         server: &str,
         failure: Failure,
@@ -195,7 +199,10 @@ impl Client {
             _ => self.counts.refusals += 1,
         }
         match failure.code {
-            FailureCode::TooLarge | FailureCode::Malformed | FailureCode::NotPossible => {
+            FailureCode::TooLarge
+            | FailureCode::Malformed
+            | FailureCode::NotPossible
+            | FailureCode::Compacted => {
                 let message = format!("{server} refused the request: {reason}");
                 return Err(self.give_up(Why::Rejected(message), call.may_be_done));
             }
@@ -212,7 +219,7 @@ impl Client {
         Ok(())
     }
 
-    fn lost(&mut self, server: &str, lost: Lost) {
+    pub(super) fn lost(&mut self, server: &str, lost: Lost) {
         let reason = printable(&lost.reason);
         if lost.timed_out {
             self.counts.timeouts += 1;
@@ -250,6 +257,10 @@ impl Client {
     }
 }
 
+fn unasked(what: &str) -> Lost {
+    Lost { sent: true, ..Lost::new(format!("answered with {what} instead")) }
+}
+
 fn leader_of(answer: &Answer) -> Option<NodeId> {
     match answer {
         Answer::Value { leader, .. }
@@ -272,6 +283,7 @@ pub(super) fn in_words(failure: &Failure) -> String {
         FailureCode::Overloaded => "overloaded",
         FailureCode::ShuttingDown => "shutting down",
         FailureCode::NotPossible => "not possible",
+        FailureCode::Compacted => "compacted",
         FailureCode::OutcomeUnknown => "outcome unknown",
         FailureCode::TimedOut => "timed out",
     };

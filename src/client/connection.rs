@@ -32,11 +32,11 @@ pub(super) struct Lost {
 }
 
 impl Lost {
-    fn new(reason: impl Into<String>) -> Self {
+    pub(super) fn new(reason: impl Into<String>) -> Self {
         Lost { reason: reason.into(), sent: false, timed_out: false }
     }
 
-    fn timed_out(reason: impl Into<String>) -> Self {
+    pub(super) fn timed_out(reason: impl Into<String>) -> Self {
         Lost { timed_out: true, ..Lost::new(reason) }
     }
 }
@@ -73,6 +73,8 @@ pub(super) struct Connection {
     pub welcome: Welcome,
     limits: Limits,
     last_id: u64,
+    /// No reply to the last request has come yet.
+    is_asked: bool,
 }
 
 impl Connection {
@@ -90,7 +92,7 @@ impl Connection {
             key_bytes_max: welcome.key_bytes_max,
             value_bytes_max: welcome.value_bytes_max,
         };
-        Ok(Connection { link, welcome, limits, last_id: 0 })
+        Ok(Connection { link, welcome, limits, last_id: 0, is_asked: false })
     }
 
     /// Whether the connection can be used: a server that went away while it was idle has closed it, or
@@ -107,20 +109,47 @@ impl Connection {
         timeout: Duration,
         patience: &mut Patience<'_>,
     ) -> Result<ReplyBody, Lost> {
-        self.last_id += 1;
-        let id = self.last_id;
-        let mut bytes = Vec::new();
-        put_frame(&mut bytes, |out| RequestFrame { id, body: body.clone() }.encode(out));
-        self.link.send(&bytes, timeout, patience)?;
-        let limit = client_frame_bytes_max(&self.limits).min(SKIP_BYTES_MAX);
+        let id = self.send(body, timeout, patience)?;
         let sent = |lost| Lost { sent: true, ..lost };
-        let reply =
-            self.link.receive(limit, ReplyFrame::decode, timeout, patience).map_err(sent)?;
+        let reply = self.receive(timeout, patience).map_err(sent)?;
         if reply.id != id {
             let reason = format!("answered request {} instead of {id}", reply.id);
             return Err(sent(Lost::new(reason)));
         }
         Ok(reply.body)
+    }
+
+    /// Sends `body`, and returns the id that its replies will have.
+    pub fn send(
+        &mut self,
+        body: &RequestBody,
+        timeout: Duration,
+        patience: &mut Patience<'_>,
+    ) -> Result<u64, Lost> {
+        self.last_id += 1;
+        let id = self.last_id;
+        let mut bytes = Vec::new();
+        put_frame(&mut bytes, |out| RequestFrame { id, body: body.clone() }.encode(out));
+        self.link.send(&bytes, timeout, patience)?;
+        self.is_asked = true;
+        Ok(id)
+    }
+
+    /// The next reply, whichever it is. After a timeout the connection may go on.
+    pub fn receive(
+        &mut self,
+        timeout: Duration,
+        patience: &mut Patience<'_>,
+    ) -> Result<ReplyFrame, Lost> {
+        let limit = client_frame_bytes_max(&self.limits).min(SKIP_BYTES_MAX);
+        let reply = self.link.receive(limit, ReplyFrame::decode, timeout, patience)?;
+        self.is_asked &= reply.id != self.last_id;
+        Ok(reply)
+    }
+
+    /// Whether no reply to the last request has come yet.
+    pub fn is_asked(&self) -> bool {
+        self.is_asked
     }
 
     /// The limits of keys and values that the server named.

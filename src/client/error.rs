@@ -43,6 +43,8 @@ pub enum Why {
     /// A server turned the request down in a way that no other server or later attempt would change: key
     /// or value too large, request malformed. Its own words.
     Rejected(String),
+    /// The changes that come next are not remembered any more: read the keys again. The server's own words.
+    Compacted(String),
     /// The way to the leader was lost, or its leadership, and a second attempt would be another change.
     NotRepeated,
     /// The cluster no longer knows the session, so a repetition can't be told from a new request.
@@ -59,7 +61,7 @@ impl fmt::Display for Why {
             Why::TimedOut(timeout) => write!(f, "no leader answered within {timeout:?}"),
             Why::Interrupted => f.write_str("interrupted"),
             Why::Refused(refusal) => f.write_str(refusal_text(*refusal)),
-            Why::Rejected(message) => f.write_str(message),
+            Why::Rejected(message) | Why::Compacted(message) => f.write_str(message),
             Why::NotRepeated => {
                 f.write_str("no answer came back; look at the status before trying again")
             }
@@ -81,6 +83,7 @@ fn refusal_text(refusal: Refusal) -> &'static str {
         Refusal::UnknownSession => "the session is unknown",
         Refusal::TooLong => "the value would be longer than allowed",
         Refusal::AnswerForgotten => "the request was carried out, its answer was too long to keep",
+        Refusal::TransactionTooLarge => "the answers would be longer than allowed",
         Refusal::StaleSequence => "a newer request of the session was already carried out",
     }
 }

@@ -22,16 +22,18 @@
 
 mod address;
 mod call;
+mod changes;
 mod connection;
 mod error;
 mod route;
 
 pub use address::parse_address;
+pub use changes::StreamEvent;
 pub use error::{ClientError, ServerReason, Why, joined};
 
 use crate::kv::{
-    Answer, BackupPart, BackupRequest, Blobs, Command, Found, MemberRequest, Outcome, Range,
-    ReadOp, Refusal, Request, RequestId, WriteOp,
+    Answer, BackupPart, BackupRequest, Blobs, Command, Condition, Expiry, Found, MemberRequest,
+    Outcome, Range, ReadOp, Refusal, Request, RequestId, TimeCondition, TimedOp, WriteOp,
 };
 use crate::net::ResolverConfig;
 use crate::protocol::client::{ReplyBody, RequestBody};
@@ -130,6 +132,15 @@ pub struct Page {
     /// The last log index that the read saw.
     pub index: Index,
     pub leader: NodeId,
+}
+
+/// When a key goes, in milliseconds of Unix time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lifetime {
+    /// `None`: there is no such key; 0: never.
+    pub expires_at: Option<u64>,
+    /// What time it was at the leader.
+    pub now: u64,
 }
 
 /// Where a backup is to be fetched from: the snapshot of one server.
@@ -327,6 +338,40 @@ impl Client {
         }
     }
 
+    /// Writes `value`, and says when the key goes.
+    pub fn put_until(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        expiry: Expiry,
+    ) -> Result<Written, ClientError> {
+        let condition = Condition::Always;
+        // The leader says what time it is.
+        self.write(WriteOp::Timed {
+            stamp: 0,
+            op: TimedOp::Set { key, value, condition, get: false, expiry },
+        })
+    }
+
+    /// Says anew when a key goes. The outcome says whether it existed.
+    pub fn expire(&mut self, key: &[u8], expiry: Expiry) -> Result<Written, ClientError> {
+        let condition = TimeCondition::Always;
+        self.write(WriteOp::Timed {
+            stamp: 0,
+            op: TimedOp::Expire { key, expiry, condition, get: false },
+        })
+    }
+
+    /// When a key goes; linearizable.
+    pub fn expiry(&mut self, key: &[u8]) -> Result<Lifetime, ClientError> {
+        match self.read(Request::Read(ReadOp::Expiry(key.into())))? {
+            Answer::Found { found: Found::Expiry { expires_at, now }, .. } => {
+                Ok(Lifetime { expires_at, now })
+            }
+            other => Err(self.nonsense(&other, false)),
+        }
+    }
+
     /// Writes all of these keys at one moment.
     pub fn put_many(&mut self, pairs: Blobs<'_>) -> Result<Written, ClientError> {
         self.write(WriteOp::PutMany { pairs })
@@ -422,7 +467,9 @@ impl Client {
         match ask(&mut patience).map_err(|lost| call::printable(&lost.reason))? {
             ReplyBody::Status(fields) => Ok(fields),
             ReplyBody::Answer(Answer::Failed(failure)) => Err(call::in_words(&failure)),
-            ReplyBody::Answer(_) => Err("answered something else than its status".to_owned()),
+            ReplyBody::Answer(_) | ReplyBody::Changes(_) => {
+                Err("answered something else than its status".to_owned())
+            }
         }
     }
 
@@ -519,5 +566,11 @@ fn outcome_fits(op: WriteOp<'_>, outcome: &Outcome) -> bool {
             | (WriteOp::Set { .. } | WriteOp::Remove { .. }, Outcome::Changed { .. })
             | (WriteOp::PutMany { .. }, Outcome::Put)
             | (WriteOp::DeleteMany { .. } | WriteOp::Append { .. }, Outcome::Counter(_))
+            | (WriteOp::Flush, Outcome::Put)
+            | (
+                WriteOp::Timed { op: TimedOp::Set { .. } | TimedOp::Expire { .. }, .. },
+                Outcome::Changed { .. }
+            )
+            | (WriteOp::Timed { op: TimedOp::Transaction(_), .. }, Outcome::Transaction(_))
     )
 }

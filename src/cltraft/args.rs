@@ -4,8 +4,10 @@ use super::lang::Lang;
 use super::options::{self, Given, MAIN_JOB};
 use super::servers::{self, Listen};
 use super::suggest::{COMMANDS, unknown_command};
+use super::units::parse_duration;
 use crate::kv::{MemberRequest, VALUE_BYTES_MAX};
 use crate::payload::NAME_BYTES_MAX;
+use crate::raft::Index;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -68,6 +70,17 @@ pub enum Command {
     Put {
         key: Vec<u8>,
         value: Input,
+        /// How long the key is to stay; `None`: for ever.
+        ttl: Option<Duration>,
+    },
+    /// How long a key stays.
+    Ttl {
+        key: Vec<u8>,
+    },
+    /// From now on a key stays so long; `None`: for ever.
+    Expire {
+        key: Vec<u8>,
+        ttl: Option<Duration>,
     },
     Delete {
         key: Vec<u8>,
@@ -83,6 +96,11 @@ pub enum Command {
         delta: i64,
     },
     Status,
+    /// A line for every change.
+    Changes {
+        prefix: Vec<u8>,
+        from: Option<Index>,
+    },
     Digest,
     /// A table of the members, from the leader.
     MemberList,
@@ -237,6 +255,21 @@ fn build(name: &str, words: &[Vec<u8>], given: &Given) -> Result<Result<Command,
         ("restore", [file]) => {
             Ok(Command::Restore { file: file_of(file), merge: given.has("merge") })
         }
+        ("put", [key, value]) => {
+            let ttl = given.duration("ttl")?;
+            if ttl.is_some_and(|ttl| ttl.as_millis() == 0) {
+                return Err("--ttl 0: a key stays for a millisecond at least".to_owned());
+            }
+            Ok(Command::Put { key: key.clone(), value: value_of(value), ttl })
+        }
+        ("ttl", [key]) => Ok(Command::Ttl { key: key.clone() }),
+        ("expire", [key, time]) => {
+            expire_time(time).map(|ttl| Command::Expire { key: key.clone(), ttl })
+        }
+        ("changes", []) => Ok(Command::Changes {
+            prefix: given.text("prefix").unwrap_or_default().as_bytes().to_vec(),
+            from: given.number("from", 0..=u64::MAX)?,
+        }),
         ("check", [file]) => Ok(Command::Check { file: file_of(file) }),
         _ => build_from_words(name, words, given.has("absent")),
     })
@@ -287,6 +320,14 @@ fn verify(given: &Given) -> Result<VerifyPlan, String> {
     })
 }
 
+fn expire_time(word: &[u8]) -> Result<Option<Duration>, String> {
+    if word == b"never" {
+        return Ok(None);
+    }
+    let text = std::str::from_utf8(word).map_err(|_| "needs a TIME such as 10s".to_owned())?;
+    parse_duration(text).map(Some).map_err(|error| format!("cannot use this TIME ({error})"))
+}
+
 fn file_of(word: &[u8]) -> FileName {
     if word == b"-" {
         FileName::Standard
@@ -299,7 +340,6 @@ fn file_of(word: &[u8]) -> FileName {
 fn build_from_words(name: &str, words: &[Vec<u8>], absent: bool) -> Result<Command, String> {
     match (name, words) {
         ("get", [key]) => Ok(Command::Get { key: key.clone() }),
-        ("put", [key, value]) => Ok(Command::Put { key: key.clone(), value: value_of(value) }),
         ("del", [key]) => Ok(Command::Delete { key: key.clone() }),
         ("cas", [key, value]) if absent => {
             Ok(Command::CompareAndSet { key: key.clone(), expected: None, value: value.clone() })

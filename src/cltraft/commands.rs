@@ -4,10 +4,11 @@ use super::args::{Args, Command, Input, Output};
 use super::json::Object;
 use super::status::{self, Report};
 use super::{Exit, colour, complain, members, scan};
-use crate::client::{self, Client, ClientError, Digest, MemberChanged, Written};
-use crate::kv::{MemberRequest, Outcome};
+use crate::client::{self, Client, ClientError, Digest, Lifetime, MemberChanged, Written};
+use crate::kv::{Expiry, MemberRequest, Outcome};
 use crate::protocol::frame::SKIP_BYTES_MAX;
 use std::io::{self, Read, Write};
+use std::time::Duration;
 
 /// What keeps a command from giving an answer.
 pub enum Trouble {
@@ -33,8 +34,12 @@ pub fn run(client: &mut Client, args: &Args, out: &mut dyn Write) -> Result<Exit
     let mut to = To { output: args.output, out };
     let exit = match &args.command {
         Command::Get { key } => get(client, key, &mut to)?,
-        Command::Put { key, value } => {
-            let written = client.put(key, &input(value)?)?;
+        Command::Put { key, value, ttl } => {
+            let value = input(value)?;
+            let written = match ttl {
+                Some(ttl) => client.put_until(key, &value, after(*ttl))?,
+                None => client.put(key, &value)?,
+            };
             to.json(|| about(key, &written))?;
             Exit::Done
         }
@@ -63,6 +68,15 @@ pub fn run(client: &mut Client, args: &Args, out: &mut dyn Write) -> Result<Exit
                 )?;
             }
             Exit::Done
+        }
+        Command::Ttl { key } => ttl(client, key, &mut to)?,
+        Command::Expire { key, ttl } => {
+            let written = client.expire(key, ttl.map_or(Expiry::Never, after))?;
+            let done = matches!(written.outcome, Outcome::Changed { done: true, .. });
+            // A key that stays anyway is not changed by being told to.
+            let exists = done || (ttl.is_none() && client.expiry(key)?.expires_at.is_some());
+            to.json(|| about(key, &written).bool("exists", exists))?;
+            if exists { Exit::Done } else { no(&missing(key)) }
         }
         Command::Scan(scan) => {
             scan::run(client, scan, args.output, to.out)?;
@@ -136,6 +150,31 @@ fn get(client: &mut Client, key: &[u8], to: &mut To<'_>) -> Result<Exit, Trouble
     if to.output == Output::Table {
         to.out.write_all(&value)?;
         to.out.write_all(b"\n")?;
+    }
+    Ok(Exit::Done)
+}
+
+fn after(ttl: Duration) -> Expiry {
+    Expiry::After(i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX))
+}
+
+fn ttl(client: &mut Client, key: &[u8], to: &mut To<'_>) -> Result<Exit, Trouble> {
+    let Lifetime { expires_at, now } = client.expiry(key)?;
+    let object = Object::default().bytes("key", key).bool("exists", expires_at.is_some());
+    let left =
+        expires_at.filter(|at| *at != 0).map(|at| Duration::from_millis(at.saturating_sub(now)));
+    to.json(|| match left {
+        Some(left) => object.number("milliseconds", left.as_millis() as u64),
+        None => object.null("milliseconds"),
+    })?;
+    if expires_at.is_none() {
+        return Ok(no(&missing(key)));
+    }
+    if to.output == Output::Table {
+        match left {
+            Some(left) => writeln!(to.out, "{:.3}s", left.as_secs_f64())?,
+            None => writeln!(to.out, "never")?,
+        }
     }
     Ok(Exit::Done)
 }

@@ -14,9 +14,12 @@ Commands:
   cas KEY OLD NEW       write NEW if KEY holds OLD
   cas --absent KEY NEW  write NEW if KEY does not exist
   incr KEY [DELTA]      add DELTA (1) to a decimal number and print the result
+  ttl KEY               how long KEY stays
+  expire KEY TIME       KEY goes after TIME ('never': it stays)
   scan [PREFIX]         keys and values in order, those that begin with PREFIX
   status                a table of all servers, one line each
   digest                a hash of the whole store, its log index and number of keys
+  changes               a line for every change from here on, until it is stopped
   member list           a table of the cluster's members, from the leader
   member add NODE       take in a node that waits, as a learner
   member promote NODE   make a learner that has caught up a voter
@@ -35,7 +38,9 @@ Options:
   --output table|json  how answers are written (table)
   --interval TIME  main job: pause between a read and the next write (2s; 0: none)
   --count N        main job: end after N writes and reads
-  --prefix TEXT    main job: put TEXT before each key, so that clients do not collide
+  --prefix TEXT    main job: put TEXT before each key, so that clients do not collide;
+                   changes: only of keys that begin with TEXT
+  --from INDEX     changes: from this log index on
   --lang en|es     main job: language of its lines (else from LC_ALL, LC_MESSAGES, LANG)
   --listen ADDR    main job: answer probes at this address and port (0.0.0.0:7000 if
                    MISUBDOMINIODNS is set, else off; also RAFTKV_CLIENT_LISTEN)
@@ -71,9 +76,12 @@ pub fn of(command: &str) -> &'static str {
         "del" => DEL,
         "cas" => CAS,
         "incr" => INCR,
+        "ttl" => TTL,
+        "expire" => EXPIRE,
         "scan" => SCAN,
         "status" => STATUS,
         "digest" => DIGEST,
+        "changes" => CHANGES,
         "member" => MEMBER,
         "transfer" => TRANSFER,
         "backup" => BACKUP,
@@ -97,9 +105,10 @@ Example: cltraft get colour
 
 const PUT: &str = "\
 Usage: cltraft put KEY VALUE
+       cltraft put KEY VALUE --ttl TIME
 
 Writes VALUE, whatever KEY held before. '-' as VALUE reads all of standard input, as it is.
-A key or value that begins with '-' goes after --.
+A key or value that begins with '-' goes after --. With --ttl the key goes after TIME.
 By default a key has up to 4 KiB and a value up to 1 MiB.
 
 Examples: cltraft put colour blue
@@ -134,6 +143,25 @@ result. A missing key counts as 0.
 
 Examples: cltraft incr visits
           cltraft incr stock -5
+";
+
+const TTL: &str = "\
+Usage: cltraft ttl KEY
+
+Prints how long KEY stays, such as 59.998s, or 'never' if it does not go by itself. A missing
+key exits with 1.
+
+Example: cltraft ttl session
+";
+
+const EXPIRE: &str = "\
+Usage: cltraft expire KEY TIME
+
+From now on KEY goes after TIME, by the leader's clock; with 'never' as TIME it stays. A
+missing key exits with 1. (cltraft put --ttl writes a key that goes.)
+
+Examples: cltraft expire session 30m
+          cltraft expire session never
 ";
 
 const SCAN: &str = "\
@@ -177,6 +205,29 @@ Prints a hash of the whole state, the log index at which it was taken, and the n
 keys. The read is linearizable. Equal states have equal hashes.
 
 Example output: 5f2c1d0e9ab34c77 index=120 keys=26
+";
+
+const CHANGES: &str = "\
+Usage: cltraft changes [--prefix TEXT] [--from INDEX]
+
+Prints what is committed from here on, or from INDEX on, in the order of the log, a line for
+each change, until it is stopped:
+
+  15 set user:1 Ann
+  16 del user:2
+
+The first word is the log index. Lines with the same index are of one write, which happened
+as a whole; 'flush' alone stands for all keys. In keys and values \\n, \\t, \\r, \\\\ and \\xHH
+stand for what would break a line, and in keys also for blanks.
+
+Any server will do. When it is lost, another one goes on after the last index, which is said
+on standard error; nothing is missing and nothing comes twice. If there is none for --timeout,
+or the servers do not remember the changes any more (the message has 'compacted' in it, and
+the index to go on from once the keys are read again), the exit status is 3. A signal ends it
+with 0.
+
+Examples: cltraft changes --prefix user:
+          cltraft changes --from 1 > history
 ";
 
 const MEMBER: &str = "\

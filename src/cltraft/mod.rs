@@ -8,6 +8,7 @@
 pub mod args;
 mod backup;
 mod bench;
+mod changes;
 mod colour;
 mod commands;
 mod health;
@@ -78,6 +79,10 @@ pub fn main() -> ExitCode {
             let job = Job { interval, count, prefix: prefix.clone(), lang: args.lang };
             main_job(&args, &job, listen)
         }
+        Command::Changes { ref prefix, from } => {
+            let client = Client::new(client_config(&args)).on_change(tell_no_leader(args.lang));
+            changes::run(client, prefix, from, &mut io::stdout().lock())
+        }
         _ => one_request(&args),
     };
     exit.into()
@@ -92,12 +97,7 @@ fn client_config(args: &Args) -> ClientConfig {
 }
 
 fn one_request(args: &Args) -> Exit {
-    let lang = args.lang;
-    let mut client = Client::new(client_config(args)).on_change(move |change| {
-        if let Change::NoLeader { servers } = change {
-            complain(&lang.no_leader(&joined(servers)));
-        }
-    });
+    let mut client = Client::new(client_config(args)).on_change(tell_no_leader(args.lang));
     let mut out = io::stdout().lock();
     let result = match &args.command {
         Command::Bench(plan) => Signals::install().map_err(no_signals).and_then(|signals| {
@@ -133,6 +133,14 @@ fn one_request(args: &Args) -> Exit {
             Exit::NotDone
         }
         Err(commands::Trouble::Output(error)) => output_failed(&error),
+    }
+}
+
+fn tell_no_leader(lang: Lang) -> impl FnMut(&Change) {
+    move |change| {
+        if let Change::NoLeader { servers } = change {
+            complain(&lang.no_leader(&joined(servers)));
+        }
     }
 }
 

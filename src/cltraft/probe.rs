@@ -143,7 +143,7 @@ fn respond(request: &http::Request, health: &Health) -> Vec<u8> {
         }
     };
     let mut out = Vec::new();
-    let response = Response { status, content_type, body: &body };
+    let response = Response { status, content_type, policy: None, body: &body };
     response.encode(request.is_head, Connection::Close, &mut out);
     out
 }

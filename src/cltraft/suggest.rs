@@ -3,15 +3,18 @@
 use crate::suggest::closest;
 
 /// The commands, each with how to write it.
-pub const COMMANDS: [(&str, &str); 16] = [
+pub const COMMANDS: [(&str, &str); 19] = [
     ("get", "cltraft get KEY"),
     ("put", "cltraft put KEY VALUE"),
     ("del", "cltraft del KEY"),
     ("cas", "cltraft cas KEY OLD NEW, or cltraft cas --absent KEY NEW"),
     ("incr", "cltraft incr KEY [DELTA]"),
+    ("ttl", "cltraft ttl KEY"),
+    ("expire", "cltraft expire KEY TIME"),
     ("scan", "cltraft scan [PREFIX]"),
     ("status", "cltraft status"),
     ("digest", "cltraft digest"),
+    ("changes", "cltraft changes [--prefix TEXT] [--from INDEX]"),
     ("member", "cltraft member list, or cltraft member add|promote|remove NODE"),
     ("transfer", "cltraft transfer [NODE]"),
     ("backup", "cltraft backup FILE"),
@@ -23,7 +26,7 @@ pub const COMMANDS: [(&str, &str); 16] = [
 ];
 
 /// What people type who come from another store.
-const SYNONYMS: [(&str, &str); 33] = [
+const SYNONYMS: [(&str, &str); 36] = [
     ("set", "put"),
     ("write", "put"),
     ("store", "put"),
@@ -40,6 +43,9 @@ const SYNONYMS: [(&str, &str); 33] = [
     ("info", "status"),
     ("stat", "status"),
     ("hash", "digest"),
+    ("watch", "changes"),
+    ("stream", "changes"),
+    ("monitor", "changes"),
     ("nodes", "member"),
     ("add", "member"),
     ("join", "member"),

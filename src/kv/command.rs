@@ -1,10 +1,12 @@
 //! What a log entry tells the store to do, and its bytes. The same bytes travel in a client's request, in
 //! the log and to the followers, so they are written once and never re-encoded.
 
-use super::Blobs;
+use super::timed::{REMOVE_EXPIRED, is_timed};
+use super::{Blobs, TimedOp};
 use crate::codec::{
     Malformed, Reader, put_blob, put_bool, put_i64, put_option, put_u8, put_u32, put_u64,
 };
+use std::rc::Rc;
 
 /// Names one request of one client for exactly-once execution (Raft thesis 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,6 +78,14 @@ pub enum WriteOp<'a> {
         value: &'a [u8],
         bytes_max: u32,
     },
+    /// Removes everything.
+    Flush,
+    /// What depends on the time.
+    Timed {
+        /// In milliseconds of Unix time; 0: still to be written by the leader ([`Command::stamp`]).
+        stamp: u64,
+        op: TimedOp<'a>,
+    },
 }
 
 /// What must be so for a value to be written.
@@ -100,6 +110,11 @@ const REMOVE: u8 = 6;
 const PUT_MANY: u8 = 7;
 const DELETE_MANY: u8 = 8;
 const APPEND: u8 = 9;
+// 10 to 13 are the timed ones.
+const FLUSH: u8 = 14;
+
+/// Where the stamp is in the bytes of a timed command: after kind, session and sequence.
+const STAMP_AT: std::ops::Range<usize> = 17..25;
 
 const ALWAYS: u8 = 0;
 const ABSENT: u8 = 1;
@@ -119,6 +134,8 @@ impl<'a> WriteOp<'a> {
             | WriteOp::Append { key, .. } => key.len(),
             WriteOp::PutMany { pairs } => longest(pairs.pairs().map(|(key, _)| key)),
             WriteOp::DeleteMany { keys } => longest(keys.iter()),
+            WriteOp::Flush => 0,
+            WriteOp::Timed { op, .. } => op.key_bytes(),
         }
     }
 
@@ -129,27 +146,31 @@ impl<'a> WriteOp<'a> {
             WriteOp::CompareAndSet { expected, value, .. } => {
                 value.len().max(expected.map_or(0, <[u8]>::len))
             }
-            WriteOp::Set { value, condition: Condition::Equals(expected), .. } => {
-                value.len().max(expected.len())
-            }
-            WriteOp::Set { value, .. } => value.len(),
+            WriteOp::Set { value, condition, .. } => value.len().max(condition.value_bytes()),
             WriteOp::Remove { expected, .. } => expected.map_or(0, <[u8]>::len),
             WriteOp::PutMany { pairs } => longest(pairs.pairs().map(|(_, value)| value)),
             WriteOp::Append { value, bytes_max, .. } => value.len().max(bytes_max as usize),
-            WriteOp::Delete { .. } | WriteOp::DeleteMany { .. } | WriteOp::Increment { .. } => 0,
+            WriteOp::Timed { op, .. } => op.value_bytes(),
+            WriteOp::Delete { .. }
+            | WriteOp::DeleteMany { .. }
+            | WriteOp::Increment { .. }
+            | WriteOp::Flush => 0,
         }
     }
 
     /// Whether it can make the state larger.
     pub fn grows(&self) -> bool {
-        let shrinks = matches!(
-            self,
-            WriteOp::Delete { .. } | WriteOp::DeleteMany { .. } | WriteOp::Remove { .. }
-        );
-        !shrinks
+        match self {
+            WriteOp::Delete { .. }
+            | WriteOp::DeleteMany { .. }
+            | WriteOp::Remove { .. }
+            | WriteOp::Flush => false,
+            WriteOp::Timed { op, .. } => op.grows(),
+            _ => true,
+        }
     }
 
-    fn kind(&self) -> u8 {
+    pub(super) fn kind(&self) -> u8 {
         match self {
             WriteOp::Put { .. } => PUT,
             WriteOp::Delete { .. } => DELETE,
@@ -160,10 +181,12 @@ impl<'a> WriteOp<'a> {
             WriteOp::PutMany { .. } => PUT_MANY,
             WriteOp::DeleteMany { .. } => DELETE_MANY,
             WriteOp::Append { .. } => APPEND,
+            WriteOp::Flush => FLUSH,
+            WriteOp::Timed { op, .. } => op.kind(),
         }
     }
 
-    fn encode(&self, out: &mut Vec<u8>) {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
         match *self {
             WriteOp::Put { key, value } => {
                 put_blob(out, key);
@@ -198,11 +221,18 @@ impl<'a> WriteOp<'a> {
                 put_u32(out, bytes_max);
                 put_blob(out, value);
             }
+            WriteOp::Flush => {}
+            WriteOp::Timed { stamp, op } => {
+                put_u64(out, stamp);
+                op.encode(out);
+            }
         }
     }
 
-    fn read(kind: u8, reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+    /// What is not timed.
+    pub(super) fn read(kind: u8, reader: &mut Reader<'a>) -> Result<Self, Malformed> {
         match kind {
+            FLUSH => return Ok(WriteOp::Flush),
             PUT_MANY => {
                 let pairs = Blobs::read(reader)?;
                 let is_even = pairs.count().is_multiple_of(2);
@@ -263,7 +293,15 @@ impl<'a> Condition<'a> {
         }
     }
 
-    fn encode(&self, out: &mut Vec<u8>) {
+    /// How long the value is that it names.
+    pub(super) fn value_bytes(&self) -> usize {
+        match self {
+            Condition::Equals(value) => value.len(),
+            Condition::Always | Condition::Absent | Condition::Present => 0,
+        }
+    }
+
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
         match *self {
             Condition::Always => put_u8(out, ALWAYS),
             Condition::Absent => put_u8(out, ABSENT),
@@ -275,7 +313,7 @@ impl<'a> Condition<'a> {
         }
     }
 
-    fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+    pub(super) fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
         Ok(match reader.u8("condition")? {
             ALWAYS => Condition::Always,
             ABSENT => Condition::Absent,
@@ -287,7 +325,8 @@ impl<'a> Condition<'a> {
 }
 
 impl<'a> Command<'a> {
-    /// Kind, session and sequence (both 0 without a session), then the fields of the kind.
+    /// Kind, session and sequence (both 0 without a session), the stamp of a timed command, then the fields
+    /// of the kind.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let Command::Write { request, op } = self else {
             put_u8(out, OPEN_SESSION);
@@ -323,6 +362,24 @@ impl<'a> Command<'a> {
             return Err(Malformed("sequence without a session"));
         }
         let request = (session != 0).then_some(RequestId { session, sequence });
-        Ok(Command::Write { request, op: WriteOp::read(kind, reader)? })
+        let op = if is_timed(kind) {
+            let stamp = reader.u64("stamp")?;
+            WriteOp::Timed { stamp, op: TimedOp::read(kind, reader)? }
+        } else {
+            WriteOp::read(kind, reader)?
+        };
+        Ok(Command::Write { request, op })
+    }
+
+    /// Whether it removes keys because their time has come.
+    pub fn removes_expired(bytes: &[u8]) -> bool {
+        bytes.first() == Some(&REMOVE_EXPIRED)
+    }
+
+    /// Writes the time, in milliseconds of Unix time, into a command that needs it.
+    pub fn stamp(bytes: &mut Rc<[u8]>, now_ms: u64) {
+        if bytes.first().is_some_and(|kind| is_timed(*kind)) && bytes.len() >= STAMP_AT.end {
+            Rc::make_mut(bytes)[STAMP_AT].copy_from_slice(&now_ms.to_be_bytes());
+        }
     }
 }

@@ -1,6 +1,9 @@
 //! How long keys and values may be.
 
-use super::{Command, Failure, FailureCode, ReadOp, Request};
+use super::{
+    Command, Failure, FailureCode, ReadOp, Request, STEPS_MAX, Step, TimedOp, Transaction,
+    WATCHED_KEYS_MAX, WriteOp,
+};
 
 /// Default limit of a key, in bytes.
 pub const KEY_BYTES_MAX: usize = 4 * 1024;
@@ -41,37 +44,60 @@ impl Limits {
 
     /// Refuses a request whose key or value is too long, or whose command cannot be read.
     pub fn check(&self, request: &Request) -> Result<(), Failure> {
-        let (key_bytes, value_bytes) = match request {
-            Request::Get { key } => (key.len(), 0),
+        match request {
+            Request::Get { key } => within("key", key.len(), self.key_bytes_max),
             Request::Write { command } => match Command::decode(command) {
-                Ok(Command::Write { op, .. }) => (op.key_bytes(), op.value_bytes()),
-                Ok(Command::OpenSession) => (0, 0),
-                Err(malformed) => {
-                    let message = malformed.to_string();
-                    return Err(Failure { code: FailureCode::Malformed, message, leader: None });
-                }
+                Ok(Command::Write { op, .. }) => self.check_write(&op),
+                Ok(Command::OpenSession) => Ok(()),
+                Err(malformed) => Err(refused(FailureCode::Malformed, malformed.to_string())),
             },
-            Request::Read(ReadOp::Values(keys) | ReadOp::Lengths(keys)) => {
-                if keys.len() > READ_KEYS_MAX {
-                    let keys = keys.len();
-                    let message =
-                        format!("{keys} keys, the limit is {READ_KEYS_MAX}: ask for fewer");
-                    return Err(Failure { code: FailureCode::TooLarge, message, leader: None });
-                }
-                (keys.iter().map(|key| key.len()).max().unwrap_or(0), 0)
-            }
-            Request::Read(ReadOp::Range(range)) => {
-                let bounds = [Some(&range.start), range.end.as_ref(), range.pattern.as_ref()];
-                (bounds.into_iter().flatten().map(|bytes| bytes.len()).max().unwrap_or(0), 0)
-            }
-            Request::Read(ReadOp::RandomKey)
-            | Request::Digest
-            | Request::Backup(_)
-            | Request::Member(_) => (0, 0),
-        };
-        within("key", key_bytes, self.key_bytes_max)?;
-        within("value", value_bytes, self.value_bytes_max)
+            Request::Read(op) => self.check_read(op),
+            Request::Digest | Request::Backup(_) | Request::Member(_) => Ok(()),
+        }
     }
+
+    fn check_write(&self, op: &WriteOp<'_>) -> Result<(), Failure> {
+        within("key", op.key_bytes(), self.key_bytes_max)?;
+        within("value", op.value_bytes(), self.value_bytes_max)?;
+        match op {
+            WriteOp::Timed { op: TimedOp::RemoveExpired { .. }, .. } => {
+                let what = "only a leader removes keys because their time has come".to_string();
+                Err(refused(FailureCode::Malformed, what))
+            }
+            WriteOp::Timed { op: TimedOp::Transaction(transaction), .. } => {
+                self.check_transaction(transaction)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_transaction(&self, transaction: &Transaction<'_>) -> Result<(), Failure> {
+        let Transaction { watched, answer_bytes_max, steps } = transaction;
+        few("watched keys", watched.count(), WATCHED_KEYS_MAX)?;
+        few("steps of a transaction", steps.count(), STEPS_MAX)?;
+        few("bytes of answers", *answer_bytes_max as usize, self.answer_bytes_max())?;
+        steps.iter().try_for_each(|step| match step {
+            Step::Read(op) => self.check_read(&op),
+            Step::Write(_) | Step::Timed(_) => Ok(()),
+        })
+    }
+
+    fn check_read(&self, op: &ReadOp) -> Result<(), Failure> {
+        few("keys", op.keys(), READ_KEYS_MAX)?;
+        within("key", op.key_bytes(), self.key_bytes_max)
+    }
+}
+
+fn few(what: &str, number: usize, limit: usize) -> Result<(), Failure> {
+    if number <= limit {
+        return Ok(());
+    }
+    let message = format!("{number} {what}, the limit is {limit}: ask for fewer");
+    Err(refused(FailureCode::TooLarge, message))
+}
+
+fn refused(code: FailureCode, message: String) -> Failure {
+    Failure { code, message, leader: None }
 }
 
 fn within(what: &str, bytes: usize, limit: u32) -> Result<(), Failure> {
@@ -80,5 +106,5 @@ fn within(what: &str, bytes: usize, limit: u32) -> Result<(), Failure> {
     }
     let message =
         format!("{what} of {bytes} bytes, the limit is {limit} bytes: send a shorter {what}");
-    Err(Failure { code: FailureCode::TooLarge, message, leader: None })
+    Err(refused(FailureCode::TooLarge, message))
 }

@@ -3,7 +3,7 @@
 
 use super::session::{Executed, Seen, Sessions};
 use super::store::Store;
-use super::{Command, Outcome, Refusal, RequestId, WriteOp, snapshot};
+use super::{Command, History, Moment, Outcome, Refusal, RequestId, WriteOp, snapshot};
 use crate::codec::Malformed;
 use crate::raft::{Entry, Index, Membership, Payload};
 use std::rc::Rc;
@@ -13,6 +13,10 @@ pub struct Machine {
     store: Store,
     sessions: Sessions,
     applied: Index,
+    /// The latest stamp that was applied, in milliseconds of Unix time: the time of the log. An earlier
+    /// stamp, of a leader whose clock is behind its predecessor's, counts as this one, so time never goes
+    /// back.
+    clock_ms: u64,
     /// Who belongs to the cluster, as of `applied`.
     membership: Rc<Membership>,
     /// The beginning of the snapshot that is being taken, until it is out.
@@ -24,6 +28,7 @@ impl Machine {
     /// leader checks before it proposes one.
     pub fn apply(&mut self, entry: &Entry) -> Result<Option<Executed>, Malformed> {
         assert_eq!(entry.index, self.applied + 1, "entries are applied in order, each once");
+        self.store.history_mut().begin(entry.index);
         let executed = match &entry.payload {
             Payload::Noop => None,
             Payload::Members(membership) => {
@@ -43,7 +48,7 @@ impl Machine {
                 Executed { index, outcome: Outcome::SessionOpened { session: index } }
             }
             Command::Write { request: None, op } => {
-                Executed { index, outcome: self.store.apply(op) }
+                Executed { index, outcome: self.carry_out(index, op) }
             }
             Command::Write { request: Some(request), op } => self.execute_once(index, request, op),
         }
@@ -56,20 +61,34 @@ impl Machine {
             Seen::Stale => refused(Refusal::StaleSequence),
             Seen::UnknownSession => refused(Refusal::UnknownSession),
             Seen::New => {
-                let executed = Executed { index, outcome: self.store.apply(op) };
+                let executed = Executed { index, outcome: self.carry_out(index, op) };
                 self.sessions.executed(request, executed.clone());
                 executed
             }
         }
     }
 
+    fn carry_out(&mut self, index: Index, op: WriteOp<'_>) -> Outcome {
+        if let WriteOp::Timed { stamp, .. } = op {
+            self.clock_ms = self.clock_ms.max(stamp);
+        }
+        self.store.apply(op, Moment { index, now_ms: self.clock_ms })
+    }
+
     pub(super) fn restored(
-        store: Store,
+        mut store: Store,
         sessions: Sessions,
         applied: Index,
+        clock_ms: u64,
         membership: Rc<Membership>,
     ) -> Self {
-        Machine { store, sessions, applied, membership, snapshot_head: None }
+        store.history_mut().start_after(applied);
+        Machine { store, sessions, applied, clock_ms, membership, snapshot_head: None }
+    }
+
+    /// Frees the memory of so many keys that were flushed: of a million keys at once would take too long.
+    pub fn free_flushed(&mut self, keys_max: usize) {
+        self.store.free_flushed(keys_max);
     }
 
     /// Begins a snapshot of the state as it is now; one that is being taken is abandoned.
@@ -102,6 +121,11 @@ impl Machine {
         &self.store
     }
 
+    /// The newest changes of the store, by log index.
+    pub fn history(&self) -> &History {
+        self.store.history()
+    }
+
     pub fn sessions(&self) -> &Sessions {
         &self.sessions
     }
@@ -109,6 +133,11 @@ impl Machine {
     /// Who belongs to the cluster, as of what is applied.
     pub fn membership(&self) -> &Rc<Membership> {
         &self.membership
+    }
+
+    /// The time of the log, in milliseconds of Unix time.
+    pub fn clock_ms(&self) -> u64 {
+        self.clock_ms
     }
 
     /// The index of the newest entry that was applied.

@@ -3,26 +3,42 @@
 
 mod blobs;
 mod command;
+mod contents;
+mod execute;
+mod frozen;
 pub mod glob;
+mod history;
+mod key;
 mod limits;
 mod machine;
 mod outcome;
 mod read;
+mod read_codec;
 mod request;
 mod session;
 mod snapshot;
 mod store;
+mod timed;
+mod transaction;
 
 pub use blobs::Blobs;
 pub use command::{Command, Condition, RequestId, WriteOp};
+pub use execute::{Moment, parse_integer};
+pub use history::{Batch, Change, Compacted, HISTORY_BYTES_MAX, HISTORY_CHANGES_MAX, History};
+pub use key::Key;
 pub use limits::{KEY_BYTES_MAX, Limits, READ_KEYS_MAX, VALUE_BYTES_MAX};
 pub use machine::Machine;
-pub use outcome::{Outcome, Refusal};
-pub use read::RANGE_WORK_MAX;
+pub use outcome::{Outcome, Refusal, StepOutcome};
+pub use read::{Budget, RANGE_WORK_MAX};
 pub use request::{
     Answer, BackupPart, BackupRequest, Failure, FailureCode, Found, LeaderHint, MemberRequest,
     Range, ReadOp, Request,
 };
 pub use session::{Executed, SESSION_VALUE_BYTES_MAX, SESSIONS_MAX, Seen, Sessions};
 pub use snapshot::Loader;
-pub use store::{Store, parse_integer};
+pub use store::{Item, Store};
+pub use timed::{EXPIRED_PER_ENTRY_MAX, EXPIRES_AT_MAX, Expiry, TimeCondition, TimedOp};
+pub use transaction::{
+    STEP_ANSWER_BYTES, STEPS_MAX, Step, StepBuffer, Steps, Transaction, WATCHED_KEYS_MAX, Watched,
+    WatchedBuffer,
+};

@@ -1,6 +1,9 @@
 //! What becomes of a write, and its bytes: in answers, and in the session table of a snapshot.
 
+use super::Found;
+use super::transaction::STEP_ANSWER_BYTES;
 use crate::codec::{Malformed, Reader, put_blob, put_bool, put_i64, put_option, put_u8, put_u64};
+use crate::codec::{put_list, read_list};
 use std::rc::Rc;
 
 /// What became of a write that is committed.
@@ -23,8 +26,17 @@ pub enum Outcome {
     SessionOpened {
         session: u64,
     },
+    /// What came of each step; `None`: a watched key was changed, and nothing is done.
+    Transaction(Option<Vec<StepOutcome>>),
     /// Committed, and of no effect: the state machine refused it. Certainly not done.
     Refused(Refusal),
+}
+
+/// What came of one step of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StepOutcome {
+    Written(Outcome),
+    Found(Found),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +54,8 @@ pub enum Refusal {
     /// This request was executed before, and the value that it was answered with was too long to be
     /// remembered.
     AnswerForgotten,
+    /// The answers to the steps of a transaction would be longer than allowed, or its reads too much work.
+    TransactionTooLarge,
 }
 
 // An outcome has the number of the first command that can have it.
@@ -51,15 +65,20 @@ const DELETED: u8 = 2;
 const SWAPPED: u8 = 3;
 const COUNTER: u8 = 4;
 const CHANGED: u8 = 5;
+const TRANSACTION: u8 = 13;
 const REFUSED: u8 = 255;
 
-const REFUSALS: [Refusal; 6] = [
+// The outcome of a step that reads has the number of such a step.
+const FOUND: u8 = 128;
+
+const REFUSALS: [Refusal; 7] = [
     Refusal::NotAnInteger,
     Refusal::Overflow,
     Refusal::UnknownSession,
     Refusal::StaleSequence,
     Refusal::TooLong,
     Refusal::AnswerForgotten,
+    Refusal::TransactionTooLarge,
 ];
 
 fn refusal_code(refusal: Refusal) -> u8 {
@@ -70,6 +89,7 @@ fn refusal_code(refusal: Refusal) -> u8 {
         Refusal::StaleSequence => 4,
         Refusal::TooLong => 5,
         Refusal::AnswerForgotten => 6,
+        Refusal::TransactionTooLarge => 7,
     }
 }
 
@@ -98,6 +118,12 @@ impl Outcome {
                 put_u8(out, SESSION_OPENED);
                 put_u64(out, *session);
             }
+            Outcome::Transaction(steps) => {
+                put_u8(out, TRANSACTION);
+                put_option(out, steps.as_ref(), |out, steps| {
+                    put_list(out, steps, |out, step| step.encode(out));
+                });
+            }
             Outcome::Refused(refusal) => {
                 put_u8(out, REFUSED);
                 put_u8(out, refusal_code(*refusal));
@@ -106,7 +132,21 @@ impl Outcome {
     }
 
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
-        Ok(match reader.u8("outcome")? {
+        let kind = reader.u8("outcome")?;
+        Self::read(kind, reader)
+    }
+
+    /// About how long the value in it is, if it is one that may be long, in bytes.
+    pub(super) fn value_bytes(&self) -> usize {
+        match self {
+            Outcome::Changed { old: Some(value), .. } => value.len(),
+            Outcome::Transaction(Some(steps)) => steps.iter().map(StepOutcome::bytes).sum(),
+            _ => 0,
+        }
+    }
+
+    fn read(kind: u8, reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(match kind {
             SESSION_OPENED => Outcome::SessionOpened { session: reader.u64("session")? },
             PUT => Outcome::Put,
             DELETED => Outcome::Deleted(reader.bool("whether the key existed")?),
@@ -118,6 +158,9 @@ impl Outcome {
                     .option("value from before", |reader| reader.blob("value from before"))?
                     .map(Into::into),
             },
+            TRANSACTION => Outcome::Transaction(
+                reader.option("steps", |reader| read_list(reader, StepOutcome::read))?,
+            ),
             REFUSED => {
                 let code = reader.u8("refusal")?;
                 let known = REFUSALS.into_iter().find(|refusal| refusal_code(*refusal) == code);
@@ -125,5 +168,34 @@ impl Outcome {
             }
             _ => return Err(Malformed("outcome")),
         })
+    }
+}
+
+impl StepOutcome {
+    /// Never less than its encoding.
+    pub(super) fn bytes(&self) -> usize {
+        let values = match self {
+            StepOutcome::Written(outcome) => outcome.value_bytes(),
+            StepOutcome::Found(found) => found.bytes(),
+        };
+        STEP_ANSWER_BYTES + values
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            StepOutcome::Written(outcome) => outcome.encode(out),
+            StepOutcome::Found(found) => {
+                put_u8(out, FOUND);
+                found.encode(out);
+            }
+        }
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        match reader.u8("outcome of a step")? {
+            FOUND => Found::read(reader).map(StepOutcome::Found),
+            SESSION_OPENED | TRANSACTION => Err(Malformed("outcome of a step")),
+            kind => Outcome::read(kind, reader).map(StepOutcome::Written),
+        }
     }
 }

@@ -30,6 +30,12 @@ pub enum ReadOp {
     Range(Range),
     /// Any key, or none if there is none.
     RandomKey,
+    /// When this key goes.
+    Expiry(Rc<[u8]>),
+    /// Which entries of the log have changed these keys last.
+    Versions(Vec<Rc<[u8]>>),
+    /// A hash of the whole state.
+    Digest,
 }
 
 /// Keys in order, from `start` on and before `end`.
@@ -84,6 +90,18 @@ pub enum Found {
     Keys {
         items: Vec<Rc<[u8]>>,
         next: Option<Rc<[u8]>>,
+    },
+    /// When the key goes, 0: never; `None`: it does not exist. And what time it was. Both in milliseconds of
+    /// Unix time.
+    Expiry {
+        expires_at: Option<u64>,
+        now: u64,
+    },
+    /// For each key the index of the entry that changed it last; 0: it does not exist.
+    Versions(Vec<Index>),
+    Digest {
+        digest: u64,
+        keys: u64,
     },
 }
 
@@ -187,6 +205,8 @@ pub enum FailureCode {
     ShuttingDown = 6,
     /// The members cannot be changed in this way, or not now.
     NotPossible = 7,
+    /// The changes that were asked for are not remembered any more.
+    Compacted = 8,
     /// Leadership was lost, or the way to the leader, after the write was handed on.
     OutcomeUnknown = 128,
     /// No answer within the request timeout.
@@ -194,7 +214,7 @@ pub enum FailureCode {
 }
 
 impl FailureCode {
-    pub const ALL: [FailureCode; 9] = [
+    pub const ALL: [FailureCode; 10] = [
         FailureCode::NotLeader,
         FailureCode::NoLeader,
         FailureCode::TooLarge,
@@ -202,6 +222,7 @@ impl FailureCode {
         FailureCode::Overloaded,
         FailureCode::ShuttingDown,
         FailureCode::NotPossible,
+        FailureCode::Compacted,
         FailureCode::OutcomeUnknown,
         FailureCode::TimedOut,
     ];

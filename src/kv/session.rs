@@ -73,9 +73,7 @@ impl Sessions {
 
     /// Remembers a request that `seen` called new.
     pub fn executed(&mut self, request: RequestId, mut executed: Executed) {
-        if let Outcome::Changed { old: Some(value), .. } = &executed.outcome
-            && value.len() > SESSION_VALUE_BYTES_MAX
-        {
+        if executed.outcome.value_bytes() > SESSION_VALUE_BYTES_MAX {
             executed.outcome = Outcome::Refused(Refusal::AnswerForgotten);
         }
         let session = self.by_id.get_mut(&request.session).expect("the session was just seen");

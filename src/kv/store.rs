@@ -1,44 +1,69 @@
 //! The keys and values: an ordered map, and a digest of it that is kept up with every change.
 
-use super::{Outcome, Refusal, WriteOp};
-use crate::codec::{Malformed, put_blob};
-use std::collections::BTreeMap;
+pub use super::contents::Item;
+use super::contents::{Contents, Key, Value};
+use super::frozen::Frozen;
+use super::{Change, History};
+use crate::codec::Malformed;
+use crate::raft::Index;
 use std::ops::Bound;
 use std::rc::Rc;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
-
-/// What passing a key costs, put in bytes of a piece: also one that leaves nothing in it takes time.
-const PASSED_KEY_BYTES: usize = 32;
-
-type Key = Rc<[u8]>;
-type Value = Rc<[u8]>;
+use xxhash_rust::xxh3::xxh3_64;
 
 #[derive(Debug, Default)]
 pub struct Store {
-    map: BTreeMap<Key, Value>,
-    digest: u64,
-    bytes: usize,
+    contents: Contents,
     frozen: Option<Frozen>,
+    /// Contents that were flushed and are freed little by little.
+    flushed: Vec<Contents>,
+    /// What the transaction that is being carried out has changed, in order.
+    undo: Option<Vec<Undo>>,
+    history: History,
 }
 
-/// The contents at one moment, on their way out while the store goes on changing.
-#[derive(Debug, Default)]
-struct Frozen {
-    /// Everything up to this key is out.
-    cursor: Option<Key>,
-    /// Keys ahead of the cursor that have changed since, with the value they had, if any. At most as much as
-    /// the store held; each is dropped when the cursor passes it.
-    old: BTreeMap<Key, Option<Value>>,
+/// A change that may have to be taken back.
+#[derive(Debug)]
+enum Undo {
+    /// As it was before.
+    Item(Key, Option<Item>),
+    /// The store was emptied; a snapshot that is being taken has what it held, or else `flushed`.
+    Flush { is_frozen: bool },
 }
 
 impl Store {
     pub fn get(&self, key: &[u8]) -> Option<Value> {
-        self.map.get(key).cloned()
+        self.contents.map.get(key).map(|item| item.value.clone())
+    }
+
+    /// The value and what else is known of the key.
+    pub fn item(&self, key: &[u8]) -> Option<&Item> {
+        self.contents.map.get(key)
     }
 
     /// How long the value is.
     pub fn value_bytes(&self, key: &[u8]) -> Option<usize> {
-        self.map.get(key).map(|value| value.len())
+        self.contents.map.get(key).map(|item| item.value.len())
+    }
+
+    /// The index of the entry that changed the key last; 0: it does not exist.
+    pub fn modified(&self, key: &[u8]) -> Index {
+        self.contents.map.get(key).map_or(0, |item| item.modified)
+    }
+
+    /// When the first key goes, in milliseconds of Unix time.
+    pub fn next_expiry(&self) -> Option<u64> {
+        self.contents.first_to_go().map(|(at, _)| *at)
+    }
+
+    /// The key that goes first, if its time has come.
+    pub(super) fn due(&self, now: u64) -> Option<Key> {
+        let (at, key) = self.contents.first_to_go()?;
+        (*at <= now).then(|| key.clone())
+    }
+
+    /// How many keys will go by themselves.
+    pub fn expiring(&self) -> usize {
+        self.contents.expiring()
     }
 
     /// Keys with their values, from `start` on and before `end`.
@@ -52,14 +77,15 @@ impl Store {
             Some(end) => Bound::Excluded(end.max(start)),
             None => Bound::Unbounded,
         };
-        self.map.range::<[u8], _>((Bound::Included(start), end))
+        let items = self.contents.map.range::<[u8], _>((Bound::Included(start), end));
+        items.map(|(key, item)| (key, &item.value))
     }
 
     /// A key for a random number, in one look: the one after a random place between the first and the
     /// last. So a key after a gap is likelier than others.
     pub fn random_key(&self, number: u64) -> Option<Key> {
-        let (first, _) = self.map.first_key_value()?;
-        let (last, _) = self.map.last_key_value()?;
+        let (first, _) = self.contents.map.first_key_value()?;
+        let (last, _) = self.contents.map.last_key_value()?;
         let common = first.iter().zip(last.iter()).take_while(|(one, other)| one == other).count();
         let (low, high) = (head_number(&first[common..]), head_number(&last[common..]));
         let place = match (high - low).checked_add(1) {
@@ -67,182 +93,175 @@ impl Store {
             None => xxh3_64(&number.to_be_bytes()),
         };
         let place = [&first[..common], &place.to_be_bytes()].concat();
-        let (key, _) = self.range(&place, None).next().unwrap_or((last, last));
+        let key = self.range(&place, None).next().map_or(last, |(key, _)| key);
         Some(key.clone())
     }
 
     pub fn len(&self) -> usize {
-        self.map.len()
+        self.contents.map.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.map.is_empty()
+        self.contents.map.is_empty()
     }
 
     /// Keys and values, in bytes, without what the map itself needs.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.contents.bytes
     }
 
-    /// Equal for equal contents, however they came about: the sum of a hash of every pair.
+    /// Equal for equal contents, however they came about: the sum of a hash of every key with its value
+    /// and the time at which it goes.
     pub fn digest(&self) -> u64 {
-        self.digest
+        self.contents.digest
     }
 
-    pub fn apply(&mut self, op: WriteOp<'_>) -> Outcome {
-        match op {
-            WriteOp::Put { key, value } => {
-                self.put(key, value);
-                Outcome::Put
-            }
-            WriteOp::Delete { key } => Outcome::Deleted(self.delete(key)),
-            WriteOp::Set { key, value, condition, get } => {
-                let old = self.get(key);
-                let done = condition.holds(old.as_deref());
-                if done {
-                    self.put(key, value);
-                }
-                Outcome::Changed { done, old: old.filter(|_| get) }
-            }
-            WriteOp::Remove { key, expected, get } => {
-                let old = self.get(key);
-                let done = old.is_some() && (expected.is_none() || old.as_deref() == expected);
-                if done {
-                    self.delete(key);
-                }
-                Outcome::Changed { done, old: old.filter(|_| get) }
-            }
-            WriteOp::PutMany { pairs } => {
-                pairs.pairs().for_each(|(key, value)| self.put(key, value));
-                Outcome::Put
-            }
-            WriteOp::DeleteMany { keys } => {
-                let removed = keys.iter().filter(|key| self.delete(key)).count();
-                Outcome::Counter(removed as i64)
-            }
-            WriteOp::Append { key, value, bytes_max } => self.append(key, value, bytes_max),
-            WriteOp::CompareAndSet { key, expected, value } => {
-                let matches = self.map.get(key).map(|value| &**value) == expected;
-                if matches {
-                    self.put(key, value);
-                }
-                Outcome::Swapped(matches)
-            }
-            WriteOp::Increment { key, delta } => match self.incremented(key, delta) {
-                Ok(counter) => {
-                    self.put(key, counter.to_string().as_bytes());
-                    Outcome::Counter(counter)
-                }
-                Err(refusal) => Outcome::Refused(refusal),
-            },
-        }
+    /// The newest changes.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    pub(super) fn history_mut(&mut self) -> &mut History {
+        &mut self.history
     }
 
     /// From here on `take_frozen` gives the contents as they are now.
     pub(super) fn freeze(&mut self) {
+        self.thaw();
         self.frozen = Some(Frozen::default());
     }
 
     pub(super) fn thaw(&mut self) {
-        self.frozen = None;
+        let frozen = self.frozen.take();
+        self.flushed.extend(frozen.and_then(|frozen| frozen.emptied));
     }
 
-    /// Appends the next keys and values of the frozen contents, until `out` has `bytes_max` or more, or
-    /// the cursor has passed very many keys that are newer than the contents. Returns whether that was
-    /// all of them.
+    /// Appends the next items of the frozen contents ([`Frozen::take`]). Returns whether that was all of
+    /// them.
     pub(super) fn take_frozen(&mut self, out: &mut Vec<u8>, bytes_max: usize) -> bool {
-        let Store { map, frozen, .. } = self;
-        let Some(frozen) = frozen else { return true };
-        let after = match &frozen.cursor {
-            Some(key) => Bound::Excluded(key.clone()),
-            None => Bound::Unbounded,
-        };
-        let mut current = map.range((after, Bound::Unbounded)).peekable();
-        let mut passed = 0;
-        while out.len() < bytes_max && passed * PASSED_KEY_BYTES < bytes_max {
-            let old_key = frozen.old.first_key_value().map(|(key, _)| key);
-            let next = match (current.peek(), old_key) {
-                (None, None) => {
-                    self.frozen = None;
-                    return true;
-                }
-                (Some((key, _)), Some(old)) if *key < old => (*key).clone(),
-                (Some((key, _)), None) => (*key).clone(),
-                (_, Some(old)) => old.clone(),
-            };
-            let is_current = current.peek().is_some_and(|(key, _)| **key == next);
-            let now =
-                if is_current { current.next().map(|(_, value)| value.clone()) } else { None };
-            // What it was goes before what it is.
-            if let Some(value) = frozen.old.remove(&next).unwrap_or(now) {
-                put_blob(out, &next);
-                put_blob(out, &value);
-            }
-            frozen.cursor = Some(next);
-            passed += 1;
+        let Some(frozen) = &mut self.frozen else { return true };
+        let is_all = frozen.take(&self.contents, out, bytes_max);
+        if is_all {
+            self.thaw();
         }
-        false
+        is_all
     }
 
-    /// Adds a pair of a snapshot; keys come in order, each once.
-    pub(super) fn load(&mut self, key: &[u8], value: &[u8]) -> Result<(), Malformed> {
-        if self.map.last_key_value().is_some_and(|(last, _)| **last >= *key) {
+    /// Adds an item of a snapshot; keys come in order, each once.
+    pub(super) fn load(&mut self, key: &[u8], item: Item) -> Result<(), Malformed> {
+        if self.contents.map.last_key_value().is_some_and(|(last, _)| **last >= *key) {
             return Err(Malformed("snapshot: order of keys"));
         }
-        self.put(key, value);
+        self.contents.insert(key, item);
         Ok(())
     }
 
-    /// Keeps what a key is before it changes, if the cursor has not passed it.
     fn keep_old(&mut self, key: &[u8]) {
-        let Some(frozen) = &mut self.frozen else { return };
-        let is_out = frozen.cursor.as_ref().is_some_and(|cursor| key <= &**cursor);
-        if !is_out && !frozen.old.contains_key(key) {
-            frozen.old.insert(key.into(), self.map.get(key).cloned());
+        if let Some(frozen) = &mut self.frozen {
+            frozen.keep_old(key, &self.contents);
         }
     }
 
-    fn put(&mut self, key: &[u8], value: &[u8]) {
+    // The three ways in which anything ever changes.
+
+    pub(super) fn put(&mut self, key: &[u8], item: Item) {
         self.keep_old(key);
-        self.digest = self.digest.wrapping_add(pair_digest(key, value));
-        self.bytes += value.len();
-        if let Some(slot) = self.map.get_mut(key) {
-            self.digest = self.digest.wrapping_sub(pair_digest(key, slot));
-            self.bytes -= slot.len();
-            *slot = value.into();
-        } else {
-            self.bytes += key.len();
-            self.map.insert(key.into(), value.into());
+        let value = item.value.clone();
+        let before = self.contents.insert(key, item);
+        // Only when the key goes may have changed.
+        let is_same = before.as_ref().is_some_and(|before| Rc::ptr_eq(&before.value, &value));
+        if !is_same {
+            self.history.record(Change::Set { key: key.into(), value });
         }
+        self.note(key, before);
     }
 
-    fn delete(&mut self, key: &[u8]) -> bool {
+    pub(super) fn delete(&mut self, key: &[u8]) -> bool {
         self.keep_old(key);
-        let Some(value) = self.map.remove(key) else { return false };
-        self.digest = self.digest.wrapping_sub(pair_digest(key, &value));
-        self.bytes -= key.len() + value.len();
-        true
+        let before = self.contents.remove(key);
+        let existed = before.is_some();
+        if existed {
+            self.history.record(Change::Deleted { key: key.into() });
+        }
+        self.note(key, before);
+        existed
     }
 
-    fn append(&mut self, key: &[u8], value: &[u8], bytes_max: u32) -> Outcome {
-        let whole = match self.map.get(key) {
-            Some(current) if current.len() + value.len() > bytes_max as usize => {
-                return Outcome::Refused(Refusal::TooLong);
+    /// Whatever there is goes at once; its memory is freed by [`Store::free_flushed`]. A snapshot that is
+    /// being taken keeps it.
+    pub(super) fn flush(&mut self) {
+        if !self.is_empty() {
+            self.history.record(Change::Flushed);
+        }
+        let contents = std::mem::take(&mut self.contents);
+        let is_frozen = match &mut self.frozen {
+            Some(frozen) if frozen.emptied.is_none() => {
+                frozen.emptied = Some(contents);
+                true
             }
-            None if value.len() > bytes_max as usize => return Outcome::Refused(Refusal::TooLong),
-            Some(current) => [current, value].concat(),
-            None => value.to_vec(),
+            _ => {
+                self.flushed.push(contents);
+                false
+            }
         };
-        self.put(key, &whole);
-        Outcome::Counter(whole.len() as i64)
+        if let Some(undo) = &mut self.undo {
+            undo.push(Undo::Flush { is_frozen });
+        }
     }
 
-    fn incremented(&self, key: &[u8], delta: i64) -> Result<i64, Refusal> {
-        let current = match self.map.get(key) {
-            Some(value) => parse_integer(value).ok_or(Refusal::NotAnInteger)?,
-            None => 0,
+    fn note(&mut self, key: &[u8], before: Option<Item>) {
+        if let Some(undo) = &mut self.undo {
+            undo.push(Undo::Item(key.into(), before));
+        }
+    }
+
+    /// From here on everything can be taken back.
+    pub(super) fn begin(&mut self) {
+        self.undo = Some(Vec::new());
+    }
+
+    pub(super) fn commit(&mut self) {
+        self.undo = None;
+    }
+
+    /// Takes back what has changed since `begin`.
+    pub(super) fn roll_back(&mut self) {
+        self.history.take_back();
+        for change in self.undo.take().unwrap_or_default().into_iter().rev() {
+            match change {
+                Undo::Item(key, Some(item)) => self.put(&key, item),
+                Undo::Item(key, None) => {
+                    self.delete(&key);
+                }
+                Undo::Flush { is_frozen } => self.take_flush_back(is_frozen),
+            }
+        }
+    }
+
+    /// Of the newest flush. What came after it is taken back already.
+    fn take_flush_back(&mut self, is_frozen: bool) {
+        let newest = match &mut self.frozen {
+            Some(frozen) if is_frozen => frozen.emptied.take(),
+            _ => self.flushed.pop(),
         };
-        current.checked_add(delta).ok_or(Refusal::Overflow)
+        self.contents = newest.expect("what was flushed in this entry is not freed yet");
+    }
+
+    /// Frees the memory of so many keys that were flushed.
+    pub(super) fn free_flushed(&mut self, keys_max: usize) {
+        let mut left = keys_max;
+        while let Some(contents) = self.flushed.last_mut() {
+            left = contents.drop_some(left);
+            if !contents.is_dropped() {
+                return;
+            }
+            self.flushed.pop();
+        }
+    }
+
+    /// Keys that were flushed and whose memory is not free yet.
+    pub fn flushed(&self) -> usize {
+        self.flushed.iter().map(|contents| contents.map.len() + contents.expiring()).sum()
     }
 }
 
@@ -251,14 +270,4 @@ fn head_number(key: &[u8]) -> u64 {
     let mut head = [0; 8];
     head.iter_mut().zip(key).for_each(|(to, byte)| *to = *byte);
     u64::from_be_bytes(head)
-}
-
-fn pair_digest(key: &[u8], value: &[u8]) -> u64 {
-    xxh3_64_with_seed(value, xxh3_64(key))
-}
-
-/// A decimal 64-bit integer as Redis takes it: no plus sign, no leading zeros or blanks, no `-0`.
-pub fn parse_integer(text: &[u8]) -> Option<i64> {
-    let number: i64 = std::str::from_utf8(text).ok()?.parse().ok()?;
-    (number.to_string().as_bytes() == text).then_some(number)
 }

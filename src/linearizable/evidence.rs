@@ -167,7 +167,7 @@ fn value_after(op: &Op) -> Option<Option<Vec<u8>>> {
     match (&op.call, op.result.as_ref()?) {
         (Call::Get, Res::Value(value)) => Some(value.clone()),
         (Call::Put(value), Res::Put) => Some(Some(value.clone())),
-        (Call::Delete, Res::Deleted(_)) => Some(None),
+        (Call::Delete, Res::Deleted(_)) | (Call::Clear, Res::Put) => Some(None),
         (Call::CompareAndSet { value, .. }, Res::Swapped(true)) => Some(Some(value.clone())),
         (Call::Increment(_), Res::Counter(counter)) => Some(Some(counter.to_string().into())),
         _ => None,
@@ -185,7 +185,7 @@ fn written(call: &Call, value: Option<Vec<u8>>) -> Option<Vec<u8>> {
     match call {
         Call::Get => value,
         Call::Put(new) => Some(new.clone()),
-        Call::Delete => None,
+        Call::Delete | Call::Clear => None,
         Call::CompareAndSet { expected, value: new } if *expected == value => Some(new.clone()),
         Call::CompareAndSet { .. } => value,
         Call::Increment(delta) => {
@@ -215,6 +215,7 @@ fn call(call: &Call) -> String {
         Call::Get => "get".into(),
         Call::Put(value) => format!("put {}", shown(value)),
         Call::Delete => "delete".into(),
+        Call::Clear => "clear".into(),
         Call::CompareAndSet { expected, value } => {
             format!("set {} if {}", shown(value), shown_or_none(expected.as_ref()))
         }

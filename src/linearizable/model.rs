@@ -13,7 +13,12 @@ pub enum Call {
     Get,
     Put(Vec<u8>),
     Delete,
-    CompareAndSet { expected: Option<Vec<u8>>, value: Vec<u8> },
+    /// Like a deletion, whatever was there.
+    Clear,
+    CompareAndSet {
+        expected: Option<Vec<u8>>,
+        value: Vec<u8>,
+    },
     Increment(i64),
 }
 
@@ -47,6 +52,7 @@ pub enum Act {
     Get,
     Put(State),
     Delete,
+    Clear,
     Swap { expected: State, value: State },
     Increment(i64),
 }
@@ -117,6 +123,7 @@ impl Values {
             Call::Get => Act::Get,
             Call::Put(value) => Act::Put(self.number(Some(value))),
             Call::Delete => Act::Delete,
+            Call::Clear => Act::Clear,
             Call::CompareAndSet { expected, value } => Act::Swap {
                 expected: self.number(expected.as_deref()),
                 value: self.number(Some(value)),
@@ -143,6 +150,7 @@ impl Values {
             Act::Get => (state, Answer::Value(state)),
             Act::Put(value) => (value, Answer::Put),
             Act::Delete => (ABSENT, Answer::Deleted(state != ABSENT)),
+            Act::Clear => (ABSENT, Answer::Put),
             Act::Swap { expected, value } if state == expected => (value, Answer::Swapped(true)),
             Act::Swap { .. } => (state, Answer::Swapped(false)),
             Act::Increment(delta) => {

@@ -22,6 +22,7 @@ mod resolve_blocking;
 mod resolver;
 mod turn;
 
+pub(crate) use dialer::seconds;
 pub use resolve_blocking::resolve_blocking;
 pub use resolver::ResolverConfig;
 

@@ -8,6 +8,7 @@
 
 mod audit;
 mod backups;
+mod expiry;
 mod members;
 mod requests;
 
@@ -15,10 +16,10 @@ pub use backups::{BackupBytes, BackupRead, BackupTicket};
 pub use members::{Applicant, Peer, Standing};
 
 use crate::codec::Malformed;
-use crate::kv::{Answer, FailureCode, Limits, Machine, Request};
+use crate::kv::{Answer, Command, Executed, FailureCode, Limits, Machine, Outcome, Request};
 use crate::raft::{
-    self, Contradiction, Entry, Index, Membership, Message, NodeId, Position, Raft, ReadId, Ready,
-    Restored, SnapshotChunk, Term,
+    self, Contradiction, Entry, Index, Membership, Message, NodeId, Payload, Position, Raft,
+    ReadId, Ready, Restored, SnapshotChunk, Term,
 };
 use audit::{Audit, Point};
 use backups::Backups;
@@ -30,7 +31,16 @@ use std::rc::Rc;
 /// Requests that wait for an answer, in all. When it is reached, new ones are refused as not done.
 pub const REQUESTS_MAX: usize = 65_536;
 /// Log bytes applied per turn, so that catching up does not keep the loop from its heartbeats.
-const APPLY_BYTES_PER_TURN: usize = 8 * 1024 * 1024;
+const APPLY_BYTES_PER_TURN: usize = 4 * 1024 * 1024;
+/// The same in entries. Both are well below what the machine's history keeps, so that a change stream that
+/// is level does not miss what is applied in one turn.
+const APPLY_ENTRIES_PER_TURN: Index = 16_384;
+
+/// Keys whose memory is freed in one turn after they were flushed: some, of very many a part, and never so many
+/// that the turn is long. The most is about what a turn may bring, so that what waits does not grow.
+const FREED_PER_TURN: usize = 16 * 1024;
+const FREED_FRACTION: usize = 32;
+const FREED_PER_TURN_MAX: usize = 128 * 1024;
 
 /// Of the log before the newest snapshot, kept in memory for followers that are a little behind.
 const RETAINED_LOG_BYTES: usize = 8 * 1024 * 1024;
@@ -109,6 +119,10 @@ pub struct Node {
     machine: Machine,
     config: Config,
     now_ticks: u64,
+    /// In milliseconds of Unix time.
+    wall_ms: u64,
+    /// The newest entry of this node that removes keys whose time has come.
+    removing_expired: Option<Position>,
     /// Begins anywhere, so that the leader's answer to what an earlier process of this node forwarded is
     /// not taken for the answer to what this one did.
     last_id: u64,
@@ -153,6 +167,8 @@ pub struct Tally {
     pub proposals: u64,
     pub reads: u64,
     pub forwards: u64,
+    /// Keys that were removed because their time had come.
+    pub expired: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -214,6 +230,8 @@ impl Node {
             last_id: rng.u64(..) / 2,
             config,
             now_ticks: 0,
+            wall_ms: 0,
+            removing_expired: None,
             writes: BTreeMap::new(),
             reads: BTreeMap::new(),
             confirmed: VecDeque::new(),
@@ -279,6 +297,7 @@ impl Node {
         self.notice_lost_leadership();
         self.tick_members();
         self.release_held();
+        self.remove_expired();
     }
 
     /// A client asks. The answer comes out of a later flush under the same ticket.
@@ -365,7 +384,11 @@ impl Node {
             self.confirmed.push_back((read.index, read.id));
         }
         self.apply_committed()?;
+        self.remove_expired();
         self.answer_reads();
+        let waiting = self.machine.store().flushed();
+        let freed = (waiting / FREED_FRACTION).clamp(FREED_PER_TURN, FREED_PER_TURN_MAX);
+        self.machine.free_flushed(freed);
         let mut messages: Vec<_> = ready
             .messages
             .into_iter()
@@ -483,13 +506,21 @@ impl Node {
 
     fn apply_committed(&mut self) -> Result<(), Unreadable> {
         let mut bytes = 0;
-        while self.machine.applied() < self.raft.commit_index() && bytes < APPLY_BYTES_PER_TURN {
+        let upto = self.raft.commit_index().min(self.machine.applied() + APPLY_ENTRIES_PER_TURN);
+        while self.machine.applied() < upto && bytes < APPLY_BYTES_PER_TURN {
             let index = self.machine.applied() + 1;
             let entry = self.raft.log().get(index).expect("what is committed is in the log");
             let (term, cost_bytes) = (entry.term, entry.cost_bytes());
+            let removes_expired = matches!(&entry.payload,
+                Payload::Command(command) if Command::removes_expired(command));
             let executed =
                 self.machine.apply(entry).map_err(|cause| Unreadable { index, cause })?;
             bytes += cost_bytes;
+            if removes_expired
+                && let Some(Executed { outcome: Outcome::Counter(keys), .. }) = executed
+            {
+                self.tally.expired += keys as u64;
+            }
             let digest = self.machine.store().digest();
             if let Some(point) = self.audit.applied(index, digest) {
                 self.report(point);
@@ -568,6 +599,7 @@ impl Node {
         let mut fresh = Node::new(self.config.clone(), restored, Machine::default());
         fresh.connected = std::mem::take(&mut self.connected);
         fresh.last_id = self.last_id;
+        fresh.wall_ms = self.wall_ms;
         std::mem::replace(self, fresh).give_up()
     }
 

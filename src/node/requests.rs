@@ -6,7 +6,8 @@ use super::{
     Routing, Ticket,
 };
 use crate::kv::{
-    Answer, BackupRequest, Command, Executed, Failure, FailureCode, LeaderHint, Request, Seen,
+    Answer, BackupRequest, Budget, Command, Executed, Failure, FailureCode, LeaderHint, Request,
+    Seen,
 };
 use crate::raft::{self, Index, NodeId, Payload, ProposeError, number};
 use std::collections::BTreeMap;
@@ -69,13 +70,14 @@ impl Node {
         Ok(())
     }
 
-    pub(super) fn propose(&mut self, origin: Origin, command: Rc<[u8]>) {
+    pub(super) fn propose(&mut self, origin: Origin, mut command: Rc<[u8]>) {
         // A retry of what is applied already needs no second entry (the check at apply stays).
         if let Ok(Command::Write { request: Some(id), .. }) = Command::decode(&command)
             && let Seen::Before(executed) = self.machine.sessions().seen(id)
         {
             return self.answer_written(origin, executed);
         }
+        Command::stamp(&mut command, self.now_ms());
         match self.raft.propose(Payload::Command(command)) {
             Ok(position) => {
                 let write = PendingWrite { term: position.term, origin };
@@ -251,13 +253,16 @@ impl Node {
             Request::Digest => {
                 Answer::Digest { digest: store.digest(), keys: store.len() as u64, index, leader }
             }
-            Request::Read(op) => match op.carry_out(store, &self.config.limits, number) {
-                Ok(found) => Answer::Found { found, index, leader },
-                Err(failure) => Answer::Failed(failure),
-            },
             Request::Backup(_) => {
                 let what = "a backup needs a leader that knows it leads; ask without READONLY";
                 Answer::Failed(failure(FailureCode::NotPossible, what.to_string()))
+            }
+            Request::Read(op) => {
+                let mut budget = Budget::of(self.config.limits.answer_bytes_max());
+                match op.carry_out(store, &mut budget, number, self.now_ms()) {
+                    Ok(found) => Answer::Found { found, index, leader },
+                    Err(failure) => Answer::Failed(failure),
+                }
             }
             Request::Write { .. } | Request::Member(_) => unreachable!("writes are not read"),
         }

@@ -5,12 +5,14 @@
 //! ([`super::peer`]), so they are written here once.
 
 use super::Kind;
-use crate::codec::{Malformed, Reader, put_blob, put_bool, put_option, put_u8, put_u32, put_u64};
+use super::changes::{self, Streamed};
+use crate::codec::{Malformed, Reader, put_blob, put_option, put_u8, put_u32, put_u64};
 use crate::kv::{
     Answer, BackupPart, BackupRequest, Command, Failure, FailureCode, Found, LeaderHint,
-    MemberRequest, Outcome, Range, ReadOp, Request,
+    MemberRequest, Outcome, ReadOp, Request,
 };
 use crate::payload::{NAME_BYTES_MAX, read_text};
+use crate::raft::Index;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestFrame {
@@ -24,6 +26,12 @@ pub enum RequestBody {
     Ask(Request),
     /// What the answering node knows of itself; any node answers, at once.
     Status,
+    /// The changes of keys that begin with `prefix`, from the log index `from` on, or those that are still
+    /// to come; any node answers, again and again.
+    Changes {
+        prefix: Vec<u8>,
+        from: Option<Index>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +45,7 @@ pub enum ReplyBody {
     Answer(Answer),
     /// Names and values, in an order for people.
     Status(Vec<(String, String)>),
+    Changes(Streamed),
 }
 
 /// A request that can't be read. The frame around it was whole, so the connection is still good: the
@@ -59,6 +68,11 @@ impl RequestFrame {
                 put_u8(out, Kind::Status as u8);
                 put_u64(out, self.id);
             }
+            RequestBody::Changes { prefix, from } => {
+                put_u8(out, Kind::Changes as u8);
+                put_u64(out, self.id);
+                changes::put_request(out, prefix, *from);
+            }
         }
     }
 
@@ -72,6 +86,10 @@ impl RequestFrame {
         let id = reader.u64("request id")?;
         let body = match kind {
             Kind::Status => RequestBody::Status,
+            Kind::Changes => {
+                let (prefix, from) = changes::read_request(&mut reader)?;
+                RequestBody::Changes { prefix, from }
+            }
             kind => RequestBody::Ask(read_request(kind, &mut reader)?),
         };
         reader.finish("request: bytes after its end")?;
@@ -103,6 +121,11 @@ impl ReplyFrame {
                     put_blob(out, value.as_bytes());
                 }
             }
+            ReplyBody::Changes(streamed) => {
+                put_u8(out, Kind::ChangesReply as u8);
+                put_u64(out, self.id);
+                streamed.encode(out);
+            }
         }
     }
 
@@ -112,6 +135,7 @@ impl ReplyFrame {
         let id = reader.u64("request id")?;
         let body = match kind {
             Kind::StatusReply => ReplyBody::Status(read_status(&mut reader)?),
+            Kind::ChangesReply => ReplyBody::Changes(Streamed::read(&mut reader)?),
             kind => ReplyBody::Answer(read_answer(kind, &mut reader)?),
         };
         reader.finish("reply: bytes after its end")?;
@@ -147,7 +171,7 @@ pub(super) fn put_request_body(out: &mut Vec<u8>, request: &Request) {
         Request::Write { command } => out.extend_from_slice(command),
         Request::Digest => {}
         Request::Member(request) => put_member_request(out, request),
-        Request::Read(op) => put_read_op(out, op),
+        Request::Read(op) => op.encode(out),
         Request::Backup(request) => put_backup_request(out, *request),
     }
 }
@@ -163,7 +187,7 @@ pub(super) fn read_request(kind: Kind, reader: &mut Reader<'_>) -> Result<Reques
         }
         Kind::Digest => Ok(Request::Digest),
         Kind::Member => read_member_request(reader).map(Request::Member),
-        Kind::Read => read_read_op(reader).map(Request::Read),
+        Kind::Read => ReadOp::read(reader).map(Request::Read),
         Kind::Backup => read_backup_request(reader).map(Request::Backup),
         _ => Err(Malformed("message type: not a request")),
     }
@@ -197,65 +221,6 @@ fn read_member_request(reader: &mut Reader<'_>) -> Result<MemberRequest, Malform
         REMOVE => Ok(MemberRequest::Remove { name }),
         _ => Err(Malformed("what to do with a member")),
     }
-}
-
-const VALUES: u8 = 0;
-const LENGTHS: u8 = 1;
-const RANGE: u8 = 2;
-const RANDOM_KEY: u8 = 3;
-
-/// What, then its fields.
-fn put_read_op(out: &mut Vec<u8>, op: &ReadOp) {
-    match op {
-        ReadOp::Values(keys) => {
-            put_u8(out, VALUES);
-            put_list(out, keys, |out, key| put_blob(out, key));
-        }
-        ReadOp::Lengths(keys) => {
-            put_u8(out, LENGTHS);
-            put_list(out, keys, |out, key| put_blob(out, key));
-        }
-        ReadOp::Range(range) => {
-            put_u8(out, RANGE);
-            put_blob(out, &range.start);
-            put_option(out, range.end.as_deref(), put_blob);
-            put_bool(out, range.reverse);
-            put_option(out, range.pattern.as_deref(), put_blob);
-            put_bool(out, range.with_values);
-            put_u32(out, range.keys_max);
-            put_bool(out, range.partial);
-        }
-        ReadOp::RandomKey => put_u8(out, RANDOM_KEY),
-    }
-}
-
-fn read_read_op(reader: &mut Reader<'_>) -> Result<ReadOp, Malformed> {
-    let what = reader.u8("what to read")?;
-    let keys = |reader: &mut Reader<'_>| read_list(reader, |r| Ok(r.blob("key")?.into()));
-    match what {
-        VALUES => keys(reader).map(ReadOp::Values),
-        LENGTHS => keys(reader).map(ReadOp::Lengths),
-        RANGE => read_range(reader).map(ReadOp::Range),
-        RANDOM_KEY => Ok(ReadOp::RandomKey),
-        _ => Err(Malformed("what to read")),
-    }
-}
-
-fn read_range(reader: &mut Reader<'_>) -> Result<Range, Malformed> {
-    let range = Range {
-        start: reader.blob("start of a range")?.into(),
-        end: reader.option("end of a range", |r| r.blob("end of a range"))?.map(Into::into),
-        reverse: reader.bool("whether the range is reversed")?,
-        pattern: reader.option("pattern", |r| r.blob("pattern"))?.map(Into::into),
-        with_values: reader.bool("whether values are wanted")?,
-        keys_max: reader.u32("most keys")?,
-        partial: reader.bool("whether the answer may be partial")?,
-    };
-    // Where to go on is only known of one direction.
-    if range.reverse && range.partial {
-        return Err(Malformed("range: reversed and partial"));
-    }
-    Ok(range)
 }
 
 const BEGIN: u8 = 0;
@@ -321,59 +286,6 @@ fn read_backup_part(reader: &mut Reader<'_>) -> Result<BackupPart, Malformed> {
     }
 }
 
-fn put_found(out: &mut Vec<u8>, found: &Found) {
-    match found {
-        Found::Values(values) => {
-            put_u8(out, VALUES);
-            put_list(out, values, |out, value| put_option(out, value.as_deref(), put_blob));
-        }
-        Found::Lengths(lengths) => {
-            put_u8(out, LENGTHS);
-            put_list(out, lengths, |out, length| put_option(out, *length, put_u32));
-        }
-        Found::Keys { items, next } => {
-            put_u8(out, RANGE);
-            put_list(out, items, |out, item| put_blob(out, item));
-            put_option(out, next.as_deref(), put_blob);
-        }
-    }
-}
-
-fn read_found(reader: &mut Reader<'_>) -> Result<Found, Malformed> {
-    match reader.u8("what was read")? {
-        VALUES => {
-            let value = |r: &mut Reader<'_>| r.option("value", |r| Ok(r.blob("value")?.into()));
-            read_list(reader, value).map(Found::Values)
-        }
-        LENGTHS => {
-            read_list(reader, |r| r.option("length", |r| r.u32("length"))).map(Found::Lengths)
-        }
-        RANGE => Ok(Found::Keys {
-            items: read_list(reader, |r| Ok(r.blob("key or value")?.into()))?,
-            next: reader.option("next key", |r| r.blob("next key"))?.map(Into::into),
-        }),
-        _ => Err(Malformed("what was read")),
-    }
-}
-
-fn put_list<T>(out: &mut Vec<u8>, items: &[T], put: impl Fn(&mut Vec<u8>, &T)) {
-    put_u32(out, u32::try_from(items.len()).expect("a list has fewer than 2^32 items"));
-    items.iter().for_each(|item| put(out, item));
-}
-
-/// Grows by what has arrived, not by the number that is claimed.
-fn read_list<T>(
-    reader: &mut Reader<'_>,
-    read: impl Fn(&mut Reader<'_>) -> Result<T, Malformed>,
-) -> Result<Vec<T>, Malformed> {
-    let count = reader.u32("number of items")?;
-    let mut items = Vec::new();
-    for _ in 0..count {
-        items.push(read(reader)?);
-    }
-    Ok(items)
-}
-
 pub(super) fn answer_kind(answer: &Answer) -> Kind {
     match answer {
         Answer::Value { .. } => Kind::Value,
@@ -411,7 +323,7 @@ pub(super) fn put_answer_body(out: &mut Vec<u8>, answer: &Answer) {
         Answer::Found { found, index, leader } => {
             put_u64(out, *index);
             put_u64(out, *leader);
-            put_found(out, found);
+            found.encode(out);
         }
         Answer::Backup { part, index, leader } => {
             put_u64(out, *index);
@@ -454,7 +366,7 @@ pub(super) fn read_answer(kind: Kind, reader: &mut Reader<'_>) -> Result<Answer,
         }
         Kind::Written => Answer::Written { outcome: Outcome::decode(reader)?, index, leader },
         Kind::MemberReply => Answer::Member { index, leader },
-        Kind::FoundReply => Answer::Found { found: read_found(reader)?, index, leader },
+        Kind::FoundReply => Answer::Found { found: Found::read(reader)?, index, leader },
         Kind::BackupReply => Answer::Backup { part: read_backup_part(reader)?, index, leader },
         _ => Answer::Digest {
             digest: reader.u64("digest")?,

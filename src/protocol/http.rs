@@ -73,6 +73,8 @@ impl Status {
 pub struct Response<'a> {
     pub status: Status,
     pub content_type: &'a str,
+    /// What a browser may do with it: `Content-Security-Policy`.
+    pub policy: Option<&'a str>,
     pub body: &'a [u8],
 }
 
@@ -85,6 +87,12 @@ impl Response<'_> {
         let length = self.body.len();
         let _ = write!(head, "Content-Type: {}\r\nContent-Length: {length}\r\n", self.content_type);
         head.push_str("Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n");
+        if let Some(policy) = self.policy {
+            let _ = write!(
+                head,
+                "Content-Security-Policy: {policy}\r\nReferrer-Policy: no-referrer\r\n"
+            );
+        }
         if self.status == Status::MethodNotAllowed {
             head.push_str("Allow: GET, HEAD\r\n");
         }
@@ -103,7 +111,8 @@ impl Response<'_> {
 /// The last answer on a connection whose requests cannot be read on.
 pub fn put_error(status: Status, out: &mut Vec<u8>) {
     let body = format!("{}\n", status.line());
-    let response = Response { status, content_type: PLAIN_TEXT, body: body.as_bytes() };
+    let response =
+        Response { status, content_type: PLAIN_TEXT, policy: None, body: body.as_bytes() };
     response.encode(false, Connection::Close, out);
 }
 

@@ -15,6 +15,7 @@
 //! bytes again after more have come gives the same answer, so that the speed at which bytes trickle in
 //! never matters. Nothing is allocated because of a length that is claimed but has not arrived.
 
+pub mod changes;
 pub mod client;
 pub mod exposition;
 pub mod frame;
@@ -45,7 +46,8 @@ pub enum Kind {
     Status = 0x13,
     Member = 0x14,
     Read = 0x15,
-    Backup = 0x16,
+    Changes = 0x16,
+    Backup = 0x17,
     // ... and their replies: the request's number plus 0x10.
     Value = 0x20,
     Written = 0x21,
@@ -53,7 +55,8 @@ pub enum Kind {
     StatusReply = 0x23,
     MemberReply = 0x24,
     FoundReply = 0x25,
-    BackupReply = 0x26,
+    ChangesReply = 0x26,
+    BackupReply = 0x27,
     Failed = 0x2f,
     // Between nodes.
     RequestPreVote = 0x40,
@@ -74,7 +77,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 33] = [
+    pub const ALL: [Kind; 35] = [
         Kind::Hello,
         Kind::Welcome,
         Kind::Refused,
@@ -84,6 +87,7 @@ impl Kind {
         Kind::Status,
         Kind::Member,
         Kind::Read,
+        Kind::Changes,
         Kind::Backup,
         Kind::Value,
         Kind::Written,
@@ -91,6 +95,7 @@ impl Kind {
         Kind::StatusReply,
         Kind::MemberReply,
         Kind::FoundReply,
+        Kind::ChangesReply,
         Kind::BackupReply,
         Kind::Failed,
         Kind::RequestPreVote,

@@ -389,6 +389,14 @@ pub fn put_array(out: &mut Vec<u8>, elements: usize) {
     put_line(out, b'*', &elements.to_string());
 }
 
+/// The start of what nobody asked for: a push, and an array in the version that has none.
+pub fn put_push(out: &mut Vec<u8>, version: Version, elements: usize) {
+    match version {
+        Version::Resp2 => put_array(out, elements),
+        Version::Resp3 => put_line(out, b'>', &elements.to_string()),
+    }
+}
+
 fn put_line(out: &mut Vec<u8>, kind: u8, text: &str) {
     out.push(kind);
     out.extend(text.bytes().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }));

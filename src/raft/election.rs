@@ -152,6 +152,11 @@ impl Raft {
         }
     }
 
+    /// While this node asks for votes: whether that node would give it its vote, if it has answered.
+    pub fn vote_of(&self, id: NodeId) -> Option<bool> {
+        self.votes().and_then(|votes| votes.get(&id).copied())
+    }
+
     fn votes(&self) -> Option<&Votes> {
         match &self.role {
             Role::PreCandidate { votes } | Role::Candidate { votes } => Some(votes),

@@ -1,5 +1,6 @@
 //! Text commands: cut, understood, and answered here or by the node.
 
+use super::pubsub::Subscriptions;
 use super::talk::{Pause, Step};
 use super::texts::{TextClient, TextTalk};
 use super::{ReplyTo, Server, info};
@@ -42,6 +43,7 @@ impl<D: Disk> Server<D> {
             TextStep::Oversized { error, consumed, skip } => {
                 self.links.net.consume(conn, consumed);
                 talk.skip = Some(skip);
+                talk.collected.fail();
                 self.say(conn, talk, |out, _| resp::put_error(out, &error))
             }
             TextStep::Error(resp::ProtocolError(error)) => self.last_words(conn, talk, &error),
@@ -49,14 +51,31 @@ impl<D: Disk> Server<D> {
                 Err(Pause::Close("an HTTP request: this port takes no POST and no Host".into()))
             }
             TextStep::Command { args, consumed } => {
-                let command = self.resume_scan(text::parse(&args, &self.limits));
-                if let TextCommand::Ask { request, .. } = &command
-                    && talk.hold(request.is_write())
+                let allowed = talk.context().map(|it| text::check_context(&args, &it));
+                let parsed = match allowed {
+                    Some(Err(error)) => Err(error),
+                    _ => text::try_parse(&args, &self.limits),
+                };
+                let command = match parsed {
+                    Ok(command) => self.resume_scan(command),
+                    Err(error) => {
+                        self.links.net.consume(conn, consumed);
+                        self.requests += 1;
+                        talk.collected.fail();
+                        return self.say(conn, talk, |out, _| resp::put_error(out, &error));
+                    }
+                };
+                if let Some(is_write) = talk.collected.is_write(&command)
+                    && talk.hold(is_write)
                 {
                     return Err(Pause::MustWait);
                 }
                 self.links.net.consume(conn, consumed);
                 self.requests += 1;
+                let command = match self.collect(conn, talk, command, now) {
+                    Ok(step) => return step,
+                    Err(command) => command,
+                };
                 match command {
                     TextCommand::Ask { request, shape } => {
                         self.ask_store(conn, talk, request, shape);
@@ -73,6 +92,8 @@ impl<D: Disk> Server<D> {
         let reply = Reply { shape, version: talk.client.version };
         if talk.client.read_only && !request.is_write() {
             let answer = self.replica.inputs().read_locally(&request);
+            self.counts.reads += 1;
+            self.counts.local_reads += 1;
             let reply = self.with_cursor(reply, &answer);
             let mut bytes = Vec::new();
             text::answer_to_resp(&answer, reply, &mut bytes);
@@ -88,7 +109,7 @@ impl<D: Disk> Server<D> {
     }
 
     /// What the node need not be asked.
-    fn command(
+    pub(super) fn command(
         &mut self,
         conn: ConnId,
         talk: &mut TextTalk,
@@ -96,7 +117,24 @@ impl<D: Disk> Server<D> {
         now: Instant,
     ) -> Step {
         match command {
-            TextCommand::Ask { .. } | TextCommand::Scan { .. } => unreachable!("the node is asked"),
+            TextCommand::Ask { .. }
+            | TextCommand::Scan { .. }
+            | TextCommand::Multi
+            | TextCommand::Exec(_)
+            | TextCommand::Discard
+            | TextCommand::Watch(_) => unreachable!("the node is asked, or it was collected"),
+            // In a transaction, where it comes too late to change anything.
+            TextCommand::Unwatch => self.say(conn, talk, |out, _| resp::put_simple(out, "OK")),
+            // So that it can be told apart from what comes without being asked for.
+            TextCommand::Ping(message)
+                if talk.client.version == Version::Resp2 && talk.context().is_some() =>
+            {
+                self.say(conn, talk, |out, _| {
+                    resp::put_array(out, 2);
+                    resp::put_bulk(out, b"pong");
+                    resp::put_bulk(out, &message.unwrap_or_default());
+                })
+            }
             TextCommand::Ping(None) => self.say(conn, talk, |out, _| resp::put_simple(out, "PONG")),
             TextCommand::Ping(Some(message)) | TextCommand::Echo(message) => {
                 self.say(conn, talk, |out, _| resp::put_bulk(out, &message))
@@ -104,6 +142,15 @@ impl<D: Disk> Server<D> {
             TextCommand::Info { sections } => {
                 let text = info::text(&self.sections(now), &sections);
                 self.say(conn, talk, |out, version| resp::put_text(out, version, &text))
+            }
+            TextCommand::Why => {
+                let text = self.why(now).text();
+                self.say(conn, talk, |out, version| resp::put_text(out, version, &text))
+            }
+            TextCommand::Raft(query) => {
+                let mut reply = Vec::new();
+                self.put_raft(query, now, &mut reply, talk.client.version);
+                self.say(conn, talk, |out, _| out.extend_from_slice(&reply))
             }
             TextCommand::Help => {
                 self.say(conn, talk, |out, version| resp::put_text(out, version, &text::help()))
@@ -132,13 +179,30 @@ impl<D: Disk> Server<D> {
             }
             TextCommand::Reset => {
                 talk.client = TextClient { id: talk.client.id, ..TextClient::default() };
+                talk.collected.forget();
+                self.stop_listening(conn, talk);
                 self.say(conn, talk, |out, _| resp::put_simple(out, "RESET"))
             }
             TextCommand::Quit => {
                 talk.leaving = true;
+                self.stop_listening(conn, talk);
                 self.say(conn, talk, |out, _| resp::put_simple(out, "OK"))
             }
+            TextCommand::Changes { prefix, from } => {
+                self.stream_to_text(conn, talk, prefix, from, now)
+            }
+            TextCommand::Subscribe(command) => self.subscribe(conn, talk, command),
+            TextCommand::Sentinel(query) => self.sentinel(conn, talk, &query),
+            TextCommand::Role => self.role_reply(conn, talk),
         }
+    }
+
+    /// What comes without being asked for ends.
+    fn stop_listening(&mut self, conn: ConnId, talk: &mut TextTalk) {
+        talk.stream = None;
+        talk.subscriptions = Subscriptions::default();
+        self.streams.forget(conn);
+        self.herald.forget(conn);
     }
 
     /// From the reply to it on, the connection speaks what was asked for.
@@ -228,6 +292,7 @@ impl<D: Disk> Server<D> {
     /// The stream can't be understood any more: says so, and closes once all answers are out.
     fn last_words(&mut self, conn: ConnId, talk: &mut TextTalk, error: &str) -> Step {
         talk.leaving = true;
+        self.stop_listening(conn, talk);
         self.say(conn, talk, |out, _| resp::put_error(out, error))
     }
 }

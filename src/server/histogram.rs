@@ -1,5 +1,6 @@
 //! Counting without allocating: a few numbers for each turn of the loop, read when somebody asks.
 
+use super::page::Times;
 use crate::protocol::exposition::Buckets;
 use crate::wal::Disk;
 use std::cell::RefCell;
@@ -55,8 +56,16 @@ impl Histogram {
     }
 }
 
-/// How long syncs took, in seconds.
-pub type Syncs = Rc<RefCell<Histogram>>;
+/// How long syncs took.
+pub type Syncs = Rc<RefCell<SyncTimes>>;
+
+#[derive(Debug)]
+pub struct SyncTimes {
+    /// All of them, in seconds.
+    pub all: Histogram,
+    /// Those since the last sample.
+    pub lately: Times,
+}
 
 /// A disk whose syncs are timed. The log itself knows no clock.
 pub struct TimedDisk<D> {
@@ -66,14 +75,18 @@ pub struct TimedDisk<D> {
 
 impl<D: Disk> TimedDisk<D> {
     pub fn new(disk: D) -> (Self, Syncs) {
-        let syncs = Rc::new(RefCell::new(Histogram::new(&SECONDS)));
+        let times = SyncTimes { all: Histogram::new(&SECONDS), lately: Times::default() };
+        let syncs = Rc::new(RefCell::new(times));
         (TimedDisk { disk, syncs: Rc::clone(&syncs) }, syncs)
     }
 
     fn timed<T>(&mut self, sync: impl FnOnce(&mut D) -> T) -> T {
         let begun = Instant::now();
         let result = sync(&mut self.disk);
-        self.syncs.borrow_mut().observe(begun.elapsed().as_secs_f64());
+        let took = begun.elapsed();
+        let mut syncs = self.syncs.borrow_mut();
+        syncs.all.observe(took.as_secs_f64());
+        syncs.lately.observe(took);
         result
     }
 }

@@ -1,19 +1,23 @@
-//! What is answered over HTTP: is the process alive, is it of use, and what does it count.
+//! What is answered over HTTP: the page, is the process alive, is it of use, and what does it
+//! count.
 
 use super::talk::{Pause, Step};
-use super::{Server, metrics};
+use super::{Server, metrics, page};
 use crate::net::ConnId;
 use crate::protocol::exposition;
 use crate::protocol::http::{
     self, Connection, HttpStep, PLAIN_TEXT, Request, Response, Status, put_error,
 };
 use crate::wal::Disk;
+use std::borrow::Cow;
 use std::time::Instant;
 
-const OVERVIEW: &str = "raftkv\n\n\
-    /livez    the process is alive: its loop turns\n\
-    /readyz   it can serve clients, or pass them on to the leader; else 503, and why not\n\
-    /metrics  for Prometheus\n";
+const NOT_FOUND: &str = "404 Not Found. There is:\n\n\
+    /              a page that shows the cluster\n\
+    /status.json   what it shows, and /history.json the last minutes\n\
+    /livez         the process is alive: its loop turns\n\
+    /readyz        it can serve clients, or pass them on to the leader; else 503, and why not\n\
+    /metrics       for Prometheus\n";
 
 impl<D: Disk> Server<D> {
     /// Nothing here waits for the node or counts against what other clients may ask for: a probe is
@@ -50,12 +54,14 @@ impl<D: Disk> Server<D> {
 
     fn respond(&mut self, conn: ConnId, request: &Request, now: Instant) {
         self.counts.http_requests += 1;
-        let plain = |status, text: &str| (status, PLAIN_TEXT, text.as_bytes().to_vec());
+        let plain = |status, text: &str| (status, PLAIN_TEXT, Cow::from(text.as_bytes().to_vec()));
         let (status, content_type, body) = match request.path.as_str() {
-            "/" => plain(Status::Ok, OVERVIEW),
+            "/" => (Status::Ok, page::HTML, Cow::from(page::PAGE.as_bytes())),
+            "/status.json" => (Status::Ok, page::JSON, page::status(self, now).into_bytes().into()),
+            "/history.json" => (Status::Ok, page::JSON, page::history(self).into_bytes().into()),
             // That it is said is the answer: a loop that hangs, or waits for its disk, says nothing.
             "/livez" => plain(Status::Ok, "alive\n"),
-            "/readyz" => match self.unready() {
+            "/readyz" => match self.unready(now) {
                 reasons if reasons.is_empty() => plain(Status::Ok, "ready\n"),
                 reasons => {
                     let text =
@@ -63,10 +69,13 @@ impl<D: Disk> Server<D> {
                     plain(Status::Unavailable, &text)
                 }
             },
-            "/metrics" => (Status::Ok, exposition::CONTENT_TYPE, metrics::exposed(self, now)),
-            _ => plain(Status::NotFound, "404 Not Found: there is /livez, /readyz and /metrics\n"),
+            "/metrics" => {
+                (Status::Ok, exposition::CONTENT_TYPE, metrics::exposed(self, now).into())
+            }
+            _ => plain(Status::NotFound, NOT_FOUND),
         };
-        let response = Response { status, content_type, body: &body };
+        let policy = (content_type == page::HTML).then_some(page::POLICY);
+        let response = Response { status, content_type, policy, body: &body };
         if let Some(outbox) = self.links.net.outbox(conn) {
             response.encode(request.is_head, request.connection, outbox);
         }

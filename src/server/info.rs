@@ -14,6 +14,7 @@ impl<D: Disk> Server<D> {
             ("Server", self.server_section(now)),
             ("Clients", self.clients_section()),
             ("Raft", self.raft_section()),
+            ("Replication", self.replication_section()),
             ("Members", self.members_section()),
             ("Peers", self.peers_section(now)),
             ("Persistence", self.persistence_section()),
@@ -41,10 +42,12 @@ impl<D: Disk> Server<D> {
             ("maxclients", self.config.connections_max.to_string()),
             ("requests_received", self.requests.to_string()),
             ("requests_pending", self.replica.node().requests_pending().to_string()),
+            ("change_streams", self.streams.len().to_string()),
+            ("pubsub_clients", self.herald.listeners().to_string()),
         ])
     }
 
-    fn raft_section(&self) -> Vec<(String, String)> {
+    pub(super) fn raft_section(&self) -> Vec<(String, String)> {
         let node = self.replica.node();
         let raft = node.raft();
         let leader = raft.leader();
@@ -129,8 +132,12 @@ impl<D: Disk> Server<D> {
             ("digest", format!("{:016x}", machine.store().digest())),
             ("digests_compared", self.replica.node().digests_compared().to_string()),
             ("keys", machine.store().len().to_string()),
+            ("expiring_keys", machine.store().expiring().to_string()),
+            ("expired_keys", self.replica.node().tally().expired.to_string()),
             ("keyspace_bytes", machine.store().bytes().to_string()),
             ("sessions", machine.sessions().len().to_string()),
+            ("changes_first_index", machine.history().first().to_string()),
+            ("changes_bytes", machine.history().bytes().to_string()),
         ])
     }
 }
@@ -139,7 +146,7 @@ fn place(id: NodeId, address: &str) -> String {
     format!("incarnation={:012x},address={address}", id & ((1 << 48) - 1))
 }
 
-fn fields<const N: usize>(fields: [(&str, String); N]) -> Vec<(String, String)> {
+pub(super) fn fields<const N: usize>(fields: [(&str, String); N]) -> Vec<(String, String)> {
     fields.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
 }
 

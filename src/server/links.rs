@@ -43,13 +43,28 @@ pub struct Links {
     membership: Rc<Membership>,
     committed: Rc<Membership>,
     leads: bool,
+    /// Who is known to lead, and since when: from then on it, or whoever may elect one, is asked.
+    leader: (Option<NodeId>, Instant),
     /// Others say that this node was removed.
     is_removed: bool,
     /// Connections to be closed, and why.
     unwanted: Vec<(ConnId, &'static str)>,
     refusals: Refusals,
+    /// Connections to members that came or went in this turn, in words.
+    news: Vec<String>,
     welcome: Welcome,
     clients_max: usize,
+}
+
+/// How another node is reached from here.
+pub struct Reach<'a> {
+    pub number: u64,
+    pub name: &'a str,
+    pub is_connected: bool,
+    /// If it is connected, since it was last heard from or began to be asked; else since it is not.
+    pub since: Duration,
+    /// Why it is not connected.
+    pub trouble: String,
 }
 
 struct Link {
@@ -67,6 +82,8 @@ struct Link {
     /// Refusals and failures are logged when they change, not each time.
     last_trouble: String,
     attached_at: Instant,
+    /// When the last connection ended, or was first wanted.
+    lost_at: Instant,
     heard_at: Instant,
     /// A message has come over the present connection.
     heard: bool,
@@ -113,9 +130,11 @@ impl Links {
             membership: Rc::default(),
             committed: Rc::default(),
             leads: false,
+            leader: (None, now),
             is_removed: false,
             unwanted: Vec::new(),
             refusals: Refusals::default(),
+            news: Vec::new(),
             welcome,
             clients_max: config.connections_max,
         })
@@ -136,6 +155,9 @@ impl Links {
         self.committed = Rc::clone(raft.committed_membership());
         if raft.is_removed() {
             self.stay_quiet();
+        }
+        if raft.leader() != self.leader.0 {
+            self.leader = (raft.leader(), now);
         }
         let leads = raft.is_leader();
         let is_same = Rc::ptr_eq(raft.membership(), &self.membership) && leads == self.leads;
@@ -339,7 +361,7 @@ impl Links {
         link.heard_at = now;
         link.heard = false;
         if !link.brief {
-            link.connected();
+            self.news.push(link.connected());
         }
         let before = link.id.replace(peer.id);
         link.conn.replace(conn).zip(before)
@@ -351,14 +373,14 @@ impl Links {
         link.heard = true;
         link.heard_at = now;
         if link.brief {
-            link.connected();
+            self.news.push(link.connected());
         }
     }
 
     pub fn tick(&mut self, now: Instant) {
         for link in self.peers.values_mut() {
             if link.brief && link.conn.is_some() && now >= link.attached_at + BRIEF {
-                link.connected();
+                self.news.push(link.connected());
             }
         }
     }
@@ -374,7 +396,7 @@ impl Links {
         let (number, link) = self.peers.iter_mut().find(|(_, link)| link.conn == Some(conn))?;
         link.conn = None;
         link.may_have_ended = by_other_side;
-        link.disconnected(reason, now);
+        self.news.extend(link.disconnected(reason, now));
         let dials_itself = *number > self.identity.node;
         if by_other_side && dials_itself && self.net.has_address(*number) {
             self.net.probe(*number, now);
@@ -477,6 +499,34 @@ impl Links {
             .collect()
     }
 
+    /// How every other node that this one knows of is reached.
+    pub fn reaches(&self, now: Instant) -> impl Iterator<Item = Reach<'_>> {
+        self.peers.iter().map(move |(number, link)| {
+            let is_connected = link.conn.is_some();
+            // Whoever was not asked had no reason to say anything.
+            let heard_or_asked = link.heard_at.max(self.leader.1);
+            let begun = if is_connected { heard_or_asked } else { link.lost_at };
+            let trouble = match is_connected {
+                true => String::new(),
+                false if !link.last_trouble.is_empty() => link.last_trouble.clone(),
+                false if *number > self.identity.node => "it has not dialled this node".to_string(),
+                false => self.net.peer_state(*number),
+            };
+            Reach {
+                number: *number,
+                name: &link.name,
+                is_connected,
+                since: now.saturating_duration_since(begun),
+                trouble,
+            }
+        })
+    }
+
+    /// Connections to members that came or went since the last call, in words.
+    pub fn take_news(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.news)
+    }
+
     /// Every other node that this one knows of, and whether it is connected.
     pub fn peers(&self) -> impl Iterator<Item = (&str, bool)> {
         self.peers.values().map(|link| (link.name.as_str(), link.conn.is_some()))
@@ -498,29 +548,39 @@ impl Link {
             may_have_ended: false,
             last_trouble: String::new(),
             attached_at: now,
+            lost_at: now,
             heard_at: now,
             heard: false,
             brief: false,
         }
     }
 
-    fn connected(&mut self) {
-        info!("{} is connected", self.name);
+    /// What is worth telling of it is returned as well.
+    fn connected(&mut self) -> String {
+        let what = format!("{} is connected", self.name);
+        info!("{what}");
         self.brief = false;
         self.last_trouble.clear();
+        what
     }
 
-    fn disconnected(&mut self, reason: &str, now: Instant) {
+    fn disconnected(&mut self, reason: &str, now: Instant) -> Option<String> {
         let was_brief = self.brief;
         self.brief = !self.heard && now < self.attached_at + BRIEF;
-        match (was_brief, self.brief) {
-            (true, true) => debug!("{} is disconnected again: {reason}", self.name),
+        self.lost_at = now;
+        let what = match (was_brief, self.brief) {
+            (true, true) => {
+                debug!("{} is disconnected again: {reason}", self.name);
+                return None;
+            }
             (false, true) => {
                 self.last_trouble = format!("{reason} at once; its own log may say why");
-                info!("{} is disconnected: {}", self.name, self.last_trouble);
+                format!("{} is disconnected: {}", self.name, self.last_trouble)
             }
-            (_, false) => info!("{} is disconnected: {reason}", self.name),
-        }
+            (_, false) => format!("{} is disconnected: {reason}", self.name),
+        };
+        info!("{what}");
+        Some(what)
     }
 }
 

@@ -18,7 +18,11 @@ const ROLES: [&str; 7] =
 pub struct Counts {
     pub http_requests: u64,
     turns: Histogram,
-    syncs: Syncs,
+    requests: Histogram,
+    /// Reads of this node's clients that were answered, and of those the ones that it answered from what it has.
+    pub reads: u64,
+    pub local_reads: u64,
+    pub syncs: Syncs,
     batch_entries: Histogram,
     batch_bytes: Histogram,
     leader: Option<(Term, NodeId)>,
@@ -31,6 +35,9 @@ impl Counts {
         Counts {
             http_requests: 0,
             turns: Histogram::new(&SECONDS),
+            requests: Histogram::new(&SECONDS),
+            reads: 0,
+            local_reads: 0,
             syncs,
             batch_entries: Histogram::new(&ENTRIES),
             batch_bytes: Histogram::new(&BYTES),
@@ -43,6 +50,10 @@ impl Counts {
 
     pub fn turned(&mut self, took: Duration) {
         self.turns.observe(took.as_secs_f64());
+    }
+
+    pub fn answered(&mut self, took: Duration) {
+        self.requests.observe(took.as_secs_f64());
     }
 
     /// What one sync wrote to the log.
@@ -65,7 +76,7 @@ impl Counts {
 pub fn exposed<D: Disk>(server: &Server<D>, now: Instant) -> Vec<u8> {
     let mut out = Exposition::default();
     put_process(server, now, &mut out);
-    put_raft(server, &mut out);
+    put_raft(server, now, &mut out);
     put_peers(server, &mut out);
     put_requests(server, &mut out);
     put_connections(server, &mut out);
@@ -89,13 +100,13 @@ fn put_process<D: Disk>(server: &Server<D>, now: Instant, out: &mut Exposition) 
     }
 }
 
-fn put_raft<D: Disk>(server: &Server<D>, out: &mut Exposition) {
+fn put_raft<D: Disk>(server: &Server<D>, now: Instant, out: &mut Exposition) {
     let node = server.replica.node();
     let raft = node.raft();
     let role = server.role();
     let roles = ROLES.map(|name| (name, u8::from(name == role)));
     out.gauges("raftkv_role", "1 for the role that the node is in.", "role", roles);
-    let ready = u8::from(server.unready().is_empty());
+    let ready = u8::from(server.unready(now).is_empty());
     out.gauge("raftkv_ready", "Whether /readyz says so.", ready);
     out.gauge("raftkv_term", "Current term.", raft.term());
     let has_leader = u8::from(raft.leader().is_some());
@@ -192,6 +203,10 @@ fn put_storage<D: Disk>(server: &Server<D>, out: &mut Exposition) {
     let spaces = ["ok", "low", "none"].map(|name| (name, u8::from(name == space)));
     let help = "Room on the disk: low refuses what grows, none holds up every write.";
     out.gauges("raftkv_disk_space", help, "space", spaces);
+    let help = "Keys in the store that go by themselves.";
+    out.gauge("raftkv_expiring_keys", help, machine.store().expiring());
+    let help = "Keys that were removed because their time had come.";
+    out.counter("raftkv_expired_keys_total", help, server.replica.node().tally().expired);
     out.gauge("raftkv_keys", "Keys in the store.", machine.store().len());
     let bytes = machine.store().bytes();
     out.gauge("raftkv_keyspace_bytes", "Size of keys and values in the store.", bytes);
@@ -200,8 +215,10 @@ fn put_storage<D: Disk>(server: &Server<D>, out: &mut Exposition) {
 
 fn put_turns<D: Disk>(server: &Server<D>, out: &mut Exposition) {
     let counts = &server.counts;
+    let help = "Time from a client's request to its answer.";
+    out.histogram("raftkv_request_seconds", help, counts.requests.buckets());
     let help = "Time that one sync to the disk took.";
-    out.histogram("raftkv_fsync_seconds", help, counts.syncs.borrow().buckets());
+    out.histogram("raftkv_fsync_seconds", help, counts.syncs.borrow().all.buckets());
     let help = "Time that one turn of the loop took, between two waits.";
     out.histogram("raftkv_loop_turn_seconds", help, counts.turns.buckets());
     let help = "Entries that one sync of the log made durable.";

@@ -6,18 +6,26 @@
 
 mod commands;
 mod cursors;
+mod events;
 mod files;
 mod histogram;
 mod http;
 mod info;
 mod links;
+mod members;
 mod memory;
 mod metrics;
+mod page;
+mod pubsub;
 mod ready;
 mod refusals;
+mod sentinel;
+mod streams;
 mod talk;
 mod texts;
+mod transactions;
 mod watch;
+mod why;
 mod words;
 
 use crate::config::Config;
@@ -29,14 +37,20 @@ use crate::protocol::{frame, text};
 use crate::replica::{Replica, ReplicaError};
 use crate::wal::{Disk, Identity, WalError};
 use cursors::Cursors;
+use events::Kind;
 use links::Links;
 use log::info;
 use metrics::Counts;
+use page::{Sample, Samples, Totals};
+use pubsub::Herald;
 use ready::Level;
 use slab::Slab;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{fmt, io};
+use streams::Streams;
 use talk::{Owed, Talk};
 use watch::Watch;
 
@@ -63,13 +77,20 @@ pub struct Server<D: Disk> {
     resumed_last: Option<ConnId>,
     watch: Watch,
     counts: Counts,
+    samples: Samples,
     level: Level,
     started: Instant,
+    /// When the present turn began.
+    turn_began: Instant,
     next_tick: Instant,
     requests: u64,
     /// Text connections there have been.
     text_clients: u64,
     cursors: Cursors,
+    /// Of the commands that all connections have queued for transactions.
+    queued_bytes: Rc<Cell<usize>>,
+    streams: Streams,
+    herald: Herald,
     slowest_flush: Duration,
     /// Of all turns, what goes on between two waits.
     slowest_turn: Duration,
@@ -89,6 +110,8 @@ struct Asked {
     conn: ConnId,
     reply: ReplyTo,
     is_write: bool,
+    /// The turn in which it arrived.
+    arrived: Instant,
     /// About how long the answer will be.
     answer_bytes: usize,
 }
@@ -112,11 +135,17 @@ pub enum ServerError {
     Replica(ReplicaError),
 }
 
+/// The wall clock: what a leader stamps the log with, and what events are shown with. One before 1970 is set wrongly, and counts as that.
+fn unix_ms() -> u64 {
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl<D: Disk> Server<D> {
     pub fn new(
         mut config: Config,
         identity: Identity,
-        replica: Replica<D>,
+        mut replica: Replica<D>,
         syncs: Syncs,
         now: Instant,
     ) -> Result<Self, ServerError> {
@@ -132,6 +161,7 @@ impl<D: Disk> Server<D> {
             replica.node().raft().log().last().index,
             replica.node().raft().term()
         );
+        replica.inputs().set_time(unix_ms());
         Ok(Server {
             limits: config.limits,
             next_tick: now + config.tick(),
@@ -145,11 +175,16 @@ impl<D: Disk> Server<D> {
             resumed_last: None,
             watch: Watch::default(),
             counts: Counts::new(syncs),
+            samples: Samples::default(),
             level: Level::default(),
             started: now,
+            turn_began: now,
             requests: 0,
             text_clients: 0,
             cursors: Cursors::default(),
+            queued_bytes: Rc::default(),
+            streams: Streams::default(),
+            herald: Herald::default(),
             slowest_flush: Duration::ZERO,
             slowest_turn: Duration::ZERO,
             stopping: None,
@@ -161,9 +196,12 @@ impl<D: Disk> Server<D> {
         let mut events = Vec::new();
         loop {
             let now = Instant::now();
-            let deadline = if self.replica.has_work() { now } else { self.next_tick };
+            let has_work = self.replica.has_work() || self.streams.has_work();
+            let deadline = if has_work { now } else { self.next_tick };
             self.links.net.wait(deadline, now, &mut events).map_err(ServerError::Poll)?;
             let now = Instant::now();
+            self.replica.inputs().set_time(unix_ms());
+            self.turn_began = now;
             for event in events.drain(..) {
                 match event {
                     // The second one asks for no patience.
@@ -181,10 +219,12 @@ impl<D: Disk> Server<D> {
             }
             self.flush()?;
             self.resume();
+            self.feed_streams(now);
             self.links.net.push();
             let took = now.elapsed();
             self.slowest_turn = self.slowest_turn.max(took);
             self.counts.turned(took);
+            self.samples.turns.observe(took);
             if let Some(stopping) = self.stopping.filter(|stopping| self.may_stop(*stopping, now)) {
                 return self.stop(stopping.signal);
             }
@@ -214,6 +254,8 @@ impl<D: Disk> Server<D> {
     fn closed(&mut self, conn: ConnId, by_other_side: bool, reason: &str, now: Instant) {
         self.talks.remove(&conn);
         self.paused.remove(&conn);
+        self.streams.forget(conn);
+        self.herald.forget(conn);
         if let Some(peer) = self.links.detach(conn, by_other_side, reason, now) {
             self.replica.inputs().peer_unreachable(peer);
         }
@@ -240,8 +282,9 @@ impl<D: Disk> Server<D> {
         for (to, message) in outgoing.messages {
             self.links.send(to, &message);
         }
+        let now = Instant::now();
         for (ticket, answer) in outgoing.answers {
-            self.deliver(ticket, answer);
+            self.deliver(ticket, answer, now);
         }
         let now = Instant::now();
         for (conn, reason) in self.links.take_unwanted() {
@@ -252,6 +295,7 @@ impl<D: Disk> Server<D> {
         self.watch.look(&self.config, self.replica.node(), &self.links, now);
         self.watch.look_at_flush(now - begun, now);
         self.look(now);
+        self.publish(now);
         Ok(())
     }
 
@@ -262,11 +306,44 @@ impl<D: Disk> Server<D> {
         self.counts.look_at_leader(raft.term(), raft.leader());
         let (entries, bytes) = self.replica.turn_written();
         self.counts.wrote_batch(entries, bytes);
+        for what in self.links.take_news() {
+            self.watch.events.note(Kind::Connection, what);
+        }
+        let newest = self.replica.wal().snapshots().last().map_or(0, |file| file.position.index);
+        self.watch.look_at_snapshot(newest, self.replica.node().machine().applied());
+        if self.samples.is_due(now) {
+            let reasons = self.unready(now);
+            self.watch.look_at_readiness(&self.config, &reasons);
+            self.take_sample(now);
+        }
+    }
+
+    fn take_sample(&mut self, now: Instant) {
+        let node = self.replica.node();
+        let raft = node.raft();
+        let sample = Sample {
+            at: unix_ms() / 1000,
+            commit_index: raft.commit_index(),
+            applied: node.machine().applied(),
+            log_bytes: self.replica.wal().bytes_on_disk(),
+            ..Sample::default()
+        };
+        let totals = Totals {
+            writes: raft.known_commit(),
+            led_reads: node.tally().reads + self.counts.local_reads,
+            own_reads: self.counts.reads,
+            leads: raft.is_leader(),
+        };
+        self.samples.take(sample, totals, &mut self.counts.syncs.borrow_mut().lately, now);
     }
 
     /// An answer reaches its connection, if that still exists.
-    fn deliver(&mut self, ticket: Ticket, answer: Answer) {
+    fn deliver(&mut self, ticket: Ticket, answer: Answer, now: Instant) {
         let asked = self.asked.remove(usize::try_from(ticket).expect("tickets are slab keys"));
+        let took = now.saturating_duration_since(asked.arrived);
+        self.counts.answered(took);
+        self.samples.requests.observe(took);
+        self.counts.reads += u64::from(!asked.is_write && !matches!(answer, Answer::Failed(_)));
         self.awaited_bytes -= asked.answer_bytes;
         let form = match asked.reply {
             ReplyTo::Slot(_, form) => self.with_cursor(form, &answer),
@@ -282,8 +359,11 @@ impl<D: Disk> Server<D> {
                 frame::put_frame(outbox, |out| reply.encode(out));
             }
             (ReplyTo::Slot(slot, _), Talk::Text(texts)) => {
-                let mut reply = Vec::new();
-                text::answer_to_resp(&answer, form, &mut reply);
+                let reply = texts.collected_reply(slot, &answer, form).unwrap_or_else(|| {
+                    let mut reply = Vec::new();
+                    text::answer_to_resp(&answer, form, &mut reply);
+                    reply
+                });
                 texts.answered(slot, reply, asked.answer_bytes);
                 texts.write_ready(outbox);
             }
@@ -375,7 +455,7 @@ impl<D: Disk> Server<D> {
                 (FailureCode::ShuttingDown, "the node stops; nothing was done, ask another node")
             };
             let failure = Failure { code, message: message.to_string(), leader: None };
-            self.deliver(ticket as Ticket, Answer::Failed(failure));
+            self.deliver(ticket as Ticket, Answer::Failed(failure), Instant::now());
         }
         self.links.net.push();
         Ok(())

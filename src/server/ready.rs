@@ -1,6 +1,6 @@
 //! Whether this node can serve clients or pass them on, and in words why not.
 
-use super::{Server, watch};
+use super::{Server, watch, why};
 use crate::raft::{Index, Raft};
 use crate::wal::Disk;
 use std::time::{Duration, Instant};
@@ -45,7 +45,7 @@ impl Level {
 
 impl<D: Disk> Server<D> {
     /// Why this node is of no use to a client at the moment; nothing if it is.
-    pub(super) fn unready(&self) -> Vec<String> {
+    pub(super) fn unready(&self, now: Instant) -> Vec<String> {
         let node = self.replica.node();
         let raft = node.raft();
         let mut reasons = Vec::new();
@@ -72,24 +72,22 @@ impl<D: Disk> Server<D> {
         if raft.is_leader() && self.replica.is_out_of_space() {
             reasons.push("it leads, and there is no room for the log on its disk".to_string());
         }
-        reasons.extend(self.unled().or_else(|| self.lags()));
+        reasons.extend(self.unreached(now).or_else(|| self.lags()));
         reasons
     }
 
     /// Why a request would reach no leader.
-    fn unled(&self) -> Option<String> {
+    fn unreached(&self, now: Instant) -> Option<String> {
         let node = self.replica.node();
         let raft = node.raft();
         let Some(leader) = raft.leader() else {
-            let states = self.links.peer_states();
-            let states: Vec<String> =
-                states.iter().map(|(_, name, state)| format!("{name} {state}")).collect();
+            let states: Vec<String> = why::lines(&self.config, node, &self.links, now).collect();
             let waits =
                 watch::waits_for(node).map_or(String::new(), |what| format!("; it waits {what}"));
             let term = raft.term();
             return Some(format!(
                 "it knows no leader in term {term}: {}{waits}",
-                states.join(", ")
+                states.join("; ")
             ));
         };
         let name = raft.membership().members.get(&leader).map_or("?", |member| &member.name);

@@ -3,9 +3,10 @@
 //! Everything here returns at "need more bytes" and starts again where it left off when more have come. What
 //! the other side sends wrong ends its connection, with a reason; it never ends more than that.
 
+use super::streams::Stream;
 use super::texts::TextTalk;
 use super::{Asked, ReplyTo, Server};
-use crate::kv::{Answer, BackupRequest, Command, Failure, FailureCode, Request, WriteOp};
+use crate::kv::{Answer, BackupRequest, Command, Failure, FailureCode, Request};
 use crate::net::ConnId;
 use crate::node::{self, Routing, Ticket};
 use crate::protocol::client::{self, ReplyBody, ReplyFrame, RequestBody, RequestFrame};
@@ -45,6 +46,8 @@ pub struct ClientTalk {
     pub unanswered: usize,
     /// About how long those answers will be.
     pub awaited_bytes: usize,
+    /// Changes that it is told of; a connection has one stream.
+    pub stream: Option<Stream>,
     /// The rest of a frame that is too long.
     skip: Option<Skip>,
 }
@@ -83,8 +86,14 @@ impl Talk {
         }
     }
 
+    /// Whether there is, or may be, something to be said to the other side.
     pub fn owes_answers(&self) -> bool {
-        self.owed().answers > 0
+        let listens = match self {
+            Talk::Client(client) => client.stream.is_some(),
+            Talk::Text(text) => text.listens(),
+            _ => false,
+        };
+        self.owed().answers > 0 || listens
     }
 
     /// Whether the next command would overtake those that the node has not answered.
@@ -328,6 +337,9 @@ impl<D: Disk> Server<D> {
                 let fields = self.sections(now).into_iter().flat_map(|(_, fields)| fields);
                 self.reply(conn, id, ReplyBody::Status(fields.collect()))
             }
+            Ok(RequestFrame { id, body: RequestBody::Changes { prefix, from } }) => {
+                self.stream_to_client(conn, talk, id, (prefix, from), now)
+            }
             Err(bad) => match bad.id {
                 Some(id) => {
                     let (code, message) = (FailureCode::Malformed, bad.malformed.to_string());
@@ -357,7 +369,13 @@ impl<D: Disk> Server<D> {
     ) -> usize {
         let answer_bytes = self.answer_bytes(&request);
         self.awaited_bytes += answer_bytes;
-        let asked = Asked { conn, reply, is_write: request.is_write(), answer_bytes };
+        let asked = Asked {
+            conn,
+            reply,
+            is_write: request.is_write(),
+            arrived: self.turn_began,
+            answer_bytes,
+        };
         let ticket = self.asked.insert(asked) as Ticket;
         self.replica.inputs().request(ticket, request, routing);
         answer_bytes
@@ -373,10 +391,7 @@ impl<D: Disk> Server<D> {
                 op.answer_bytes(store, &self.limits).min(self.limits.answer_bytes_max())
             }
             Request::Write { command } => match Command::decode(command) {
-                Ok(Command::Write {
-                    op: WriteOp::Set { key, get: true, .. } | WriteOp::Remove { key, get: true, .. },
-                    ..
-                }) => store.value_bytes(key).unwrap_or(0),
+                Ok(Command::Write { op, .. }) => op.answer_bytes(store, &self.limits),
                 _ => 0,
             },
             Request::Backup(BackupRequest::Piece { .. }) => self.limits.answer_bytes_max(),

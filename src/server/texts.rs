@@ -1,7 +1,11 @@
 //! What a connection with text commands is owed: commands are executed, and answered, in the order they came in.
 
+use super::pubsub::Subscriptions;
+use super::streams::Stream;
 use super::talk::Owed;
+use super::transactions::Collected;
 use crate::protocol::resp::{SkipCommand, Version};
+use crate::protocol::text::Context;
 use std::collections::VecDeque;
 
 /// A text client. Its commands are answered in order: each has a slot, and the filled ones at the front
@@ -24,6 +28,13 @@ pub struct TextTalk {
     /// After QUIT or a protocol error nothing more is read.
     pub leaving: bool,
     pub client: TextClient,
+    /// A transaction that is to come, and what it depends on.
+    pub collected: Box<Collected>,
+    /// Replies are written here at the moment, and not to the connection: they are parts of another.
+    pub aside: Option<Vec<u8>>,
+    /// Changes that it is told of.
+    pub stream: Option<Stream>,
+    pub subscriptions: Subscriptions,
 }
 
 /// What a text client has said of itself, and how it wants to be answered.
@@ -46,6 +57,20 @@ impl TextTalk {
 
     pub fn owed(&self) -> Owed {
         Owed { answers: self.slots.len(), bytes: self.awaited_bytes + self.held_bytes }
+    }
+
+    /// Whether it is told of things that it does not ask for.
+    pub fn listens(&self) -> bool {
+        self.stream.is_some() || !self.subscriptions.is_empty()
+    }
+
+    /// What it may say, if that is not everything.
+    pub fn context(&self) -> Option<Context> {
+        if self.stream.is_some() {
+            return Some(Context::STREAMING);
+        }
+        let is_mixed = self.client.version == Version::Resp2 && !self.subscriptions.is_empty();
+        is_mixed.then_some(Context::SUBSCRIBED)
     }
 
     fn next_slot(&mut self) -> u64 {
@@ -79,8 +104,20 @@ impl TextTalk {
         self.fill(slot, reply);
     }
 
+    /// Bytes that wait with a slot, for what it is to become.
+    pub fn hold_bytes(&mut self, bytes: usize) {
+        self.held_bytes += bytes;
+    }
+
+    pub fn release(&mut self, bytes: usize) {
+        self.held_bytes -= bytes;
+    }
+
     /// For what the node need not be asked.
     pub fn answer_at_once(&mut self, reply: Vec<u8>) {
+        if let Some(aside) = &mut self.aside {
+            return aside.extend(reply);
+        }
         let slot = self.next_slot();
         self.fill(slot, reply);
     }

@@ -1,10 +1,12 @@
 //! What the log says of this node's place in the cluster, one line for each change: of role, term or leader,
 //! to a cluster without a leader, to a slow disk and back.
 
+use super::events::{Events, Kind};
 use super::links::Links;
+use super::why;
 use crate::config::Config;
 use crate::node::{Node, Standing};
-use crate::raft::{Member, Membership, NodeId, Term, quorum};
+use crate::raft::{Index, Member, Membership, NodeId, Term, quorum};
 use log::{info, warn};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -28,11 +30,17 @@ pub struct Watch {
     /// Since when there has been no leader.
     leaderless_since: Option<Instant>,
     told_leaderless: bool,
+    /// Since when there has been none although this node reaches enough voters.
+    electable_since: Option<Instant>,
     /// The committed membership that was told of.
     membership: Option<Rc<Membership>>,
     /// What this node has waited for, and since when; told once it has lasted.
     waits: Option<(String, Instant, bool)>,
     slow: Option<SlowFlushes>,
+    /// What was applied, and the newest snapshot.
+    stored: Option<(Index, Index)>,
+    is_ready: bool,
+    pub events: Events,
 }
 
 #[derive(Debug)]
@@ -48,20 +56,25 @@ impl Watch {
         let state = (raft.role_name(), raft.term(), raft.leader());
         let before = self.seen.replace(state);
         if before.is_some_and(|before| has_lost_majority(before, state)) && !raft.is_damaged() {
-            tell_majority_lost(config, raft.term());
+            self.tell_majority_lost(config, raft.term());
         } else if before != Some(state) {
-            tell_place(config, raft.membership(), state);
+            self.tell_place(config, raft.membership(), state);
         }
         self.look_at_members(config, node, now);
         if raft.leader().is_some() || !raft.is_founded() || links.is_removed() {
             self.leaderless_since = None;
+            self.electable_since = None;
             self.told_leaderless = false;
             return;
+        }
+        match why::is_electable(config, raft, links, now) {
+            true => self.electable_since = self.electable_since.or(Some(now)),
+            false => self.electable_since = None,
         }
         let since = *self.leaderless_since.get_or_insert(now);
         if !self.told_leaderless && now - since >= config.election * 2 * ELECTIONS_MAX {
             self.told_leaderless = true;
-            tell_leaderless(config, node, links, now - since);
+            tell_leaderless(config, node, links, now - since, now);
         }
     }
 
@@ -92,8 +105,57 @@ impl Watch {
             return;
         }
         match self.membership.replace(Rc::clone(membership)) {
-            Some(before) => tell_changes(&before, membership),
-            None => info!("members: {}", in_words(membership)),
+            Some(before) => self.tell_changes(&before, membership),
+            None => self.tell(Kind::Members, format!("members: {}", in_words(membership))),
+        }
+    }
+
+    /// A line in the log, and on the page.
+    fn tell(&mut self, kind: Kind, what: String) {
+        info!("{what}");
+        self.events.note(kind, what);
+    }
+
+    /// Since when there has been no leader.
+    pub fn leaderless_for(&self, now: Instant) -> Duration {
+        let since = self.leaderless_since;
+        since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
+    /// Since when there has been none although this node reaches enough voters.
+    pub fn electable_for(&self, now: Instant) -> Duration {
+        let since = self.electable_since;
+        since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
+    /// How slow the slowest flush was, while they are slow.
+    pub fn slow_flushes(&self) -> Option<Duration> {
+        self.slow.as_ref().map(|slow| slow.slowest)
+    }
+
+    /// The newest snapshot is another one. What was applied before it was there tells whose it is: a leader sends
+    /// one that goes further.
+    pub fn look_at_snapshot(&mut self, newest: Index, applied: Index) {
+        let Some((before, newest_before)) = self.stored.replace((applied, newest)) else { return };
+        if newest == newest_before {
+            return;
+        }
+        let what = match newest > before {
+            true => format!("a snapshot up to index {newest} has come from the leader"),
+            false => format!("a snapshot up to index {newest} is taken"),
+        };
+        self.events.note(Kind::Snapshot, what);
+    }
+
+    /// `reasons`: why the node is not ready.
+    pub fn look_at_readiness(&mut self, config: &Config, reasons: &[String]) {
+        let is_ready = reasons.is_empty();
+        if is_ready != std::mem::replace(&mut self.is_ready, is_ready) {
+            let what = match is_ready {
+                true => format!("{} is ready", config.name),
+                false => format!("{} is not ready: {}", config.name, reasons.join("; ")),
+            };
+            self.events.note(Kind::Ready, what);
         }
     }
 
@@ -101,10 +163,12 @@ impl Watch {
     pub fn look_at_flush(&mut self, took: Duration, now: Instant) {
         if took >= SLOW_FLUSH {
             if self.slow.is_none() {
-                warn!(
+                let what = format!(
                     "storing what arrived in one turn took {} ms: the disk is slow, or the machine is busy",
                     took.as_millis()
                 );
+                warn!("{what}");
+                self.events.note(Kind::Disk, what);
             }
             let slow = self.slow.get_or_insert(SlowFlushes { count: 0, slowest: took, last: now });
             slow.count += 1;
@@ -112,8 +176,67 @@ impl Watch {
             slow.last = now;
         } else if let Some(slow) = self.slow.take_if(|slow| now - slow.last >= CALM) {
             let (count, slowest) = (slow.count, slow.slowest.as_millis());
-            info!("storing is fast again; {count} turns were slow, the slowest took {slowest} ms");
+            let what = "storing is fast again";
+            self.tell(
+                Kind::Disk,
+                format!("{what}; {count} turns were slow, the slowest took {slowest} ms"),
+            );
         }
+    }
+
+    fn tell_changes(&mut self, before: &Membership, after: &Membership) {
+        for (id, member) in &after.members {
+            let name = &member.name;
+            let what = match before.members.get(id) {
+                None => match before.named(name) {
+                    Some(_) => format!(
+                        "{name} has lost its disk: it is removed, and taken in anew as a learner"
+                    ),
+                    None => format!("{name} is taken in as a learner, at {}", member.address),
+                },
+                Some(was) if !was.is_voter && member.is_voter => format!("{name} is a voter now"),
+                Some(_) => continue,
+            };
+            self.tell(Kind::Members, what);
+        }
+        for (id, member) in &before.members {
+            if !after.contains(*id) && after.named(&member.name).is_none() {
+                self.tell(Kind::Members, format!("{} is removed", member.name));
+            }
+        }
+        info!("members: {}", in_words(after));
+    }
+
+    fn tell_majority_lost(&mut self, config: &Config, term: Term) {
+        let what = format!(
+            "{} no longer leads term {term}: for an election timeout no majority has answered it",
+            config.name
+        );
+        warn!("{what}");
+        self.events.note(Kind::Election, what);
+    }
+
+    fn tell_place(
+        &mut self,
+        config: &Config,
+        membership: &Membership,
+        (role, term, leader): Place,
+    ) {
+        let name =
+            |id: NodeId| membership.members.get(&id).map_or("?", |member| member.name.as_str());
+        let own = &config.name;
+        let what = match (role, leader) {
+            ("leader", _) => format!("{own} leads term {term}"),
+            ("follower", Some(leader)) => format!("{own} follows {} in term {term}", name(leader)),
+            ("learner", Some(leader)) => {
+                format!("{own} learns from {} in term {term}", name(leader))
+            }
+            ("waiting", _) => format!("{own} belongs to no cluster yet"),
+            ("removed", _) => format!("{own} was removed from the cluster"),
+            ("follower" | "learner", None) => format!("{own} knows no leader in term {term}"),
+            (candidate, _) => format!("{own} is a {candidate} in term {term}"),
+        };
+        self.tell(Kind::Election, what);
     }
 }
 
@@ -165,28 +288,6 @@ fn waits_for_lost_disks(node: &Node) -> Option<String> {
     ))
 }
 
-fn tell_changes(before: &Membership, after: &Membership) {
-    for (id, member) in &after.members {
-        let name = &member.name;
-        match before.members.get(id) {
-            None => match before.named(name) {
-                Some(_) => {
-                    info!("{name} has lost its disk: it is removed, and taken in anew as a learner")
-                }
-                None => info!("{name} is taken in as a learner, at {}", member.address),
-            },
-            Some(was) if !was.is_voter && member.is_voter => info!("{name} is a voter now"),
-            Some(_) => {}
-        }
-    }
-    for (id, member) in &before.members {
-        if !after.contains(*id) && after.named(&member.name).is_none() {
-            info!("{} is removed", member.name);
-        }
-    }
-    info!("members: {}", in_words(after));
-}
-
 fn in_words(membership: &Membership) -> String {
     let word = |member: &Member| match member.is_voter {
         true => member.name.clone(),
@@ -200,33 +301,9 @@ fn has_lost_majority(before: Place, now: Place) -> bool {
     before.0 == "leader" && now == ("follower", before.1, None)
 }
 
-fn tell_majority_lost(config: &Config, term: Term) {
-    warn!(
-        "{} no longer leads term {term}: for an election timeout no majority has answered it",
-        config.name
-    );
-}
-
-fn tell_place(config: &Config, membership: &Membership, (role, term, leader): Place) {
-    let name = |id: NodeId| membership.members.get(&id).map_or("?", |member| member.name.as_str());
-    match (role, leader) {
-        ("leader", _) => info!("{} leads term {term}", config.name),
-        ("follower", Some(leader)) => {
-            info!("{} follows {} in term {term}", config.name, name(leader));
-        }
-        ("learner", Some(leader)) => {
-            info!("{} learns from {} in term {term}", config.name, name(leader));
-        }
-        ("waiting", _) => info!("{} belongs to no cluster yet", config.name),
-        ("removed", _) => info!("{} was removed from the cluster", config.name),
-        ("follower" | "learner", None) => info!("{} knows no leader in term {term}", config.name),
-        (candidate, _) => info!("{} is a {candidate} in term {term}", config.name),
-    }
-}
-
 /// Members that reach each other and elect nobody have lost something: the line has to send its reader
 /// there.
-fn tell_leaderless(config: &Config, node: &Node, links: &Links, since: Duration) {
+fn tell_leaderless(config: &Config, node: &Node, links: &Links, since: Duration, now: Instant) {
     let voters = node.raft().membership().voter_count();
     let damage = if node.raft().is_damaged() {
         "; this node has lost data and does not vote"
@@ -240,14 +317,13 @@ fn tell_leaderless(config: &Config, node: &Node, links: &Links, since: Duration)
     } else {
         "; if a majority has, only a sound copy of a data folder helps, and nothing is made up until then"
     };
-    let states: Vec<String> =
-        links.peer_states().iter().map(|(_, name, state)| format!("{name} {state}")).collect();
+    let states: Vec<String> = why::lines(config, node, links, now).collect();
     warn!(
         "{} has had no leader for {:.0} s; {} of {voters} voters must reach each other: {}{damage}{advice}",
         config.name,
         since.as_secs_f64(),
         quorum::majority(voters),
-        states.join(", ")
+        states.join("; ")
     );
 }
 

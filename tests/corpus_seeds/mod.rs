@@ -3,7 +3,10 @@
 use crate::documented::{documented, payload_of};
 use crate::mem_disk::MemDisk;
 use crate::model;
-use raftkv::kv::{Command, RequestId, WriteOp};
+use raftkv::kv::{
+    Command, Condition, Expiry, ReadOp, RequestId, Step, StepBuffer, TimeCondition, TimedOp,
+    Transaction, WatchedBuffer, WriteOp,
+};
 use raftkv::protocol::Kind;
 use raftkv::protocol::frame::{HEADER_BYTES, MAGIC};
 
@@ -85,15 +88,22 @@ pub fn text_commands() -> Vec<Seed> {
         [array(&[b"SET", b"a", &long]), array(&[&b"x"[..]; 9]), array(&[b"PING"])].concat();
     let lines = b"SET a \"two \\x41\\n words\"\r\nGET 'a\\'b'\nDEL a\nDIGEST\nINFO raft server\n\
         PING x\nECHO y\nHELP\nCOMMAND DOCS\nINCR a\nDECR a\nQUIT\n";
+    let streams = b"CHANGES\nCHANGES FROM 7 PREFIX \"user \"\nCHANGES FROM -1\nSUBSCRIBE a b\n\
+        PUNSUBSCRIBE\nSENTINEL get-master-addr-by-name mymaster\nSENTINEL x\nROLE\n";
     let browser = b"GET / HTTP/1.1\r\nHost: localhost:6000\r\n\r\n";
     vec![
         seed("arrays", &[&FAST, &arrays]),
         seed("arrays-slowly", &[&SLOW, &arrays]),
         seed("too-long", &[&[9, 70, 3], &too_long]),
         seed("lines", &[&FAST, lines]),
+        seed("streams", &[&FAST, streams]),
         seed("lines-slowly", &[&SLOW, lines]),
         seed("browser", &[&FAST, browser]),
         seed("unbalanced", &[&FAST, b"SET a \"b\nSET a 'b'c\n"]),
+        seed(
+            "cluster",
+            &[&FAST, b"WHY\nRAFT members\nRAFT ADD \"\\xff\"\nRAFT REMOVE ''\nRAFT x\n"],
+        ),
     ]
 }
 
@@ -129,13 +139,46 @@ pub fn commands() -> Vec<Seed> {
         write(None, WriteOp::CompareAndSet { key, expected: Some(value), value: b"x" }),
         write(None, WriteOp::Delete { key }),
     ];
-    let whole: Vec<u8> =
-        whole.iter().flat_map(|bytes| [&[1, bytes.len() as u8], &bytes[..]].concat()).collect();
+    let as_they_are = |commands: &[Vec<u8>]| -> Vec<u8> {
+        commands.iter().flat_map(|bytes| [&[1, bytes.len() as u8], &bytes[..]].concat()).collect()
+    };
+    let whole = as_they_are(&whole);
+    let timed = |stamp, op| write(None, WriteOp::Timed { stamp, op });
+    let (condition, expiry, get) = (Condition::Always, Expiry::After(20), true);
+    let until = TimedOp::Set { key, value: b"x", condition, get, expiry };
+    let gone = TimedOp::Expire { key, expiry: Expiry::At(5), condition: TimeCondition::Lt, get };
+    let times = as_they_are(&[
+        timed(100, until),
+        timed(90, TimedOp::RemoveExpired { keys_max: 3 }),
+        timed(120, TimedOp::RemoveExpired { keys_max: 3 }),
+        timed(130, until),
+        timed(130, gone),
+        write(None, WriteOp::Flush),
+    ]);
+    let (mut watched, mut steps) = (WatchedBuffer::default(), StepBuffer::default());
+    watched.push(key, 0);
+    steps.push(&Step::Write(WriteOp::Put { key, value: b"x" }));
+    steps.push(&Step::Timed(until));
+    steps.push(&Step::Write(WriteOp::Flush));
+    steps.push(&Step::Read(ReadOp::Values(vec![key.into()])));
+    steps.push(&Step::Read(ReadOp::Expiry(key.into())));
+    let together = |answer_bytes_max| {
+        let (watched, steps) = (watched.watched(), steps.steps());
+        TimedOp::Transaction(Transaction { watched, answer_bytes_max, steps })
+    };
+    let transactions = as_they_are(&[
+        timed(0, together(10)),
+        timed(7, together(1000)),
+        write(None, WriteOp::Put { key, value: b"y" }),
+        timed(7, together(1000)),
+    ]);
     // Increments of one key up to the end of the range and over it.
     let increment = [8, 1, 0x40, 0, 0, 0, 0, 0, 0, 0];
     vec![
         seed("as-they-are", &[&whole]),
         seed("put-together", &[&[10, 3, 0, 0, 2, 1, 4, 4, 1, 6, 1, 1, 0, 1, b'7', 8, 1], &[0; 8]]),
+        seed("times", &[&times]),
+        seed("transactions", &[&transactions]),
         seed("overflow", &[&increment, &increment, &increment]),
     ]
 }
@@ -168,16 +211,20 @@ pub fn wal_recovery() -> Vec<Seed> {
 }
 
 pub fn snapshot_loading() -> Vec<Seed> {
-    let put = |out: &mut Vec<u8>, key: &[u8], value: &[u8]| {
+    let put = |out: &mut Vec<u8>, key: &[u8], expires_at: u64, value: &[u8]| {
         raftkv::codec::put_blob(out, key);
+        raftkv::codec::put_u64(out, 5);
+        raftkv::codec::put_u64(out, expires_at);
         raftkv::codec::put_blob(out, value);
     };
     let mut pairs = Vec::new();
-    put(&mut pairs, b"a", b"1");
-    put(&mut pairs, b"ab", b"");
-    put(&mut pairs, b"b", &[b'x'; 70]);
+    put(&mut pairs, b"a", 0, b"1");
+    put(&mut pairs, b"ab", 2000, b"");
+    put(&mut pairs, b"b", 0, &[b'x'; 70]);
     let mut out_of_order = pairs.clone();
-    put(&mut out_of_order, b"a", b"again");
+    put(&mut out_of_order, b"a", 0, b"again");
+    let mut no_time = pairs.clone();
+    put(&mut no_time, b"c", u64::MAX, b"");
     let none: [u8; 5] = [4, 0, 0, 0, 0];
     // One that has executed nothing: id 3, sequence 0, used at 3.
     let session: &[u8] = &[
@@ -211,6 +258,7 @@ pub fn snapshot_loading() -> Vec<Seed> {
         claimed("sessions-out-of-order", &FAST, &[&sessions(7, 8, 3, 9), &pairs]),
         claimed("sessions-used-at-once", &FAST, &[&sessions(3, 8, 7, 8), &pairs]),
         claimed("out-of-order", &FAST, &[&none, &out_of_order]),
+        claimed("time-beyond-all", &FAST, &[&none, &no_time]),
         claimed("cut-short", &FAST, &[&none, &pairs[..pairs.len() - 1]]),
         injured("sound", [sound; 2]),
         injured("flipped-bit", [[1, 1, 0, 70], sound]),

@@ -1,7 +1,7 @@
 //! Reads of several keys, against the plainest way to say what they find.
 
 use crate::*;
-use raftkv::kv::{FailureCode, Found, Limits, Range, ReadOp, glob};
+use raftkv::kv::{Budget, Failure, FailureCode, Found, Limits, Range, ReadOp, glob};
 use std::rc::Rc;
 
 /// The plainest matcher: tries everything.
@@ -33,8 +33,12 @@ fn range(start: &str, end: Option<&str>) -> Range {
     }
 }
 
+fn read(store: &Store, op: &ReadOp) -> Result<Found, Failure> {
+    op.carry_out(store, &mut Budget::of(Limits::default().answer_bytes_max()), 0, 0)
+}
+
 fn carry_out(store: &Store, range: Range) -> (Vec<String>, Option<Rc<[u8]>>) {
-    match ReadOp::Range(range).carry_out(store, &Limits::default(), 0) {
+    match read(store, &ReadOp::Range(range)) {
         Ok(Found::Keys { items, next }) => {
             let text = |item: &Rc<[u8]>| String::from_utf8(item.to_vec()).expect("text");
             (items.iter().map(text).collect(), next)
@@ -116,7 +120,7 @@ fn a_scan_goes_on_whatever_its_keys_cost() {
     let costly = "?*".repeat(2048).into_bytes();
     for (pattern, with_values) in [(Some(costly.as_slice()), false), (None, true)] {
         let whole = Range { pattern: pattern.map(Into::into), with_values, ..all.clone() };
-        let too_much = ReadOp::Range(whole.clone()).carry_out(&store, &Limits::default(), 0);
+        let too_much = read(&store, &ReadOp::Range(whole.clone()));
         assert_eq!(too_much.map_err(|failure| failure.code), Err(FailureCode::TooLarge));
         let mut page = Range { keys_max: 10, partial: true, ..whole.clone() };
         let (items, next) = carry_out(&store, page.clone());

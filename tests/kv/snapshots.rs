@@ -48,6 +48,7 @@ proptest! {
         let log = log_of(&steps);
         let begin = begin.min(log.len());
         let mut machine = machine_of(&log[..begin]);
+        machine.free_flushed(usize::MAX);
         let frozen = format!("{machine:?}");
         machine.begin_snapshot();
         let (mut bytes, mut later) = (Vec::new(), log[begin..].iter());
@@ -69,6 +70,8 @@ proptest! {
         for entry in &log[begin..] {
             restored.apply(entry).expect("a command");
         }
+        restored.free_flushed(usize::MAX);
+        machine.free_flushed(usize::MAX);
         prop_assert_eq!(format!("{restored:?}"), format!("{machine:?}"));
     }
 
@@ -83,7 +86,7 @@ proptest! {
         machine.begin_snapshot();
         loop {
             let (piece, is_last) = machine.snapshot_piece(piece_bytes);
-            prop_assert!(piece.len() < piece_bytes + 4 + 6 + 4 + 50);
+            prop_assert!(piece.len() < piece_bytes + 4 + 6 + 8 + 8 + 4 + 50);
             if is_last {
                 break;
             }
@@ -111,7 +114,7 @@ proptest! {
 
     #[test]
     fn garbage_does_not_load(bytes in prop::collection::vec(any::<u8>(), 1..300)) {
-        let is_empty_state = bytes.len() >= 29 && bytes[9..29].iter().all(|byte| *byte == 0);
+        let is_empty_state = bytes.len() >= 37 && bytes[17..37].iter().all(|byte| *byte == 0);
         prop_assert!(load(&bytes, 11).is_err() || is_empty_state);
     }
 }

@@ -8,7 +8,7 @@ fn put_writes_and_replaces() {
     let mut store = Store::default();
     assert_eq!(get(&store, "a"), None);
     for value in ["1", "22", ""] {
-        assert_eq!(store.apply(put("a", value)), Outcome::Put);
+        assert_eq!(store.apply(put("a", value), AT), Outcome::Put);
         assert_eq!(get(&store, "a").as_deref(), Some(value));
         assert_eq!((store.len(), store.bytes()), (1, 1 + value.len()));
     }
@@ -17,8 +17,8 @@ fn put_writes_and_replaces() {
 #[test]
 fn delete_says_whether_the_key_existed() {
     let mut store = store_of(&[("a", "1")]);
-    assert_eq!(store.apply(delete("a")), Outcome::Deleted(true));
-    assert_eq!(store.apply(delete("a")), Outcome::Deleted(false));
+    assert_eq!(store.apply(delete("a"), AT), Outcome::Deleted(true));
+    assert_eq!(store.apply(delete("a"), AT), Outcome::Deleted(false));
     assert_eq!((store.is_empty(), store.bytes(), store.digest()), (true, 0, 0));
 }
 
@@ -37,9 +37,9 @@ fn compare_and_set_writes_only_over_the_expected_value() {
     for (held, expected, swapped) in cases {
         let mut store = Store::default();
         if let Some(held) = held {
-            store.apply(put("a", held));
+            store.apply(put("a", held), AT);
         }
-        let outcome = store.apply(cas("a", expected, "new"));
+        let outcome = store.apply(cas("a", expected, "new"), AT);
         assert_eq!(outcome, Outcome::Swapped(swapped), "{held:?} expected {expected:?}");
         let value = if swapped { Some("new") } else { held };
         assert_eq!(get(&store, "a").as_deref(), value);
@@ -50,7 +50,7 @@ fn compare_and_set_writes_only_over_the_expected_value() {
 fn increment_counts_from_zero_and_in_both_directions() {
     let mut store = Store::default();
     for (delta, counter) in [(5, 5), (-7, -2), (0, -2), (i64::MAX, i64::MAX - 2), (2, i64::MAX)] {
-        assert_eq!(store.apply(increment("a", delta)), Outcome::Counter(counter));
+        assert_eq!(store.apply(increment("a", delta), AT), Outcome::Counter(counter));
         assert_eq!(get(&store, "a"), Some(counter.to_string()));
     }
 }
@@ -70,7 +70,7 @@ fn increment_refuses_text_and_overflow() {
     for (value, delta, refusal) in cases {
         let mut store = store_of(&[("a", value)]);
         let digest = store.digest();
-        assert_eq!(store.apply(increment("a", delta)), Outcome::Refused(refusal), "{value}");
+        assert_eq!(store.apply(increment("a", delta), AT), Outcome::Refused(refusal), "{value}");
         assert_eq!((get(&store, "a").as_deref(), store.digest()), (Some(value), digest));
     }
 }
@@ -139,18 +139,21 @@ proptest! {
     /// computed anew from the contents.
     #[test]
     fn the_store_does_what_the_model_does(ops in prop::collection::vec(op(), 0..60)) {
-        let mut store = Store::default();
-        let mut model = Model::new();
+        let mut machine = Machine::default();
+        let mut model = Model::default();
         for op in &ops {
-            prop_assert_eq!(store.apply(op.as_write()), apply_to_model(&mut model, op), "{:?}", op);
+            let index = machine.applied() + 1;
+            let executed = apply(&mut machine, Command::Write { request: None, op: op.as_write() });
+            prop_assert_eq!(executed.outcome, model.apply(op, index), "{:?}", op);
+            let store = machine.store();
+            assert_same(store, &model);
+            prop_assert_eq!(machine.clock_ms(), model.clock);
             let mut anew = Store::default();
-            for (key, value) in model.iter().rev() {
-                anew.apply(WriteOp::Put { key, value });
-                let held = store.get(key);
-                prop_assert_eq!(held.as_deref(), Some(value.as_slice()));
+            for (key, known) in model.keys.iter().rev() {
+                let expiry = known.expires_at.map_or(Expiry::Never, |at| Expiry::At(at as i64));
+                let op = Op::SetUntil(0, key.clone(), known.value.clone(), When::Always, false, expiry);
+                anew.apply(op.as_write(), Moment { index: 1, now_ms: 0 });
             }
-            let bytes: usize = model.iter().map(|(key, value)| key.len() + value.len()).sum();
-            prop_assert_eq!((store.len(), store.bytes()), (model.len(), bytes));
             prop_assert_eq!(store.digest(), anew.digest());
         }
     }

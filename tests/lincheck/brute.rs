@@ -11,6 +11,10 @@ pub fn apply(value: &mut Option<Vec<u8>>, call: &Call) -> Res {
             Res::Put
         }
         Call::Delete => Res::Deleted(value.take().is_some()),
+        Call::Clear => {
+            *value = None;
+            Res::Put
+        }
         Call::CompareAndSet { expected, value: new } => {
             let swaps = *value == *expected;
             if swaps {

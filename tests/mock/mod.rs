@@ -25,6 +25,8 @@ pub enum Step {
     /// A reply, and then the connection is closed.
     Last(Answer),
     Status(Vec<(String, String)>),
+    /// Several replies to one request, and then the end of the connection if it says so.
+    Stream(Vec<ReplyBody>, bool),
     /// These bytes instead of a frame.
     Raw(Vec<u8>),
     /// The connection is closed without an answer.
@@ -62,6 +64,8 @@ pub enum Seen {
     Backup,
     Member(MemberRequest),
     Status,
+    /// The first index that is wanted.
+    Changes(Option<u64>),
 }
 
 type Handler = Box<dyn FnMut(&Seen, &RequestBody) -> Step + Send>;
@@ -204,6 +208,11 @@ fn respond(stream: &mut TcpStream, payload: &[u8], shared: &Shared) -> bool {
             return false;
         }
         Step::Status(fields) => ReplyBody::Status(fields),
+        Step::Stream(bodies, goes_on) => {
+            let bytes: Vec<u8> =
+                bodies.into_iter().flat_map(|body| reply_bytes(request.id, body)).collect();
+            return stream.write_all(&bytes).is_ok() && goes_on;
+        }
         Step::Raw(bytes) => return stream.write_all(&bytes).is_ok(),
         Step::Close => return false,
         Step::Silence => return true,
@@ -218,6 +227,7 @@ fn respond(stream: &mut TcpStream, payload: &[u8], shared: &Shared) -> bool {
 fn describe(body: &RequestBody) -> Seen {
     match body {
         RequestBody::Status => Seen::Status,
+        RequestBody::Changes { from, .. } => Seen::Changes(*from),
         RequestBody::Ask(Request::Digest) => Seen::Digest,
         RequestBody::Ask(Request::Read(_)) => Seen::Read,
         RequestBody::Ask(Request::Backup(_)) => Seen::Backup,

@@ -4,6 +4,7 @@
 //! the cluster is dropped, also after a failed assertion.
 
 use raftkv::client::{Client, ClientConfig};
+use raftkv::net::ResolverConfig;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -20,6 +21,10 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Cluster {
     dir: PathBuf,
     ports: Vec<u16>,
+    /// Where each is reached from here: 127.0.0.1, unless a test has it elsewhere.
+    hosts: Vec<String>,
+    /// How nodes and clients look names up, if they know the nodes by name.
+    names: Option<ResolverConfig>,
     /// How many of them a new cluster begins with; the others join.
     initial: usize,
     nodes: Vec<Option<Child>>,
@@ -52,6 +57,8 @@ impl Cluster {
         Cluster {
             dir,
             ports: free_ports(size),
+            hosts: vec!["127.0.0.1".to_string(); size],
+            names: None,
             initial,
             nodes: (0..size).map(|_| None).collect(),
             flags: flags.iter().map(|flag| flag.to_string()).collect(),
@@ -63,7 +70,26 @@ impl Cluster {
     }
 
     pub fn address(&self, node: usize) -> String {
-        format!("127.0.0.1:{}", self.ports[node])
+        format!("{}:{}", self.hosts[node], self.ports[node])
+    }
+
+    /// From now on all that is started knows the nodes as `raft-0.test` and so on, and looks that up.
+    pub fn use_names(&mut self, resolver: ResolverConfig) {
+        self.names = Some(resolver);
+    }
+
+    /// Where nodes and clients look for a node.
+    fn known_as(&self, node: usize) -> String {
+        match self.names {
+            Some(_) => format!("raft-{node}.test:{}", self.ports[node]),
+            None => self.address(node),
+        }
+    }
+
+    /// The next process of this node has another address: one below 127.0.0.0/8, or `[::1]`.
+    pub fn move_to(&mut self, node: usize, host: &str) {
+        assert!(self.nodes[node].is_none(), "raft-{node} runs");
+        self.hosts[node] = host.to_string();
     }
 
     pub fn data_dir(&self, node: usize) -> PathBuf {
@@ -73,17 +99,20 @@ impl Cluster {
     /// The command line of a node, with its output in a file beside its data.
     pub fn command(&self, node: usize) -> Command {
         let peers: Vec<String> =
-            (0..self.initial).map(|id| format!("raft-{id}={}", self.address(id))).collect();
+            (0..self.initial).map(|id| format!("raft-{id}={}", self.known_as(id))).collect();
         let mut command = Command::new(env!("CARGO_BIN_EXE_srvraft"));
         command
             .arg(format!("raft-{node}"))
             .args(["--listen", &self.address(node), "--peers", &peers.join(",")])
-            .args(["--advertise", &self.address(node)])
+            .args(["--advertise", &self.known_as(node)])
             .arg("--data-dir")
             .arg(self.data_dir(node))
             .args(&self.flags)
             .env_clear()
             .stdin(Stdio::null());
+        if let Some(ResolverConfig { resolv_conf, hosts }) = &self.names {
+            command.arg("--resolv-conf").arg(resolv_conf).arg("--hosts").arg(hosts);
+        }
         command
     }
 
@@ -247,9 +276,10 @@ impl Cluster {
 
     /// A client that knows all nodes and tries for as long as anything here is waited for.
     pub fn client(&self) -> Client {
-        let servers = (0..self.size()).map(|node| self.address(node));
+        let servers = (0..self.size()).map(|node| self.known_as(node));
         let mut config = ClientConfig::new(servers);
         config.total_timeout = Some(PATIENCE);
+        config.resolver = self.names.clone().unwrap_or_default();
         Client::new(config)
     }
 

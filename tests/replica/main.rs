@@ -8,6 +8,7 @@ mod mem_disk;
 mod divergence;
 mod full_disk;
 mod snapshots;
+mod times;
 
 use common::core::{append, config};
 use mem_disk::MemDisk;

@@ -68,7 +68,18 @@ impl World {
 
     /// A leader has answered a write and a read, everybody is whole, has caught up and votes again, no client waits.
     pub fn is_well(&self) -> bool {
-        self.clients.are_content() && self.core.iter().all(|id| self.is_at_full_strength(*id))
+        self.clients.are_content()
+            && self.core.iter().all(|id| self.is_at_full_strength(*id))
+            && self.core.iter().all(|id| self.has_removed_what_is_due(*id))
+    }
+
+    /// A leader has, by its own clock and that of the log.
+    fn has_removed_what_is_due(&self, id: Number) -> bool {
+        let Some(process) = self.process_ref(id) else { return true };
+        let node = process.replica.node();
+        let now = self.wall_ms(id).max(node.machine().clock_ms());
+        let first = node.machine().store().next_expiry();
+        !node.raft().is_leader() || first.is_none_or(|at| at > now)
     }
 
     /// Who was removed stays so. Who lost its disk is taken in again, unless that is left to the operator.

@@ -6,7 +6,10 @@
 use super::faults::{Fault, Swarm};
 use super::operator;
 use super::world::{Event, Heard, Input, MS, Micros, Number, World};
-use raftkv::kv::{Answer, Command, FailureCode, Outcome, Refusal, Request, RequestId, WriteOp};
+use raftkv::kv::{
+    Answer, Command, Condition, Expiry, FailureCode, Found, Outcome, ReadOp, Refusal, Request,
+    RequestId, Step, StepBuffer, TimeCondition, TimedOp, Transaction, WatchedBuffer, WriteOp,
+};
 use raftkv::node::Routing;
 use raftkv::raft::Index;
 use std::rc::Rc;
@@ -46,6 +49,8 @@ struct Client {
     wants_session: bool,
     session: Option<u64>,
     sequence: u64,
+    /// What it has read of the keys of its next transaction.
+    watched: Option<Vec<(Rc<[u8]>, Index)>>,
     asking: Option<Asking>,
     /// Where the next attempt goes, if it knows.
     hint: Option<Number>,
@@ -154,6 +159,11 @@ impl Clients {
             None => self.rng.u32(0..10) < 3,
         };
         let key = self.key(swarm);
+        let is_timed = swarm.is_timed && self.probes_left.is_none();
+        if is_timed && is_read && self.rng.bool() {
+            let other = self.key(swarm);
+            return Request::Read(ReadOp::Versions(vec![key.into(), other.into()]));
+        }
         if is_read {
             return Request::Get { key: key.into() };
         }
@@ -164,7 +174,13 @@ impl Clients {
         client.sequence += 1;
         let sequence = client.sequence;
         let request = client.session.map(|session| RequestId { session, sequence });
+        if let Some(watched) = self.clients[id].watched.take() {
+            return self.transaction(request, &watched, swarm);
+        }
         let value = self.value(swarm);
+        if is_timed && self.rng.u32(0..3) == 0 {
+            return self.timed(request, &key, &value);
+        }
         match self.rng.u32(0..10) {
             0..4 => write(request, WriteOp::Put { key: &key, value: &value }),
             4 => write(request, WriteOp::Delete { key: &key }),
@@ -179,6 +195,52 @@ impl Clients {
                 write(request, WriteOp::Increment { key: &key, delta })
             }
         }
+    }
+
+    /// About when keys go, or that all of them do.
+    fn timed(&mut self, request: Option<RequestId>, key: &[u8], value: &[u8]) -> Request {
+        let expiry = Expiry::After(self.rng.i64(1..=600));
+        let (condition, get) = (Condition::Always, false);
+        let op = match self.rng.u32(0..20) {
+            0 => return write(request, WriteOp::Flush),
+            1..14 => TimedOp::Set { key, value, condition, get, expiry },
+            _ => {
+                let expiry = if self.rng.u32(0..4) == 0 { Expiry::Never } else { expiry };
+                TimedOp::Expire { key, expiry, condition: TimeCondition::Always, get }
+            }
+        };
+        write(request, WriteOp::Timed { stamp: 0, op })
+    }
+
+    /// Of the keys that the client watches.
+    fn transaction(
+        &mut self,
+        request: Option<RequestId>,
+        watched: &[(Rc<[u8]>, Index)],
+        swarm: &Swarm,
+    ) -> Request {
+        let (mut watches, mut steps) = (WatchedBuffer::default(), StepBuffer::default());
+        watched.iter().for_each(|(key, index)| watches.push(key, *index));
+        for _ in 0..self.rng.u32(1..4) {
+            let (key, _) = &watched[self.rng.usize(0..watched.len())];
+            let value = self.value(swarm);
+            let expiry = Expiry::After(self.rng.i64(1..=600));
+            let (condition, get) = (Condition::Always, false);
+            let delta = self.unique() as i64;
+            steps.push(&match self.rng.u32(0..5) {
+                0 => Step::Write(WriteOp::Put { key, value: &value }),
+                1 => Step::Write(WriteOp::Delete { key }),
+                2 => Step::Timed(TimedOp::Set { key, value: &value, condition, get, expiry }),
+                3 => Step::Write(WriteOp::Increment { key, delta }),
+                _ => Step::Read(ReadOp::Values(vec![key.clone()])),
+            });
+        }
+        let op = TimedOp::Transaction(Transaction {
+            watched: watches.watched(),
+            answer_bytes_max: 100_000,
+            steps: steps.steps(),
+        });
+        write(request, WriteOp::Timed { stamp: 0, op })
     }
 
     /// What somebody read there last.
@@ -383,6 +445,13 @@ impl World {
             if let Outcome::SessionOpened { session } = outcome {
                 self.clients.clients[id].session = Some(*session);
             }
+        }
+        if let (Request::Read(ReadOp::Versions(keys)), Answer::Found { found, .. }) =
+            (request, &answer)
+            && let Found::Versions(versions) = found
+        {
+            let watched = keys.iter().cloned().zip(versions.iter().copied()).collect();
+            self.clients.clients[id].watched = Some(watched);
         }
         self.clients.floor = self.clients.floor.max(index);
         self.clients.answered += 1;

@@ -75,6 +75,11 @@ faults! {
     ClockFast: "clock runs ahead",
     ClockStopped: "clock stands still",
     ClockDrift: "clocks drift",
+    ClockJumped: "wall clock set to another time",
+    KeyExpired: "seen: a key goes because its time has come",
+    StampBehind: "seen: a stamp that is behind the time of the log",
+    TransactionAborted: "seen: a transaction whose watched keys have changed",
+    Flushed: "seen: all keys are flushed",
     DiskWiped: "disk wiped",
     DiskOfLeaderWiped: "disk wiped: the leader's",
     WipedWhileUnfounded: "disk wiped before the cluster is founded",
@@ -131,6 +136,13 @@ impl Counts {
         }
     }
 
+    /// Takes in others of the same run.
+    pub fn merge_run(&mut self, other: &Counts) {
+        for (sum, count) in self.0.iter_mut().zip(other.0) {
+            *sum = Count { times: sum.times + count.times, runs: sum.runs.max(count.runs) };
+        }
+    }
+
     pub fn has(&self, fault: Fault) -> bool {
         self.0[fault as usize].runs > 0
     }
@@ -170,6 +182,7 @@ pub enum Strike {
     SlowDisk,
     ClockFast,
     ClockStops,
+    ClockJumps,
     DiskFull,
     Rot,
     Wipe,
@@ -179,7 +192,7 @@ pub enum Strike {
     Stop,
 }
 
-const STRIKES: [(Strike, Micros); 20] = [
+const STRIKES: [(Strike, Micros); 21] = [
     (Strike::Partition, 500 * MS),
     (Strike::Lag, 500 * MS),
     (Strike::Reset, 400 * MS),
@@ -193,6 +206,7 @@ const STRIKES: [(Strike, Micros); 20] = [
     (Strike::SlowDisk, 700 * MS),
     (Strike::ClockFast, 700 * MS),
     (Strike::ClockStops, 700 * MS),
+    (Strike::ClockJumps, 500 * MS),
     (Strike::DiskFull, 900 * MS),
     (Strike::Rot, 400 * MS),
     (Strike::Wipe, 700 * MS),
@@ -257,6 +271,8 @@ pub struct Swarm {
     pub request_loss: f64,
     /// Out of 10: how many clients use a session.
     pub sessions: u32,
+    /// Clients let keys go at a time, watch them, and flush.
+    pub is_timed: bool,
 }
 
 impl Swarm {
@@ -365,6 +381,7 @@ impl Swarm {
             value_bytes_max: [0, 0, 40, 400][rng.usize(0..4)],
             request_loss: mood.probability(0.02),
             sessions: rng.u32(0..=10),
+            is_timed: rng.bool(),
         }
     }
 }

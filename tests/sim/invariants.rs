@@ -74,6 +74,8 @@ pub struct Judge {
     pub electorates: Electorates,
     /// Nodes that were given another state, and are to find out.
     pub differing: BTreeSet<NodeId>,
+    /// What any wall clock has ever shown, in milliseconds of Unix time.
+    pub latest_wall_ms: u64,
 }
 
 impl Judge {
@@ -250,7 +252,7 @@ impl Judge {
         let payload = payload_hash(entry);
         self.committed.push(Committed { term: entry.term, payload, known_in });
         self.reference.apply(entry);
-        self.model.apply(entry);
+        self.model.apply(entry, self.latest_wall_ms);
     }
 
     pub fn check_digest(&self, index: Index, digest: u64) -> Result<(), String> {
@@ -267,9 +269,13 @@ impl Judge {
         let store = node.machine().store();
         assert_eq!(node.machine().applied(), self.committed(), "node {id:x} is behind");
         assert_eq!(store.len() as u64, self.model.keys(), "keys of node {id:x}");
-        for (key, value) in self.model.newest() {
-            assert_eq!(store.get(key), *value, "key {key:?} of node {id:x}");
+        for (key, newest) in self.model.newest() {
+            let held = store.item(key).map(|item| (&*item.value, item.modified, item.expires_at));
+            let expected =
+                newest.value.as_ref().map(|value| (&**value, newest.begins, newest.expires_at));
+            assert_eq!(held, expected, "key {key:?} of node {id:x}");
         }
+        assert_eq!(node.machine().clock_ms(), self.model.clock_ms(), "the time of node {id:x}");
         for (request, executed) in self.model.newest_requests() {
             let seen = node.machine().sessions().seen(request);
             assert_eq!(seen, Seen::Before(executed), "{request:?} in the sessions of node {id:x}");

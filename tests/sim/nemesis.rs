@@ -87,6 +87,12 @@ impl World {
             Strike::Join => self.join(),
             Strike::Change => self.ask_for_change(id),
             Strike::Transfer => self.ask_for_transfer(),
+            Strike::ClockJumps => {
+                self.faults.add(Fault::ClockJumped);
+                // Also by so much that the others do not make up for it within the run.
+                let most = [50, 500, 5_000, 3_600_000][self.nemesis.usize(0..4)];
+                self.host(id).wall_offset_ms = self.nemesis.i64(-most..=most);
+            }
             Strike::Stop => self.tell_to_stop(id),
             _ => self.strike_for_a_while(id, strike),
         }

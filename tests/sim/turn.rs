@@ -149,6 +149,9 @@ impl World {
         if free_at > now {
             return self.wake(id, free_at);
         }
+        let wall_ms = self.wall_ms(id);
+        self.judge.latest_wall_ms = self.judge.latest_wall_ms.max(wall_ms);
+        self.process(id).expect("it is its turn").replica.inputs().set_time(wall_ms);
         self.take_in(id);
         self.tick(id);
         self.flush(id);

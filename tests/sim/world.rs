@@ -31,6 +31,11 @@ pub const SECOND: Micros = 1000 * MS;
 /// A tick of a clock that does not drift.
 pub const TICK: Micros = 10 * MS;
 
+/// When a run begins, in milliseconds of Unix time.
+const WALL_START_MS: u64 = 1_700_000_000_000;
+/// How far wall clocks are from that at most, until they are set to another time.
+const WALL_OFFSET_MS: i64 = 300;
+
 /// After all faults have ended, everything must be well within this time.
 pub const CALM_MAX: Micros = 10 * SECOND;
 /// What is left of a cluster that has lost its majority is watched for so long.
@@ -169,6 +174,8 @@ pub struct Host {
     /// How long a tick takes by its clock.
     pub tick: Micros,
     pub fast_until: Micros,
+    /// How far its wall clock is from the true time, in milliseconds.
+    pub wall_offset_ms: i64,
     /// Until when its disk is slow, and how slow.
     pub slow: (Micros, Micros),
     pub full_until: Micros,
@@ -234,9 +241,11 @@ pub fn run(seed: u64, is_told: bool) -> Report {
         world.now - healed
     };
     let is_decided = world.check_end();
+    let mut faults = world.faults;
+    faults.merge_run(&world.judge.model.seen);
     Report {
         hash: world.trace.hash(),
-        faults: world.faults,
+        faults,
         events: world.last_event,
         terms_led: world.judge.terms_led() as u64,
         committed: world.judge.committed(),
@@ -257,6 +266,7 @@ impl Host {
             processes: 0,
             tick: TICK + (TICK as f64 * swarm.drift * (2.0 * rng.f64() - 1.0)) as Micros,
             fast_until: 0,
+            wall_offset_ms: rng.i64(-WALL_OFFSET_MS..=WALL_OFFSET_MS),
             slow: (0, 0),
             full_until: 0,
         }
@@ -380,6 +390,13 @@ impl World {
 
     pub fn host_ref(&self, id: Number) -> &Host {
         &self.hosts[id as usize - 1]
+    }
+
+    /// What the wall clock of a machine shows, in milliseconds of Unix time. It drifts like its ticks.
+    pub fn wall_ms(&self, id: Number) -> u64 {
+        let host = self.host_ref(id);
+        let shown = WALL_START_MS + self.now * TICK / host.tick / MS;
+        shown.saturating_add_signed(host.wall_offset_ms)
     }
 
     /// The node that its disk makes it, once it has started.

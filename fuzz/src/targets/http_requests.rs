@@ -20,8 +20,12 @@ pub fn run(input: &[u8]) {
                 assert!(request.path.starts_with('/'), "{request:?}");
                 assert!(request.path.bytes().all(|byte| byte.is_ascii_graphic()), "{request:?}");
                 let body = request.path.as_bytes();
-                let response =
-                    Response { status: Status::NotFound, content_type: PLAIN_TEXT, body };
+                let response = Response {
+                    status: Status::NotFound,
+                    content_type: PLAIN_TEXT,
+                    policy: None,
+                    body,
+                };
                 response.encode(request.is_head, request.connection, &mut answer);
                 let body = if request.is_head { &b""[..] } else { body };
                 check_answer(&answer, request.path.len(), body, request.connection);

@@ -9,9 +9,10 @@ use super::commands::choose_payload;
 use super::input::{Input, Pieces};
 use crate::mem_disk::{Files, MemDisk};
 use crate::model;
-use raftkv::codec::{Reader, put_u8, put_u64};
-use raftkv::kv::{Command, Loader, Machine, WriteOp};
-use raftkv::raft::{Entry, Index, Payload, Position};
+use raftkv::codec::{Reader, put_sized, put_u8, put_u64};
+use raftkv::kv::{Command, Condition, Expiry, Loader, Machine, TimedOp, WriteOp};
+use raftkv::payload::put_membership;
+use raftkv::raft::{Entry, Index, Membership, Payload, Position};
 use raftkv::wal::{Recovered, SnapshotKind, Wal, WalError};
 
 const INJURIES: usize = 2;
@@ -37,10 +38,12 @@ fn load_claimed(input: &mut Input<'_>) {
     let pairs = input.rest();
     let (keys, digest) = if honest { summary(pairs) } else { (1, 7) };
     let mut payload = Vec::new();
-    put_u8(&mut payload, 1);
+    put_u8(&mut payload, 3);
     put_u64(&mut payload, 9);
+    put_u64(&mut payload, 1_000);
     put_u64(&mut payload, keys);
     put_u64(&mut payload, digest);
+    put_sized(&mut payload, |out| put_membership(out, &Membership::default()));
     payload.extend_from_slice(sessions);
     payload.extend_from_slice(pairs);
     if let Some(machine) = load(pieces.of(&payload)) {
@@ -49,12 +52,16 @@ fn load_claimed(input: &mut Input<'_>) {
     }
 }
 
-/// The number of the keys that can be read, and the digest of them and their values.
+/// The number of the keys that can be read, and the digest of them, their values and their times.
 fn summary(pairs: &[u8]) -> (u64, u64) {
     let mut machine = Machine::default();
     let mut reader = Reader::new(pairs);
-    while let (Ok(key), Ok(value)) = (reader.blob("key"), reader.blob("value")) {
-        let put = Command::Write { request: None, op: WriteOp::Put { key, value } };
+    while let (Ok(key), Ok(_modified), Ok(expires_at), Ok(value)) =
+        (reader.blob("key"), reader.u64("index"), reader.i64("time"), reader.blob("value"))
+    {
+        let expiry = if expires_at == 0 { Expiry::Never } else { Expiry::At(expires_at) };
+        let op = TimedOp::Set { key, value, condition: Condition::Always, get: false, expiry };
+        let put = Command::Write { request: None, op: WriteOp::Timed { stamp: 0, op } };
         let payload = Payload::Command(put.to_bytes().into());
         let index = machine.applied() + 1;
         machine.apply(&Entry { term: 1, index, payload }).expect("it was just encoded");

@@ -8,8 +8,8 @@ use super::super::progress::Progress;
 use super::super::units::format_bytes;
 use super::super::{Exit, complain};
 use super::{name_of, read};
-use crate::client::{Client, ClientConfig, ClientError};
-use crate::kv::{Blobs, Store};
+use crate::client::{Client, ClientConfig, ClientError, Written};
+use crate::kv::{Blobs, Expiry, Store};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -42,6 +42,7 @@ pub fn restore(
         )));
     }
     let (keys, digest) = (machine.store().len() as u64, machine.store().digest());
+    let expiring = machine.store().expiring();
     let batches = batches(machine.store());
     drop(machine);
     write_all(config, &batches)?;
@@ -69,6 +70,12 @@ pub fn restore(
     out.flush()?;
     match (is_same, before.keys) {
         (true, _) => Ok(Exit::Done),
+        (false, 0) if expiring > 0 => {
+            complain(&format!(
+                "{expiring} of the keys go by themselves; the time of some may have come"
+            ));
+            Ok(Exit::Done)
+        }
         (false, 0) => {
             complain(
                 "the cluster was empty, and holds something else now: has somebody written meanwhile?",
@@ -82,31 +89,58 @@ pub fn restore(
     }
 }
 
-/// Keys and values as one write each.
 struct Batch {
-    encoded: Vec<u8>,
+    write: OneWrite,
     bytes: usize,
+}
+
+enum OneWrite {
+    /// Keys and values, encoded.
+    Many(Vec<u8>),
+    /// A key that goes by itself, and when.
+    Until { key: Vec<u8>, value: Vec<u8>, expires_at: u64 },
+}
+
+impl Batch {
+    fn carry_out(&self, client: &mut Client) -> Result<Written, ClientError> {
+        match &self.write {
+            OneWrite::Many(encoded) => {
+                client.put_many(Blobs::new(encoded).expect("it was just encoded"))
+            }
+            OneWrite::Until { key, value, expires_at } => {
+                let at = i64::try_from(*expires_at).unwrap_or(i64::MAX);
+                client.put_until(key, value, Expiry::At(at))
+            }
+        }
+    }
 }
 
 fn batches(store: &Store) -> Vec<Batch> {
     let mut batches = Vec::new();
     let mut items: Vec<&[u8]> = Vec::new();
     let mut bytes = 0;
-    let mut close = |items: &mut Vec<&[u8]>, bytes: &mut usize| {
-        if !items.is_empty() {
-            let encoded = Blobs::to_bytes(items.drain(..));
-            batches.push(Batch { encoded, bytes: std::mem::take(bytes) });
-        }
+    let close = |items: &mut Vec<&[u8]>, bytes: &mut usize| {
+        let write = OneWrite::Many(Blobs::to_bytes(items.drain(..)));
+        Batch { write, bytes: std::mem::take(bytes) }
     };
     for (key, value) in store.range(b"", None) {
         let pair = key.len() + value.len();
-        if bytes + pair > BATCH_BYTES_MAX || items.len() >= 2 * BATCH_KEYS_MAX {
-            close(&mut items, &mut bytes);
+        let expires_at = store.item(key).map_or(0, |item| item.expires_at);
+        if expires_at != 0 {
+            let (key, value) = (key.to_vec(), value.to_vec());
+            batches.push(Batch { write: OneWrite::Until { key, value, expires_at }, bytes: pair });
+            continue;
+        }
+        let is_full = bytes + pair > BATCH_BYTES_MAX || items.len() >= 2 * BATCH_KEYS_MAX;
+        if is_full && !items.is_empty() {
+            batches.push(close(&mut items, &mut bytes));
         }
         items.extend([&key[..], &value[..]]);
         bytes += pair;
     }
-    close(&mut items, &mut bytes);
+    if !items.is_empty() {
+        batches.push(close(&mut items, &mut bytes));
+    }
     batches
 }
 
@@ -123,8 +157,7 @@ fn write_all(config: &ClientConfig, batches: &[Batch]) -> Result<(), ClientError
                     while !failed.load(Ordering::Relaxed)
                         && let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed))
                     {
-                        let pairs = Blobs::new(&batch.encoded).expect("it was just encoded");
-                        if let Err(trouble) = client.put_many(pairs) {
+                        if let Err(trouble) = batch.carry_out(&mut client) {
                             let mut error = error.lock().unwrap_or_else(PoisonError::into_inner);
                             error.get_or_insert(trouble);
                             failed.store(true, Ordering::Relaxed);

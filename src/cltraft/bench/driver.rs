@@ -386,6 +386,7 @@ fn in_words(code: FailureCode) -> &'static str {
         FailureCode::Overloaded => "overloaded",
         FailureCode::ShuttingDown => "shutting down",
         FailureCode::NotPossible => "not possible",
+        FailureCode::Compacted => "compacted",
         FailureCode::OutcomeUnknown => "outcome unknown",
         FailureCode::TimedOut => "timed out",
     }

@@ -62,6 +62,7 @@ impl Worker<'_> {
         let invoked = self.run.now();
         let answer = match &call {
             Call::Get => self.client.get(&key).map(|read| Res::Value(read.value)),
+            Call::Clear => unreachable!("nobody here clears the store"),
             Call::Put(value) => self.client.put(&key, value).map(|_| Res::Put),
             Call::Delete => self
                 .client

@@ -9,8 +9,28 @@ use crate::protocol::resp::{
 pub enum Verb {
     Set,
     SetNx,
+    SetEx,
+    PSetEx,
     GetSet,
     GetDel,
+    GetEx,
+    Expire,
+    PExpire,
+    ExpireAt,
+    PExpireAt,
+    Ttl,
+    PTtl,
+    ExpireTime,
+    PExpireTime,
+    Persist,
+    FlushAll,
+    Function,
+    Multi,
+    Exec,
+    Discard,
+    Watch,
+    Unwatch,
+    Session,
     Get,
     MGet,
     MSet,
@@ -32,6 +52,8 @@ pub enum Verb {
     DbSize,
     Digest,
     Info,
+    Why,
+    Raft,
     Time,
     Config,
     Command,
@@ -46,6 +68,13 @@ pub enum Verb {
     ReadWrite,
     Reset,
     Quit,
+    Changes,
+    Subscribe,
+    PSubscribe,
+    Unsubscribe,
+    PUnsubscribe,
+    Role,
+    Sentinel,
     Word(Word),
 }
 
@@ -64,8 +93,12 @@ pub enum Word {
 enum Group {
     Read,
     Write,
+    /// Changes keys, whatever their type.
+    Keyspace,
+    Transactions,
     Server,
     Connection,
+    PubSub,
 }
 
 pub struct Spec {
@@ -87,17 +120,24 @@ const ONE_KEY: (i64, i64, i64) = (1, 1, 1);
 const ALL_KEYS: (i64, i64, i64) = (1, -1, 1);
 const PAIRS: (i64, i64, i64) = (1, -1, 2);
 
-use Group::{Connection, Read, Server, Write};
+use Group::{Connection, Keyspace, PubSub, Read, Server, Transactions, Write};
 
 #[rustfmt::skip]
 pub const SPECS: &[Spec] = &[
-    spec(Verb::Set, "set", "SET key value [NX|XX|IFEQ old] [GET]",
+    spec(Verb::Set, "set",
+        "SET key value [NX|XX|IFEQ old] [GET] [EX s|PX ms|EXAT s|PXAT ms|KEEPTTL]",
         "store a value, if the condition holds", (2, ANY), Write, ONE_KEY),
+    spec(Verb::SetEx, "setex", "SETEX key seconds value",
+        "store a value for some seconds", (3, 3), Write, ONE_KEY),
+    spec(Verb::PSetEx, "psetex", "PSETEX key milliseconds value",
+        "store a value for some milliseconds", (3, 3), Write, ONE_KEY),
     spec(Verb::SetNx, "setnx", "SETNX key value",
         "store a value if there is none: 1 if so, else 0", (2, 2), Write, ONE_KEY),
     spec(Verb::GetSet, "getset", "GETSET key value",
         "store a value, the one from before", (2, 2), Write, ONE_KEY),
     spec(Verb::GetDel, "getdel", "GETDEL key", "remove a key, its value", (1, 1), Write, ONE_KEY),
+    spec(Verb::GetEx, "getex", "GETEX key [EX s|PX ms|EXAT s|PXAT ms|PERSIST]",
+        "the value, and say anew when the key goes", (1, ANY), Write, ONE_KEY),
     spec(Verb::Get, "get", "GET key", "the value, or nothing", (1, 1), Read, ONE_KEY),
     spec(Verb::MGet, "mget", "MGET key [key ...]",
         "the values of several keys", (1, ANY), Read, ALL_KEYS),
@@ -129,9 +169,48 @@ pub const SPECS: &[Spec] = &[
         "add n to a number, the result", (2, 2), Write, ONE_KEY),
     spec(Verb::DecrBy, "decrby", "DECRBY key n",
         "subtract n from a number, the result", (2, 2), Write, ONE_KEY),
+    spec(Verb::Expire, "expire", "EXPIRE key seconds [NX|XX|GT|LT]",
+        "let a key go after some time: 1 if so, else 0", (2, ANY), Keyspace, ONE_KEY),
+    spec(Verb::PExpire, "pexpire", "PEXPIRE key milliseconds [NX|XX|GT|LT]",
+        "the same in milliseconds", (2, ANY), Keyspace, ONE_KEY),
+    spec(Verb::ExpireAt, "expireat", "EXPIREAT key unix-seconds [NX|XX|GT|LT]",
+        "let a key go at a time: 1 if so, else 0", (2, ANY), Keyspace, ONE_KEY),
+    spec(Verb::PExpireAt, "pexpireat", "PEXPIREAT key unix-milliseconds [NX|XX|GT|LT]",
+        "the same in milliseconds", (2, ANY), Keyspace, ONE_KEY),
+    spec(Verb::Persist, "persist", "PERSIST key",
+        "let a key stay: 1 if it had a time, else 0", (1, 1), Keyspace, ONE_KEY),
+    spec(Verb::Ttl, "ttl", "TTL key",
+        "the seconds that a key has left; -1: it stays, -2: there is none", (1, 1), Read, ONE_KEY),
+    spec(Verb::PTtl, "pttl", "PTTL key", "the same in milliseconds", (1, 1), Read, ONE_KEY),
+    spec(Verb::ExpireTime, "expiretime", "EXPIRETIME key",
+        "the time at which a key goes; -1: it stays, -2: there is none", (1, 1), Read, ONE_KEY),
+    spec(Verb::PExpireTime, "pexpiretime", "PEXPIRETIME key",
+        "the same in milliseconds", (1, 1), Read, ONE_KEY),
+    spec(Verb::FlushAll, "flushall", "FLUSHALL [ASYNC|SYNC]",
+        "remove all keys", (0, ANY), Server, NO_KEY),
+    spec(Verb::FlushAll, "flushdb", "FLUSHDB [ASYNC|SYNC]",
+        "remove all keys", (0, ANY), Server, NO_KEY),
+    spec(Verb::Function, "function", "FUNCTION FLUSH [ASYNC|SYNC]",
+        "there are no functions here", (1, ANY), Server, NO_KEY),
+    spec(Verb::Multi, "multi", "MULTI",
+        "queue what follows, for EXEC", (0, 0), Transactions, NO_KEY),
+    spec(Verb::Exec, "exec", "EXEC",
+        "carry out all that is queued as one", (0, 0), Transactions, NO_KEY),
+    spec(Verb::Discard, "discard", "DISCARD",
+        "forget what is queued and watched", (0, 0), Transactions, NO_KEY),
+    spec(Verb::Watch, "watch", "WATCH key [key ...]",
+        "let EXEC do nothing if one of the keys changes", (1, ANY), Transactions, ALL_KEYS),
+    spec(Verb::Unwatch, "unwatch", "UNWATCH",
+        "forget the watched keys", (0, 0), Transactions, NO_KEY),
+    spec(Verb::Session, "session", "SESSION OPEN|id sequence command",
+        "carry out a write once, however often it is sent", (1, ANY), Transactions, NO_KEY),
     spec(Verb::DbSize, "dbsize", "DBSIZE", "how many keys there are", (0, 0), Server, NO_KEY),
     spec(Verb::Digest, "digest", "DIGEST", "a hash of everything stored", (0, 0), Server, NO_KEY),
     spec(Verb::Info, "info", "INFO [section ...]", "the state of this node", (0, ANY), Server, NO_KEY),
+    spec(Verb::Why, "why", "WHY",
+        "why there is no leader, or what else is wrong, in words", (0, 0), Server, NO_KEY),
+    spec(Verb::Raft, "raft", "RAFT STATUS|LEADER|MEMBERS|TRANSFER|ADD|PROMOTE|REMOVE|HELP [name]",
+        "the cluster: who belongs to it and who leads, and changes of both", (1, ANY), Server, NO_KEY),
     spec(Verb::Time, "time", "TIME", "this node's clock: seconds, microseconds", (0, 0), Server, NO_KEY),
     spec(Verb::Config, "config", "CONFIG GET pattern [pattern ...]",
         "some settings, under Redis's names", (1, ANY), Server, NO_KEY),
@@ -153,6 +232,19 @@ pub const SPECS: &[Spec] = &[
         "reads of this connection are linearizable", (0, 0), Connection, NO_KEY),
     spec(Verb::Reset, "reset", "RESET", "the connection is as new", (0, 0), Connection, NO_KEY),
     spec(Verb::Quit, "quit", "QUIT", "close the connection", (0, ANY), Connection, NO_KEY),
+    spec(Verb::Changes, "changes", "CHANGES [PREFIX prefix] [FROM index]",
+        "from here on every change, in the order of the log", (0, ANY), PubSub, NO_KEY),
+    spec(Verb::Subscribe, "subscribe", "SUBSCRIBE channel [channel ...]",
+        "be told of what happens", (1, ANY), PubSub, NO_KEY),
+    spec(Verb::PSubscribe, "psubscribe", "PSUBSCRIBE pattern [pattern ...]",
+        "the same, for all channels that fit", (1, ANY), PubSub, NO_KEY),
+    spec(Verb::Unsubscribe, "unsubscribe", "UNSUBSCRIBE [channel ...]",
+        "be told no more, or not of these", (0, ANY), PubSub, NO_KEY),
+    spec(Verb::PUnsubscribe, "punsubscribe", "PUNSUBSCRIBE [pattern ...]",
+        "the same, for patterns", (0, ANY), PubSub, NO_KEY),
+    spec(Verb::Role, "role", "ROLE", "whether this node leads", (0, 0), Server, NO_KEY),
+    spec(Verb::Sentinel, "sentinel", "SENTINEL subcommand [name]",
+        "where the leader is, and who else there is", (1, 2), Server, NO_KEY),
     spec(Verb::Word(Word::Ruok), "ruok", "ruok", "imok", (0, 0), Server, NO_KEY),
     spec(Verb::Word(Word::Srvr), "srvr", "srvr", "this node in a few lines", (0, 0), Server, NO_KEY),
     spec(Verb::Word(Word::Mntr), "mntr", "mntr",
@@ -220,6 +312,15 @@ pub(super) fn query(args: &[Vec<u8>]) -> Result<CommandQuery, String> {
 }
 
 impl CommandQuery {
+    /// Of what it carries.
+    pub fn bytes(&self) -> usize {
+        match self {
+            CommandQuery::Count => 0,
+            CommandQuery::Info(wanted) => size_of_val(&wanted[..]),
+            CommandQuery::Docs(wanted) => size_of_val(&wanted[..]),
+        }
+    }
+
     pub fn put_reply(&self, out: &mut Vec<u8>, version: Version) {
         match self {
             CommandQuery::Count => put_integer(out, SPECS.len() as i64),
@@ -270,7 +371,9 @@ impl Spec {
         match self.group {
             Group::Read => &["readonly"],
             Group::Write => &["write", "denyoom"],
-            Group::Server => &[],
+            Group::Keyspace => &["write", "fast"],
+            Group::Server | Group::Transactions => &[],
+            Group::PubSub => &["pubsub", "noscript", "loading", "stale"],
             Group::Connection => &["fast"],
         }
     }
@@ -278,8 +381,11 @@ impl Spec {
     fn put_docs(&self, out: &mut Vec<u8>, version: Version) {
         let group = match self.group {
             Group::Read | Group::Write => "string",
+            Group::Keyspace => "generic",
+            Group::Transactions => "transactions",
             Group::Server => "server",
             Group::Connection => "connection",
+            Group::PubSub => "pubsub",
         };
         put_map(out, version, 3);
         let since = env!("CARGO_PKG_VERSION");

@@ -32,6 +32,26 @@ pub enum ConfigQuery {
     Get(Vec<Vec<u8>>),
 }
 
+impl ClientCommand {
+    /// Of what it carries.
+    pub fn bytes(&self) -> usize {
+        match self {
+            ClientCommand::SetName(text)
+            | ClientCommand::SetLibraryName(text)
+            | ClientCommand::SetLibraryVersion(text) => text.len(),
+            ClientCommand::Id | ClientCommand::Info | ClientCommand::GetName => 0,
+        }
+    }
+}
+
+impl ConfigQuery {
+    /// Of what it carries.
+    pub fn bytes(&self) -> usize {
+        let ConfigQuery::Get(patterns) = self;
+        patterns.iter().map(Vec::len).sum()
+    }
+}
+
 pub(super) fn hello(args: &[Vec<u8>]) -> Result<TextCommand, String> {
     let mut greeting = Greeting::default();
     let Some((version, mut options)) = args.split_first() else {

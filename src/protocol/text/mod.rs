@@ -7,17 +7,25 @@
 //! `INDETERMINATE`, which no library repeats.
 
 mod catalogue;
+mod cluster;
 mod connection;
 mod ranges;
 mod reply;
+mod streams;
 mod strings;
+mod times;
 
 pub use catalogue::{CommandQuery, SPECS, Spec, Verb, Word, help, names};
+pub use cluster::{RaftQuery, raft_help};
 pub use connection::{ClientCommand, ConfigQuery, Greeting};
-pub use reply::{Reply, Shape, answer_to_resp};
+pub use reply::{Planned, Reply, Shape, answer_to_resp, transaction_to_resp};
+pub use streams::{CHANNEL_BYTES_MAX, SentinelQuery, Subscribe};
+pub use times::Time;
 
 use super::resp::{ARGUMENTS_MAX, parse_i64};
-use crate::kv::{Limits, Range, ReadOp, Request};
+use crate::kv::{Command, Limits, Range, ReadOp, Request, RequestId, WriteOp};
+use crate::raft::Index;
+use std::rc::Rc;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TextCommand {
@@ -56,6 +64,25 @@ pub enum TextCommand {
     Config(ConfigQuery),
     Commands(CommandQuery),
     Word(Word),
+    Multi,
+    /// In a session, if it says so.
+    Exec(Option<RequestId>),
+    Discard,
+    Watch(Vec<Rc<[u8]>>),
+    Unwatch,
+    /// What is wrong, in words.
+    Why,
+    Raft(RaftQuery),
+    /// From here on the changes of keys that begin so, from this log index on.
+    Changes {
+        prefix: Vec<u8>,
+        /// `None`: those that are still to come.
+        from: Option<Index>,
+    },
+    Subscribe(Subscribe),
+    Sentinel(SentinelQuery),
+    /// Whether this node leads, and who else there is.
+    Role,
     /// For [`super::resp::put_error`], code word included.
     Error(String),
 }
@@ -63,21 +90,70 @@ pub enum TextCommand {
 /// What a command means; `args` starts with its name. `limits` go into what is proposed; whether keys
 /// and values keep to them is not checked here ([`Limits::check`]).
 pub fn parse(args: &[Vec<u8>], limits: &Limits) -> TextCommand {
+    try_parse(args, limits).unwrap_or_else(TextCommand::Error)
+}
+
+/// Fails for a command that there is not, or not with so many words. That ends a transaction at once; what
+/// else is wrong with a command shows only when it is carried out, as in Redis.
+pub fn try_parse(args: &[Vec<u8>], limits: &Limits) -> Result<TextCommand, String> {
+    let (spec, args) = look_up(args)?;
+    Ok(command(spec, args, limits).unwrap_or_else(TextCommand::Error))
+}
+
+fn look_up(args: &[Vec<u8>]) -> Result<(&'static Spec, &[Vec<u8>]), String> {
     if args.len() > ARGUMENTS_MAX {
-        let text = format!("ERR {} arguments, the limit is {ARGUMENTS_MAX}", args.len());
-        return TextCommand::Error(text);
+        return Err(format!("ERR {} arguments, the limit is {ARGUMENTS_MAX}", args.len()));
     }
     let Some((name, args)) = args.split_first() else {
-        return TextCommand::Error("ERR empty command".to_owned());
+        return Err("ERR empty command".to_owned());
     };
-    let Some(spec) = catalogue::find(name) else {
-        return TextCommand::Error(unknown_command(name, args));
-    };
+    let Some(spec) = catalogue::find(name) else { return Err(unknown_command(name, args)) };
     let (fewest, most) = spec.arguments;
     if !(fewest..=most).contains(&args.len()) {
-        return TextCommand::Error(wrong_number(spec.name));
+        return Err(wrong_number(spec.name));
     }
-    command(spec, args, limits).unwrap_or_else(TextCommand::Error)
+    Ok((spec, args))
+}
+
+/// In a context in which only a few commands are: the error for any other one that there is. `args`
+/// starts with the name.
+pub fn check_context(args: &[Vec<u8>], context: &Context) -> Result<(), String> {
+    let spec = args.first().and_then(|name| catalogue::find(name));
+    match spec {
+        Some(spec) if !context.allowed.contains(&spec.verb) => Err(format!(
+            "ERR Can't execute '{}': only {} are allowed in this context",
+            spec.name, context.in_words
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What a connection may say while it is spoken to.
+#[derive(Debug)]
+pub struct Context {
+    allowed: &'static [Verb],
+    in_words: &'static str,
+}
+
+impl Context {
+    /// In RESP2; in Redis's words, as libraries know them.
+    pub const SUBSCRIBED: Context = Context {
+        allowed: &[
+            Verb::Subscribe,
+            Verb::PSubscribe,
+            Verb::Unsubscribe,
+            Verb::PUnsubscribe,
+            Verb::Ping,
+            Verb::Quit,
+            Verb::Reset,
+        ],
+        in_words: "(P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET",
+    };
+    /// While changes are streamed.
+    pub const STREAMING: Context = Context {
+        allowed: &[Verb::Ping, Verb::Quit, Verb::Reset],
+        in_words: "PING / QUIT / RESET",
+    };
 }
 
 fn command(spec: &Spec, args: &[Vec<u8>], limits: &Limits) -> Result<TextCommand, String> {
@@ -109,8 +185,104 @@ fn command(spec: &Spec, args: &[Vec<u8>], limits: &Limits) -> Result<TextCommand
         Verb::Range => ranges::range(args)?,
         Verb::RandomKey => ask(Request::Read(ReadOp::RandomKey), Shape::First),
         Verb::Word(word) => TextCommand::Word(word),
+        Verb::Expire
+        | Verb::PExpire
+        | Verb::ExpireAt
+        | Verb::PExpireAt
+        | Verb::Ttl
+        | Verb::PTtl
+        | Verb::ExpireTime
+        | Verb::PExpireTime
+        | Verb::Persist
+        | Verb::GetEx => times::command(spec, args)?,
+        Verb::FlushAll => flush(args)?,
+        Verb::Function => function(args)?,
+        Verb::Multi => TextCommand::Multi,
+        Verb::Exec => TextCommand::Exec(None),
+        Verb::Discard => TextCommand::Discard,
+        Verb::Watch => TextCommand::Watch(args.iter().map(|key| key.as_slice().into()).collect()),
+        Verb::Unwatch => TextCommand::Unwatch,
+        Verb::Session => session(args, limits)?,
+        Verb::Why => TextCommand::Why,
+        Verb::Raft => cluster::raft(args)?,
+        Verb::Changes => streams::changes(args, limits)?,
+        Verb::Subscribe => streams::subscribe(args, false, true)?,
+        Verb::PSubscribe => streams::subscribe(args, true, true)?,
+        Verb::Unsubscribe => streams::subscribe(args, false, false)?,
+        Verb::PUnsubscribe => streams::subscribe(args, true, false)?,
+        Verb::Sentinel => streams::sentinel(args)?,
+        Verb::Role => TextCommand::Role,
         _ => strings::command(spec, args, limits)?,
     })
+}
+
+/// A text command has no session unless it says so: it is executed as often as it is in the log, and put there
+/// once.
+fn write(op: WriteOp<'_>, shape: Shape) -> TextCommand {
+    let command = Command::Write { request: None, op }.to_bytes();
+    ask(Request::Write { command: command.into() }, shape)
+}
+
+/// Everything is gone at once, however it is said.
+fn flush(args: &[Vec<u8>]) -> Result<TextCommand, String> {
+    match args {
+        [] => {}
+        [how] if is_flush_mode(how) => {}
+        _ => return Err(SYNTAX_ERROR.to_owned()),
+    }
+    Ok(write(WriteOp::Flush, Shape::Plain))
+}
+
+/// There is nothing to flush; clients of functions begin with that.
+fn function(args: &[Vec<u8>]) -> Result<TextCommand, String> {
+    let (name, args) = args.split_first().expect("its row asks for an argument");
+    if !name.eq_ignore_ascii_case(b"flush") {
+        return Err(unknown_subcommand("FUNCTION", name));
+    }
+    match args {
+        [] => Ok(TextCommand::Ok),
+        [how] if is_flush_mode(how) => Ok(TextCommand::Ok),
+        _ => Err("ERR FUNCTION FLUSH only supports SYNC|ASYNC option".to_owned()),
+    }
+}
+
+/// `OPEN`, or the name of a request and what it is to do.
+fn session(args: &[Vec<u8>], limits: &Limits) -> Result<TextCommand, String> {
+    if let [word] = args
+        && word.eq_ignore_ascii_case(b"open")
+    {
+        let command = Command::OpenSession.to_bytes().into();
+        return Ok(ask(Request::Write { command }, Shape::Plain));
+    }
+    let [session, sequence, command @ ..] = args else { return Err(wrong_number("session")) };
+    if command.is_empty() {
+        return Err(wrong_number("session"));
+    }
+    let number = |bytes: &[u8]| {
+        let number = parse_i64(bytes).and_then(|number| u64::try_from(number).ok());
+        number.filter(|number| *number > 0).ok_or_else(|| NOT_AN_INTEGER.to_owned())
+    };
+    let id = RequestId { session: number(session)?, sequence: number(sequence)? };
+    match parse(command, limits) {
+        TextCommand::Ask { request: Request::Write { command }, shape } => {
+            match Command::decode(&command) {
+                Ok(Command::Write { request: None, op }) => {
+                    let command = Command::Write { request: Some(id), op }.to_bytes();
+                    Ok(ask(Request::Write { command: command.into() }, shape))
+                }
+                _ => Err(NOT_IN_A_SESSION.to_owned()),
+            }
+        }
+        TextCommand::Exec(None) => Ok(TextCommand::Exec(Some(id))),
+        TextCommand::Error(error) => Err(error),
+        _ => Err(NOT_IN_A_SESSION.to_owned()),
+    }
+}
+
+const NOT_IN_A_SESSION: &str = "ERR SESSION takes a command that writes, or EXEC";
+
+fn is_flush_mode(word: &[u8]) -> bool {
+    word.eq_ignore_ascii_case(b"async") || word.eq_ignore_ascii_case(b"sync")
 }
 
 fn ask(request: Request, shape: Shape) -> TextCommand {

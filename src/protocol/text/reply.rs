@@ -1,10 +1,11 @@
 //! What is answered, as RESP.
 
-use super::NOT_AN_INTEGER;
-use crate::kv::{Answer, Failure, FailureCode, Found, Outcome, Refusal};
+use super::{NOT_AN_INTEGER, Time};
+use crate::kv::{Answer, Failure, FailureCode, Found, Outcome, Refusal, StepOutcome};
 use crate::protocol::resp::{
     Version, put_array, put_bulk, put_error, put_integer, put_map, put_null, put_simple,
 };
+use crate::raft::Index;
 
 /// How a reply is to be written: commands ask for the same thing and answer it differently.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub enum Shape {
     Page(u64),
     /// Of a digest, the number of keys.
     KeyCount,
+    /// When a key goes.
+    Time(Time),
 }
 
 /// Appends the reply to a [`super::TextCommand::Ask`].
@@ -50,19 +53,79 @@ pub fn answer_to_resp(answer: &Answer, reply: Reply, out: &mut Vec<u8>) {
             put_integer(out, *keys as i64);
         }
         Answer::Digest { digest, keys, index, .. } => {
-            put_map(out, reply.version, 3);
-            put_bulk(out, b"digest");
-            put_bulk(out, format!("{digest:016x}").as_bytes());
-            put_bulk(out, b"keys");
-            put_bulk(out, keys.to_string().as_bytes());
-            put_bulk(out, b"index");
-            put_bulk(out, index.to_string().as_bytes());
+            put_digest(out, reply.version, *digest, *keys, Some(*index));
         }
         Answer::Found { found, .. } => put_found(out, reply, found),
         Answer::Member { .. } => put_simple(out, "OK"),
         // No text command asks for one, so that another node has made a mistake.
         Answer::Backup { .. } => put_error(out, "ERR a part of a backup came instead of an answer"),
         Answer::Failed(failure) => put_failure(out, failure),
+    }
+}
+
+/// One part of the reply to a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Planned {
+    /// It is known already.
+    Ready(Vec<u8>),
+    /// What came of the next of its steps.
+    Step(Shape),
+}
+
+impl Planned {
+    pub fn put_ready(&self, out: &mut Vec<u8>) {
+        if let Planned::Ready(reply) = self {
+            out.extend_from_slice(reply);
+        }
+    }
+}
+
+/// Appends the reply to `EXEC`.
+pub fn transaction_to_resp(answer: &Answer, planned: &[Planned], reply: Reply, out: &mut Vec<u8>) {
+    match answer {
+        Answer::Written { outcome: Outcome::Transaction(Some(steps)), .. } => {
+            let mut steps = steps.iter();
+            put_array(out, planned.len());
+            for part in planned {
+                match part {
+                    Planned::Ready(_) => part.put_ready(out),
+                    Planned::Step(shape) => {
+                        let step = steps.next().expect("the log has as many steps as were queued");
+                        put_step(out, Reply { shape: *shape, ..reply }, step);
+                    }
+                }
+            }
+        }
+        Answer::Written { outcome: Outcome::Transaction(None), .. } => {
+            put_null_array(out, reply.version);
+        }
+        other => answer_to_resp(other, reply, out),
+    }
+}
+
+fn put_step(out: &mut Vec<u8>, reply: Reply, step: &StepOutcome) {
+    match step {
+        StepOutcome::Written(outcome) => put_outcome(out, reply, outcome),
+        StepOutcome::Found(found) => put_found(out, reply, found),
+    }
+}
+
+fn put_null_array(out: &mut Vec<u8>, version: Version) {
+    match version {
+        Version::Resp2 => out.extend_from_slice(b"*-1\r\n"),
+        Version::Resp3 => put_null(out, version),
+    }
+}
+
+fn put_digest(out: &mut Vec<u8>, version: Version, digest: u64, keys: u64, index: Option<Index>) {
+    put_map(out, version, 2 + usize::from(index.is_some()));
+    put_bulk(out, b"digest");
+    put_bulk(out, format!("{digest:016x}").as_bytes());
+    put_bulk(out, b"keys");
+    put_bulk(out, keys.to_string().as_bytes());
+    if let Some(index) = index {
+        put_bulk(out, b"index");
+        put_bulk(out, index.to_string().as_bytes());
     }
 }
 
@@ -97,6 +160,19 @@ fn put_found(out: &mut Vec<u8>, reply: Reply, found: &Found) {
             let exists = lengths.first().is_some_and(Option::is_some);
             put_simple(out, if exists { "string" } else { "none" });
         }
+        (Found::Expiry { expires_at, now }, shape) => {
+            let time = match shape {
+                Shape::Time(time) => time,
+                _ => Time { is_left: true, in_seconds: false },
+            };
+            put_integer(out, time.number(*expires_at, *now));
+        }
+        (Found::Digest { keys, .. }, Shape::KeyCount) => put_integer(out, *keys as i64),
+        (Found::Digest { digest, keys }, _) => put_digest(out, reply.version, *digest, *keys, None),
+        (Found::Versions(versions), _) => {
+            put_array(out, versions.len());
+            versions.iter().for_each(|version| put_integer(out, *version as i64));
+        }
         (Found::Lengths(lengths), _) => {
             put_integer(out, lengths.iter().flatten().count() as i64);
         }
@@ -115,6 +191,15 @@ fn put_outcome(out: &mut Vec<u8>, reply: Reply, outcome: &Outcome) {
             (Shape::OkOrNull, false, _) => put_null(out, reply.version),
             _ => put_integer(out, i64::from(*done)),
         },
+        // Whoever asked for it knows how its steps are to be answered.
+        Outcome::Transaction(steps) => match steps {
+            None => put_null_array(out, reply.version),
+            Some(steps) => {
+                put_array(out, steps.len());
+                let reply = Reply { shape: Shape::Plain, ..reply };
+                steps.iter().for_each(|step| put_step(out, reply, step));
+            }
+        },
         Outcome::SessionOpened { session } => put_bulk(out, session.to_string().as_bytes()),
         Outcome::Refused(refusal) => put_error(
             out,
@@ -124,6 +209,9 @@ fn put_outcome(out: &mut Vec<u8>, reply: Reply, outcome: &Outcome) {
                 Refusal::UnknownSession => "ERR unknown session",
                 Refusal::StaleSequence => "ERR a newer request of this session was executed",
                 Refusal::TooLong => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
+                Refusal::TransactionTooLarge => {
+                    "ERR the answers of the transaction would be longer than allowed; nothing was done"
+                }
                 Refusal::AnswerForgotten => {
                     "ERR this request was executed, its answer was too long to be remembered"
                 }
@@ -137,6 +225,7 @@ fn put_failure(out: &mut Vec<u8>, failure: &Failure) {
         FailureCode::OutcomeUnknown | FailureCode::TimedOut => "INDETERMINATE",
         FailureCode::NoLeader => "CLUSTERDOWN",
         FailureCode::NotLeader | FailureCode::Overloaded | FailureCode::ShuttingDown => "TRYAGAIN",
+        FailureCode::Compacted => "COMPACTED",
         FailureCode::TooLarge | FailureCode::Malformed | FailureCode::NotPossible => "ERR",
     };
     put_error(out, &format!("{word} {}", failure.message));

@@ -1,10 +1,11 @@
 //! Commands about keys and values. Each write is one entry of the log, however many keys it has.
 
 use super::{
-    NOT_AN_INTEGER, SYNTAX_ERROR, Shape, Spec, TextCommand, Verb, ask, integer, wrong_number,
+    SYNTAX_ERROR, Shape, Spec, TextCommand, Verb, ask, integer, times, write, wrong_number,
 };
-use crate::kv::{Blobs, Command, Condition, Limits, ReadOp, Request, WriteOp};
+use crate::kv::{Blobs, Condition, Expiry, Limits, ReadOp, Request, TimedOp, WriteOp};
 use std::rc::Rc;
+use times::Unit;
 
 pub(super) fn command(
     spec: &Spec,
@@ -13,7 +14,15 @@ pub(super) fn command(
 ) -> Result<TextCommand, String> {
     let increment = |key, delta| write(WriteOp::Increment { key, delta }, Shape::Plain);
     Ok(match (spec.verb, args) {
-        (Verb::Set, [key, value, options @ ..]) => set(key, value, options)?,
+        (Verb::Set, [key, value, options @ ..]) => set(key, value, options, spec.name)?,
+        (Verb::SetEx, [key, seconds, value]) => {
+            let unit = Unit { in_seconds: true, is_absolute: false };
+            set_until(key, value, times::expiry(seconds, unit, spec.name)?)
+        }
+        (Verb::PSetEx, [key, milliseconds, value]) => {
+            let unit = Unit { in_seconds: false, is_absolute: false };
+            set_until(key, value, times::expiry(milliseconds, unit, spec.name)?)
+        }
         (Verb::SetNx, [key, value]) => {
             let condition = Condition::Absent;
             write(WriteOp::Set { key, value, condition, get: false }, Shape::Flag)
@@ -65,12 +74,6 @@ pub(super) fn command(
     })
 }
 
-/// A text command has no session: it is executed as often as it is in the log, and put there once.
-fn write(op: WriteOp<'_>, shape: Shape) -> TextCommand {
-    let command = Command::Write { request: None, op }.to_bytes();
-    ask(Request::Write { command: command.into() }, shape)
-}
-
 fn shared(keys: &[Vec<u8>]) -> Vec<Rc<[u8]>> {
     keys.iter().map(|key| key.as_slice().into()).collect()
 }
@@ -79,49 +82,74 @@ fn lengths(keys: &[Vec<u8>]) -> Request {
     Request::Read(ReadOp::Lengths(shared(keys)))
 }
 
-/// Options of `SET` that Redis has and that need an expiry.
-const EXPIRY_OPTIONS: [&[u8]; 4] = [b"ex", b"px", b"exat", b"pxat"];
+fn set_until(key: &[u8], value: &[u8], expiry: Expiry) -> TextCommand {
+    let op = TimedOp::Set { key, value, condition: Condition::Always, get: false, expiry };
+    write(WriteOp::Timed { stamp: 0, op }, Shape::OkOrNull)
+}
 
-fn set(key: &[u8], value: &[u8], options: &[Vec<u8>]) -> Result<TextCommand, String> {
-    let mut condition = Condition::Always;
-    let mut get = false;
-    let mut options = options.iter();
-    while let Some(option) = options.next() {
-        let lower = option.to_ascii_lowercase();
-        match lower.as_slice() {
-            b"get" => {
-                get = true;
-                continue;
-            }
-            b"keepttl" => return Err(no_expiry("KEEPTTL")),
-            other if EXPIRY_OPTIONS.contains(&other) => {
-                let time = options.next().ok_or(SYNTAX_ERROR)?;
-                // As in Redis, a time that is none is told first.
-                super::parse_i64(time).ok_or(NOT_AN_INTEGER)?;
-                return Err(no_expiry(&String::from_utf8_lossy(&lower).to_uppercase()));
-            }
-            b"nx" if matches!(condition, Condition::Always | Condition::Absent) => {
-                condition = Condition::Absent;
-            }
-            b"xx" if matches!(condition, Condition::Always | Condition::Present) => {
-                condition = Condition::Present;
-            }
-            b"ifeq" if condition == Condition::Always => {
-                condition = Condition::Equals(options.next().ok_or(SYNTAX_ERROR)?);
-            }
-            // Also two conditions, which contradict each other.
-            _ => return Err(SYNTAX_ERROR.to_owned()),
+/// What `SET` is told besides key and value.
+#[derive(Default)]
+struct SetOptions<'a> {
+    condition: Option<Condition<'a>>,
+    get: bool,
+    keep_ttl: bool,
+    /// The number is looked at when all options are known, as in Redis.
+    time: Option<(Unit, &'a [u8])>,
+}
+
+fn set(
+    key: &[u8],
+    value: &[u8],
+    options: &[Vec<u8>],
+    command: &str,
+) -> Result<TextCommand, String> {
+    let SetOptions { condition, get, keep_ttl, time } = set_options(options)?;
+    let condition = condition.unwrap_or(Condition::Always);
+    let expiry = match time {
+        Some((unit, number)) => times::expiry(number, unit, command)?,
+        None if keep_ttl => Expiry::Keep,
+        None => Expiry::Never,
+    };
+    let shape = if get { Shape::Old } else { Shape::OkOrNull };
+    Ok(match (condition, get, expiry) {
+        (Condition::Always, false, Expiry::Never) => {
+            write(WriteOp::Put { key, value }, Shape::Plain)
         }
-    }
-    Ok(match (condition, get) {
-        (Condition::Always, false) => write(WriteOp::Put { key, value }, Shape::Plain),
-        (condition, get) => {
-            let shape = if get { Shape::Old } else { Shape::OkOrNull };
+        (condition, get, Expiry::Never) => {
             write(WriteOp::Set { key, value, condition, get }, shape)
+        }
+        (condition, get, expiry) => {
+            let op = TimedOp::Set { key, value, condition, get, expiry };
+            write(WriteOp::Timed { stamp: 0, op }, shape)
         }
     })
 }
 
-fn no_expiry(option: &str) -> String {
-    format!("ERR {option} is not supported: keys do not expire here")
+/// Also two conditions, or two times, which contradict each other, are none that can be understood.
+fn set_options(words: &[Vec<u8>]) -> Result<SetOptions<'_>, String> {
+    let mut options = SetOptions::default();
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let SetOptions { condition, get, keep_ttl, time } = &mut options;
+        match (word.to_ascii_lowercase().as_slice(), times::unit(word)) {
+            (b"get", _) => *get = true,
+            (b"nx", _) if matches!(condition, None | Some(Condition::Absent)) => {
+                *condition = Some(Condition::Absent);
+            }
+            (b"xx", _) if matches!(condition, None | Some(Condition::Present)) => {
+                *condition = Some(Condition::Present);
+            }
+            (b"ifeq", _) if condition.is_none() => {
+                *condition = Some(Condition::Equals(words.next().ok_or(SYNTAX_ERROR)?));
+            }
+            (b"keepttl", _) if time.is_none() => *keep_ttl = true,
+            (_, Some(unit))
+                if !*keep_ttl && time.as_ref().is_none_or(|(known, _)| *known == unit) =>
+            {
+                *time = Some((unit, words.next().ok_or(SYNTAX_ERROR)?));
+            }
+            _ => return Err(SYNTAX_ERROR.to_owned()),
+        }
+    }
+    Ok(options)
 }
