@@ -174,7 +174,7 @@ fn half_a_request_and_too_many_connections_hinder_nobody() {
     assert!(job.get("/livez").starts_with("HTTP/1.1 200 OK"), "others are answered meanwhile");
     let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(9000));
     assert!(job.ask(&long).starts_with("HTTP/1.1 414 "));
-    half.write_all(b"TP/1.1\r\n\r\n").unwrap();
+    half.write_all(b"TP/1.1\r\nHost: client\r\n\r\n").unwrap();
     let mut answer = String::new();
     half.read_to_string(&mut answer).unwrap();
     assert!(answer.ends_with("alive\n"), "{answer}");

@@ -2,8 +2,11 @@
 
 mod common;
 
-use common::core::{accepted, append, config, pre_vote, vote};
-use raftkv::kv::{Answer, Command, FailureCode, Limits, Machine, Outcome, Request, WriteOp};
+use common::core::{accepted, accepted_in_round, append, config, pre_vote, vote};
+use raftkv::kv::{
+    Answer, Command, Condition, Expiry, FailureCode, Limits, Machine, Outcome, Request, TimedOp,
+    WriteOp,
+};
 use raftkv::node::{Config, Node, Outgoing, Peer, PeerMessage, Routing, Standing, Ticket};
 use raftkv::raft::{Config as RaftConfig, Entry, Message, NodeId, Payload, Restored, node_id};
 use std::collections::BTreeMap;
@@ -248,4 +251,65 @@ fn a_forwarded_request_is_not_forwarded_again() {
             if *to == node_of(3) && failure.code == FailureCode::NotLeader)
     };
     assert!(outgoing.messages.iter().any(is_refused), "{outgoing:?}");
+}
+
+/// Its removal is an entry like others, and before that is committed nobody misses the key: or another leader,
+/// whose clock is behind, would bring it back.
+#[test]
+fn a_key_whose_time_has_come_is_read_until_its_removal_is_applied() {
+    let mut node = leader();
+    node.set_time(10_000);
+    let (condition, expiry) = (Condition::Always, Expiry::After(100));
+    let op = TimedOp::Set { key: b"k", value: b"v", condition, get: false, expiry };
+    let op = WriteOp::Timed { stamp: 0, op };
+    let command = Command::Write { request: None, op }.to_bytes().into();
+    ask(&mut node, 1, Request::Write { command });
+    turn(&mut node);
+    hear(&mut node, node_of(2), accepted(1, 2));
+    assert_eq!(turn(&mut node).answers.len(), 1);
+
+    node.set_time(20_000);
+    let mut read = |ticket, match_index, value: Option<&[u8]>| {
+        ask(&mut node, ticket, get());
+        let asked = turn(&mut node).messages.into_iter().find_map(|(_, message)| match message {
+            PeerMessage::Raft(Message::AppendEntries { round, .. }) => Some(round),
+            _ => None,
+        });
+        let round = asked.expect("the others are asked whether it leads");
+        assert_eq!(node.raft().log().last().index, 3, "the removal is proposed, once");
+        hear(&mut node, node_of(2), accepted_in_round(1, match_index, round));
+        let answers = turn(&mut node).answers;
+        let told = |answer: &Answer| match answer {
+            Answer::Value { value, .. } => value.as_deref().map(<[u8]>::to_vec),
+            other => panic!("{other:?}"),
+        };
+        let told: Vec<_> = answers.iter().map(|(of, answer)| (*of, told(answer))).collect();
+        assert_eq!(told, [(ticket, value.map(<[u8]>::to_vec))]);
+    };
+    // A reply confirms the leader, and says nothing of the removal.
+    read(2, 2, Some(b"v"));
+    read(3, 2, Some(b"v"));
+    read(4, 3, None);
+}
+
+/// What is applied in a turn may be due at once. Its removal is for the next turn: this one is written already.
+#[test]
+fn a_turn_ends_with_nothing_in_the_log_that_the_disk_was_not_given() {
+    let mut node = leader();
+    node.set_time(10_000);
+    let (condition, expiry) = (Condition::Always, Expiry::After(100));
+    let op = TimedOp::Set { key: b"k", value: b"v", condition, get: false, expiry };
+    let op = WriteOp::Timed { stamp: 0, op };
+    let command = Command::Write { request: None, op }.to_bytes().into();
+    ask(&mut node, 1, Request::Write { command });
+    turn(&mut node);
+    node.set_time(20_000);
+    hear(&mut node, node_of(2), accepted(1, 2));
+    for (last, removed) in [(2, false), (3, false), (3, true)] {
+        let (ready, _) = node.take_ready();
+        node.persisted(ready).expect("entries can be applied");
+        assert_eq!(node.raft().log().last().index, last);
+        assert_eq!(node.machine().store().is_empty(), removed);
+        hear(&mut node, node_of(2), accepted(1, last));
+    }
 }

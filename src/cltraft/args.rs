@@ -268,7 +268,13 @@ fn build(name: &str, words: &[Vec<u8>], given: &Given) -> Result<Result<Command,
         }
         ("changes", []) => Ok(Command::Changes {
             prefix: given.text("prefix").unwrap_or_default().as_bytes().to_vec(),
-            from: given.number("from", 0..=u64::MAX)?,
+            from: match given.text("from") {
+                Some(text) => {
+                    let index = text.parse();
+                    Some(index.map_err(|_| format!("--from {text}: not a log index"))?)
+                }
+                None => None,
+            },
         }),
         ("check", [file]) => Ok(Command::Check { file: file_of(file) }),
         _ => build_from_words(name, words, given.has("absent")),

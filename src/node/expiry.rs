@@ -17,7 +17,8 @@ impl Node {
     }
 
     /// At the leader, and one entry at a time: each is small, and more that are due follow when it is
-    /// applied.
+    /// applied. Called before a turn is written, so that there is nothing in the log in memory after it that
+    /// the disk was not given.
     pub(super) fn remove_expired(&mut self) {
         if !self.raft.is_leader() || self.is_removing_expired() {
             return;
@@ -29,7 +30,7 @@ impl Node {
         let op = TimedOp::RemoveExpired { keys_max: EXPIRED_PER_ENTRY_MAX };
         let op = WriteOp::Timed { stamp: now, op };
         let command = Command::Write { request: None, op }.to_bytes();
-        // One that cannot be proposed at the moment is proposed with the next tick.
+        // One that cannot be proposed at the moment is proposed in a later turn.
         self.removing_expired = self.raft.propose(Payload::Command(command.into())).ok();
     }
 

@@ -297,7 +297,6 @@ impl Node {
         self.notice_lost_leadership();
         self.tick_members();
         self.release_held();
-        self.remove_expired();
     }
 
     /// A client asks. The answer comes out of a later flush under the same ticket.
@@ -367,6 +366,7 @@ impl Node {
 
     /// What is to be written, and what may be sent before that: a leader's entries, forwarded requests.
     pub fn take_ready(&mut self) -> (Ready, Vec<(NodeId, PeerMessage)>) {
+        self.remove_expired();
         let mut ready = self.raft.take_ready();
         let mut early = std::mem::take(&mut self.messages);
         let appends = std::mem::take(&mut ready.early);
@@ -384,7 +384,6 @@ impl Node {
             self.confirmed.push_back((read.index, read.id));
         }
         self.apply_committed()?;
-        self.remove_expired();
         self.answer_reads();
         let waiting = self.machine.store().flushed();
         let freed = (waiting / FREED_FRACTION).clamp(FREED_PER_TURN, FREED_PER_TURN_MAX);

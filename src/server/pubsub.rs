@@ -9,7 +9,7 @@ use crate::kv::glob;
 use crate::net::ConnId;
 use crate::protocol::resp::{self, Version};
 use crate::protocol::text::Subscribe;
-use crate::raft::quorum;
+use crate::raft::{Index, NodeId, quorum};
 use crate::wal::Disk;
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -31,6 +31,8 @@ pub struct Herald {
     /// Who leads, or led last.
     master: Option<Place>,
     is_down: bool,
+    /// The leader and the members that were looked at last.
+    seen: Option<(Option<NodeId>, Index)>,
 }
 
 /// A message is `before`, the name of the master, and `after`.
@@ -160,6 +162,11 @@ impl<D: Disk> Server<D> {
 
     /// Tells of a change of leadership, once a turn.
     pub(super) fn publish(&mut self, now: Instant) {
+        let raft = self.replica.node().raft();
+        let seen = Some((raft.leader(), raft.membership_index()));
+        if std::mem::replace(&mut self.herald.seen, seen) == seen {
+            return;
+        }
         let leader = self.leader_place();
         let voters = self.replica.node().raft().membership().voter_count();
         let events = self.herald.look(leader, quorum::majority(voters));

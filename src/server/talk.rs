@@ -36,7 +36,7 @@ pub enum Talk {
         peer: NodeId,
     },
     Client(ClientTalk),
-    Text(TextTalk),
+    Text(Box<TextTalk>),
     Http,
 }
 
@@ -181,7 +181,7 @@ impl<D: Disk> Server<D> {
             Sniffed::Text => {
                 self.links.net.mark_spoken(conn);
                 self.text_clients += 1;
-                *talk = Talk::Text(TextTalk::new(self.text_clients));
+                *talk = Talk::Text(Box::new(TextTalk::new(self.text_clients)));
             }
             // Without `mark_spoken`: each request has to come in time, the first as well.
             Sniffed::Http => *talk = Talk::Http,
