@@ -16,6 +16,7 @@
 //! - [`recover`]: a cluster out of one surviving data folder
 //! - [`server`]: the loop turn
 //! - [`client`]: the client library
+//! - [`linearizable`]: is what clients saw possible? Pure
 //! - [`cltraft`]: the client program
 //!
 //! Pure: no socket, file, clock, thread or global randomness.
@@ -25,6 +26,7 @@ pub mod cltraft;
 pub mod codec;
 pub mod config;
 pub mod kv;
+pub mod linearizable;
 pub mod net;
 pub mod node;
 pub mod payload;

@@ -7,7 +7,7 @@
 //! received, are written and synced each by itself, so that no single sync is ever large.
 
 use crate::kv::{Answer, Loader, Machine};
-use crate::node::{self, Node, Outgoing, PeerMessage, Ticket, Unreadable};
+use crate::node::{self, BackupBytes, BackupRead, Node, Outgoing, PeerMessage, Ticket, Unreadable};
 use crate::raft::{
     Entry, Index, Message, NodeId, Position, Ready, Restored, SnapshotChunk, SnapshotRead, Term,
 };
@@ -32,6 +32,9 @@ const ENTRIES_PER_TURN: usize = 32_768;
 /// bytes: so the log grows by half of the state meanwhile, or more if turns bring very much, but no turn
 /// syncs much more for it.
 const PIECE_BYTES_MAX: usize = 1 << 20;
+
+/// Of a snapshot, read for a client at a time.
+const BACKUP_PIECE_BYTES_MAX: usize = 256 * 1024;
 
 pub struct Replica<D: Disk> {
     node: Node,
@@ -117,7 +120,10 @@ impl<D: Disk> Replica<D> {
             entries,
             lost_in_term,
         };
-        let node = Node::new(config, restored, machine);
+        let mut node = Node::new(config, restored, machine);
+        if let Some(file) = snapshot {
+            node.snapshot_is_there(file.position, file.payload_bytes);
+        }
         let replica = Replica {
             node,
             wal,
@@ -258,6 +264,7 @@ impl<D: Disk> Replica<D> {
         for read in &ready.snapshot_reads {
             messages.extend(self.read_chunk(read)?);
         }
+        self.read_for_backups()?;
         early(messages);
         if let Some(hard_state) = ready.hard_state {
             self.wal.append_hard_state(hard_state);
@@ -299,7 +306,9 @@ impl<D: Disk> Replica<D> {
         let (piece, is_last) = self.node.snapshot_piece(piece_bytes);
         let mut written = self.wal.append_snapshot(SnapshotKind::Own, &piece);
         if is_last && written.is_ok() {
-            written = self.wal.finish_snapshot(SnapshotKind::Own).map(|_| ());
+            let finished = self.wal.finish_snapshot(SnapshotKind::Own);
+            written =
+                finished.map(|file| self.node.snapshot_is_there(file.position, file.payload_bytes));
             if written.is_ok() {
                 self.taking = None;
                 self.tidying = Some(position);
@@ -423,6 +432,33 @@ impl<D: Disk> Replica<D> {
         Ok(Some((to, PeerMessage::Raft(message))))
     }
 
+    /// Pieces of snapshots that clients have asked for.
+    fn read_for_backups(&mut self) -> Result<(), WalError> {
+        let limits = &self.node.config().limits;
+        let bytes_max = BACKUP_PIECE_BYTES_MAX.min(limits.answer_bytes_max());
+        for (ticket, read) in self.node.take_backup_reads() {
+            let BackupRead { position, offset } = read;
+            let mut files = self.wal.snapshots().iter();
+            let is_there =
+                files.any(|file| file.position == position && offset < file.payload_bytes);
+            let bytes = if is_there {
+                match self.wal.read_snapshot(position, offset, bytes_max) {
+                    Ok(bytes) => BackupBytes::Read(bytes),
+                    Err(error @ WalError::BadSnapshot { .. }) => {
+                        log::error!("{error}; a new snapshot is taken");
+                        self.node.take_snapshot_soon();
+                        BackupBytes::Gone
+                    }
+                    Err(error) => return Err(error),
+                }
+            } else {
+                BackupBytes::Gone
+            };
+            self.node.backup_read(ticket, read, bytes);
+        }
+        Ok(())
+    }
+
     /// Takes a piece of a leader's snapshot. Without space it is lost like a message, and what came
     /// before it; after a while the leader's next attempt is taken.
     fn receive(&mut self, chunk: SnapshotChunk) -> Result<(), WalError> {
@@ -484,7 +520,8 @@ impl<D: Disk> Replica<D> {
             Ok(machine) if machine.applied() == chunk.position.index => machine,
             _ => return self.refuse_snapshot(chunk),
         };
-        self.wal.finish_snapshot(SnapshotKind::Incoming)?;
+        let file = self.wal.finish_snapshot(SnapshotKind::Incoming)?;
+        self.node.snapshot_is_there(file.position, file.payload_bytes);
         self.tidying = None;
         self.told_no_space = false;
         if self.taking.take().is_some() {

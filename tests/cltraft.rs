@@ -3,10 +3,12 @@
 mod mock;
 
 use mock::{Mock, Seen, Step, Store, failed, written};
-use raftkv::cltraft::args::{Args, Command as Parsed, Input, parse};
+use raftkv::cltraft::args::{Args, Command as Parsed, Input, Scan, parse};
 use raftkv::cltraft::lang::Lang;
 use raftkv::kv::{FailureCode, MemberRequest, Outcome, Refusal};
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::ffi::OsStringExt;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -31,12 +33,12 @@ fn servers(words: &[&str], env: &[(&str, &str)]) -> Vec<String> {
 fn without_words_it_verifies_every_two_seconds() {
     let args = parsed(&[], &[]).unwrap();
     let interval = Duration::from_secs(2);
-    let job = Parsed::Verify { interval, count: None, prefix: String::new() };
+    let job = Parsed::MainJob { interval, count: None, prefix: String::new(), listen: None };
     assert_eq!((args.command, args.lang), (job, Lang::English));
     let words = ["--interval", "500ms", "--count=3", "--prefix", "x.", "--lang", "es"];
     let args = parsed(&words, &[("LANG", "en_GB.UTF-8")]).unwrap();
     let interval = Duration::from_millis(500);
-    let job = Parsed::Verify { interval, count: Some(3), prefix: "x.".to_owned() };
+    let job = Parsed::MainJob { interval, count: Some(3), prefix: "x.".to_owned(), listen: None };
     assert_eq!((args.command, args.lang), (job, Lang::Spanish));
 }
 
@@ -46,14 +48,34 @@ fn commands_and_their_words() {
     assert_eq!(command(&["get", "k"]), Parsed::Get { key: key() });
     assert_eq!(command(&["del", "k"]), Parsed::Delete { key: key() });
     let literal = |text: &str| Input::Literal(text.as_bytes().to_vec());
-    assert_eq!(command(&["put", "k", "a b"]), Parsed::Put { key: key(), value: literal("a b") });
-    assert_eq!(command(&["put", "k", ""]), Parsed::Put { key: key(), value: literal("") });
-    assert_eq!(command(&["put", "k", "-"]), Parsed::Put { key: key(), value: Input::Stdin });
-    assert_eq!(command(&["put", "k", "-5"]), Parsed::Put { key: key(), value: literal("-5") });
+    assert_eq!(
+        command(&["put", "k", "a b"]),
+        Parsed::Put { key: key(), value: literal("a b"), ttl: None }
+    );
+    assert_eq!(
+        command(&["put", "k", ""]),
+        Parsed::Put { key: key(), value: literal(""), ttl: None }
+    );
+    assert_eq!(
+        command(&["put", "k", "-"]),
+        Parsed::Put { key: key(), value: Input::Stdin, ttl: None }
+    );
+    assert_eq!(
+        command(&["put", "k", "-5"]),
+        Parsed::Put { key: key(), value: literal("-5"), ttl: None }
+    );
     assert_eq!(
         command(&["put", "--", "k", "--help"]),
-        Parsed::Put { key: key(), value: literal("--help") }
+        Parsed::Put { key: key(), value: literal("--help"), ttl: None }
     );
+    let ttl = Some(Duration::from_secs(10));
+    assert_eq!(
+        command(&["put", "k", "v", "--ttl", "10s"]),
+        Parsed::Put { key: key(), value: literal("v"), ttl }
+    );
+    assert_eq!(command(&["ttl", "k"]), Parsed::Ttl { key: key() });
+    assert_eq!(command(&["expire", "k", "10s"]), Parsed::Expire { key: key(), ttl });
+    assert_eq!(command(&["expire", "k", "never"]), Parsed::Expire { key: key(), ttl: None });
     let cas = |expected: Option<&[u8]>| Parsed::CompareAndSet {
         key: key(),
         expected: expected.map(<[u8]>::to_vec),
@@ -82,6 +104,46 @@ fn commands_and_their_words() {
     assert_eq!(command(&["help", "cas"]), Parsed::Help(Some("cas")));
     assert_eq!(command(&["-h"]), Parsed::Help(None));
     assert_eq!(command(&["-V"]), Parsed::Version);
+}
+
+#[test]
+fn a_scan_has_bounds_of_any_bytes() {
+    let scan = |words: &[&str]| match command(words) {
+        Parsed::Scan(scan) => scan,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(scan(&["scan"]), Scan::default());
+    let bounded = scan(&["scan", "p", "--start", "a", "--end=z", "--limit", "5", "--keys-only"]);
+    let bytes = |text: &str| Some(text.as_bytes().to_vec());
+    let (start, end) = (bytes("a"), bytes("z"));
+    let expected = Scan { prefix: b"p".to_vec(), start, end, limit: Some(5), keys_only: true };
+    assert_eq!(bounded, expected);
+    let words = ["scan", "--start"].map(OsString::from).into_iter();
+    let args = parse(words.chain([OsString::from_vec(b"\xff".to_vec())]), &|_| None).unwrap();
+    let start = Some(b"\xff".to_vec());
+    assert_eq!(args.command, Parsed::Scan(Scan { start, ..Scan::default() }));
+}
+
+#[test]
+fn the_main_job_listens_in_kubernetes_and_where_it_is_told() {
+    let listen = |words: &[&str], env: &[(&str, &str)]| {
+        parsed(words, env).map(|args| match args.command {
+            Parsed::MainJob { listen, .. } => {
+                listen.map(|to| (to.address.to_string(), to.is_asked_for))
+            }
+            other => panic!("{other:?}"),
+        })
+    };
+    let kubernetes = ("MISUBDOMINIODNS", "raft-service");
+    let variable = ("RAFTKV_CLIENT_LISTEN", "127.0.0.1:7001");
+    let at = |address: &str, is_asked_for| Ok(Some((address.to_owned(), is_asked_for)));
+    assert_eq!(listen(&[], &[]), Ok(None));
+    assert_eq!(listen(&[], &[kubernetes]), at("0.0.0.0:7000", false));
+    assert_eq!(listen(&[], &[kubernetes, variable]), at("127.0.0.1:7001", true));
+    assert_eq!(listen(&["--listen", "[::]:7000"], &[variable]), at("[::]:7000", true));
+    assert_eq!(listen(&["--listen", "off"], &[kubernetes]), Ok(None));
+    let error = listen(&["--listen", "7000"], &[]).unwrap_err();
+    assert!(error.contains("such as 0.0.0.0:7000"), "{error}");
 }
 
 fn member(request: MemberRequest) -> Parsed {
@@ -127,6 +189,12 @@ fn mistakes_get_a_hint() {
         (&["transfer", "raft-1", "raft-2"], "write cltraft transfer [NODE]"),
         (&["transfer", "raft-1", "--count", "2"], "--count does not belong to 'transfer'"),
         (&["members"], "did you mean 'member'"),
+        (&["list"], "did you mean 'scan'"),
+        (&["scan", "a", "b"], "write cltraft scan [PREFIX]"),
+        (&["scan", "--limit", "0"], "--limit 0: not a number above 0"),
+        (&["--limit", "3"], "--limit belongs to 'scan'"),
+        (&["get", "a", "--output", "xml"], "there is table and json"),
+        (&["get", "a", "--keys-only"], "--keys-only does not belong to 'get'"),
     ] {
         let error = parsed(words, &[]).expect_err(hint);
         assert!(error.contains(hint), "{words:?}: {error}");
@@ -366,6 +434,72 @@ fn one_request_at_a_time() {
         assert_eq!((status(&output), stdout(&output).as_str()), (exit, text), "{words:?}");
         assert_eq!(stderr(&output).is_empty(), exit == 0, "{words:?}: {output:?}");
     }
+}
+
+#[test]
+fn answers_as_json_for_programs() {
+    let (mock, store) = store();
+    let at = mock.address();
+    store.lock().unwrap().map.insert(b"bin".to_vec(), vec![0xff, 0]);
+    let table: [(&[&str], i32, &str); 11] = [
+        (&["get", "k"], 1, r#"{"key":"k","value":null,"index":0,"leader":2}"#),
+        (&["put", "k", "a \"b\""], 0, r#"{"key":"k","index":2,"leader":2}"#),
+        (&["get", "k"], 0, r#"{"key":"k","value":"a \"b\"","index":2,"leader":2}"#),
+        (&["get", "bin"], 0, r#"{"key":"bin","value_base64":"/wA=","index":2,"leader":2}"#),
+        (&["cas", "k", "x", "w"], 1, r#"{"key":"k","index":4,"leader":2,"swapped":false}"#),
+        (&["incr", "n", "-3"], 0, r#"{"key":"n","index":6,"leader":2,"value":"-3"}"#),
+        (&["del", "k"], 0, r#"{"key":"k","index":8,"leader":2,"deleted":true}"#),
+        (&["digest"], 0, r#"{"digest":"0000000000000abc","keys":3,"index":8,"leader":2}"#),
+        (
+            &["member", "add", "raft-3"],
+            0,
+            r#"{"node":"raft-3","result":"is a learner","index":8,"leader":2}"#,
+        ),
+        (
+            &["scan"],
+            0,
+            "{\"key\":\"bin\",\"value_base64\":\"/wA=\"}\n{\"key\":\"n\",\"value\":\"-3\"}",
+        ),
+        (&["scan", "--keys-only", "--limit", "1"], 0, r#"{"key":"bin"}"#),
+    ];
+    for (words, exit, text) in table {
+        let output = run(&at, &[words, &["--output", "json"]].concat());
+        let told = (status(&output), stdout(&output));
+        assert_eq!(told, (exit, format!("{text}\n")), "{words:?}");
+    }
+}
+
+#[test]
+fn a_scan_goes_through_all_pages_and_is_escaped() {
+    let (mock, store) = store();
+    for number in 0..2500 {
+        set(&store, &format!("k{number:04}"), "v");
+    }
+    set(&store, "j", "a\tb");
+    set(&store, "l\n", "");
+    let text = stdout(&run(&mock.address(), &["scan"]));
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!((lines.len(), lines[0], lines[2501]), (2502, "j\ta\\tb", "l\\n\t"));
+    assert!(lines[1..2501].iter().enumerate().all(|(n, line)| *line == format!("k{n:04}\tv")));
+    let text = stdout(&run(&mock.address(), &["scan", "k1", "--limit", "1001", "--keys-only"]));
+    assert_eq!((text.lines().count(), text.lines().last()), (1000, Some("k1999")));
+    let text = stdout(&run(&mock.address(), &["scan", "--start", "k24", "--limit", "1"]));
+    assert_eq!(text, "k2400\tv\n");
+}
+
+#[test]
+fn status_as_json_has_every_field_and_the_warnings() {
+    let answer = vec![("raft_name".to_owned(), "raft-\"0".to_owned())];
+    let node = Mock::start(move |_, _| Step::Status(answer.clone()));
+    let list = format!("{},127.0.0.1:1", node.address());
+    let output = run(&list, &["status", "--output", "json"]);
+    let text = stdout(&output);
+    let expected = format!(
+        r#"{{"servers":[{{"server":"{}","fields":{{"raft_name":"raft-\"0"}}}},{{"server":"127.0.0.1:1","error":"connection refused"}}],"warnings":["#,
+        node.address()
+    );
+    assert!(text.starts_with(&expected) && text.lines().count() == 1, "{text}");
+    assert_eq!((status(&output), stderr(&output).as_str()), (1, ""));
 }
 
 #[test]

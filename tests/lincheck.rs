@@ -3,13 +3,10 @@
 
 #[path = "lincheck/brute.rs"]
 mod brute;
-#[path = "lincheck/mod.rs"]
-mod lincheck;
-
-use lincheck::{Call, Op, Res, Violation, check, check_within};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use raftkv::linearizable::{Call, Evidence, Op, Res, Violation, check, check_within};
 use std::cell::Cell;
 
 // ---------------------------------------------------------------- histories in few words
@@ -394,7 +391,7 @@ fn small_histories_are_judged_as_by_trying_all_orders() {
 }
 
 /// The evidence as a history of its own: the value that it begins with is written first.
-fn history_with_start(evidence: &lincheck::Evidence) -> Vec<Op> {
+fn history_with_start(evidence: &Evidence) -> Vec<Op> {
     let first = evidence.start.as_ref().map(|start| {
         let value = match (&start.call, start.result.as_ref().unwrap()) {
             (_, Res::Value(value)) => value.clone(),

@@ -283,6 +283,13 @@ def check_nodes(folder, objects):
             f"{folder}: {probe} asks for {path}",
             get.get("path") == path and get.get("port") in port_names(stateful_set["template"]),
         )
+    client = objects["Pod/client"]
+    for probe, path in [("livenessProbe", "/livez"), ("readinessProbe", "/readyz")]:
+        get = client["spec"]["containers"][0][probe].get("httpGet", {})
+        check(
+            f"{folder}: the client's {probe} asks for {path}",
+            get.get("path") == path and get.get("port") in port_names(client),
+        )
     check(
         f"{folder}: there is time to hand over",
         spec["terminationGracePeriodSeconds"] >= PRACTICAL_GRACE_SECONDS,

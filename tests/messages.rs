@@ -3,8 +3,8 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use raftkv::kv::{
-    Answer, Blobs, Change, Command, Condition, Failure, FailureCode, Found, Key, LeaderHint,
-    Outcome, Range, ReadOp, Refusal, Request, RequestId, WriteOp,
+    Answer, BackupPart, BackupRequest, Blobs, Change, Command, Condition, Failure, FailureCode,
+    Found, Key, LeaderHint, Outcome, Range, ReadOp, Refusal, Request, RequestId, WriteOp,
 };
 use raftkv::node::{Applicant, PeerMessage, Standing};
 use raftkv::protocol::changes::Streamed;
@@ -97,6 +97,20 @@ fn request() -> impl Strategy<Value = Request> {
         vec(keyed(), 0..4).prop_map(|keys| Request::Read(ReadOp::Lengths(keys))),
         range().prop_map(|range| Request::Read(ReadOp::Range(range))),
         Just(Request::Read(ReadOp::RandomKey)),
+        Just(Request::Backup(BackupRequest::Begin)),
+        any::<u64>().prop_map(|index| Request::Backup(BackupRequest::Find { index })),
+        any::<(u64, u64, u64)>().prop_map(|(index, term, offset)| Request::Backup(
+            BackupRequest::Piece { index, term, offset }
+        )),
+    ]
+}
+
+fn backup_part() -> impl Strategy<Value = BackupPart> {
+    prop_oneof![
+        Just(BackupPart::Begun),
+        Just(BackupPart::NotYet),
+        any::<(u64, u64)>().prop_map(|(term, bytes)| BackupPart::Found { term, bytes }),
+        keyed().prop_map(BackupPart::Piece),
     ]
 }
 
@@ -149,6 +163,8 @@ fn answer() -> impl Strategy<Value = Answer> {
             index,
             leader
         }),
+        (backup_part(), any::<u64>(), any::<u64>())
+            .prop_map(|(part, index, leader)| Answer::Backup { part, index, leader }),
         (proptest::sample::select(FailureCode::ALL.to_vec()), ".{0,60}", leader).prop_map(
             |(code, message, leader)| Answer::Failed(Failure {
                 code,

@@ -5,11 +5,11 @@ mod documented;
 
 use documented::{DOCUMENT, documented, payload_of};
 use raftkv::kv::{
-    Answer, Blobs, Change, Command, Condition, Expiry, Failure, FailureCode, Found,
-    HISTORY_BYTES_MAX, HISTORY_CHANGES_MAX, Key, LeaderHint, MemberRequest, Outcome, READ_KEYS_MAX,
-    Range, ReadOp, Refusal, Request, RequestId, SESSION_VALUE_BYTES_MAX, STEPS_MAX, Step,
-    StepBuffer, StepOutcome, TimeCondition, TimedOp, Transaction, WATCHED_KEYS_MAX, WatchedBuffer,
-    WriteOp,
+    Answer, BackupPart, BackupRequest, Blobs, Change, Command, Condition, Expiry, Failure,
+    FailureCode, Found, HISTORY_BYTES_MAX, HISTORY_CHANGES_MAX, Key, LeaderHint, MemberRequest,
+    Outcome, READ_KEYS_MAX, Range, ReadOp, Refusal, Request, RequestId, SESSION_VALUE_BYTES_MAX,
+    STEPS_MAX, Step, StepBuffer, StepOutcome, TimeCondition, TimedOp, Transaction,
+    WATCHED_KEYS_MAX, WatchedBuffer, WriteOp,
 };
 use raftkv::node::{Applicant, PeerMessage, Standing};
 use raftkv::protocol::changes::Streamed;
@@ -181,6 +181,10 @@ fn found(id: u64, found: Found) -> Example {
     answer(id, Answer::Found { found, index: 14, leader: 2 })
 }
 
+fn backup(id: u64, part: BackupPart) -> Example {
+    answer(id, Answer::Backup { part, index: 12, leader: 2 })
+}
+
 fn request_examples() -> Vec<(&'static str, Example)> {
     let swap = |key, expected, value| WriteOp::CompareAndSet { key, expected, value };
     let name = "raft-1".to_owned();
@@ -252,6 +256,12 @@ fn request_examples() -> Vec<(&'static str, Example)> {
         ("read-lengths", ask(19, Request::Read(ReadOp::Lengths(vec![shared(b"a")])))),
         ("read-range", ask(20, Request::Read(ReadOp::Range(range)))),
         ("read-random-key", ask(21, Request::Read(ReadOp::RandomKey))),
+        ("backup-begin", ask(22, Request::Backup(BackupRequest::Begin))),
+        ("backup-find", ask(23, Request::Backup(BackupRequest::Find { index: 12 }))),
+        (
+            "backup-piece",
+            ask(24, Request::Backup(BackupRequest::Piece { index: 12, term: 3, offset: 262_144 })),
+        ),
         (
             "write-set-until",
             write(
@@ -366,6 +376,10 @@ fn reply_examples() -> Vec<(&'static str, Example)> {
         ("state-digest", answer(9, digest)),
         ("status-reply", Example::Reply(ReplyFrame { id: 10, body: ReplyBody::Status(fields) })),
         ("member-reply", answer(11, Answer::Member { index: 13, leader: 2 })),
+        ("backup-begun", backup(22, BackupPart::Begun)),
+        ("backup-not-yet", backup(23, BackupPart::NotYet)),
+        ("backup-found", backup(23, BackupPart::Found { term: 3, bytes: 300_000 })),
+        ("backup-bytes", backup(24, BackupPart::Piece(shared(b"abc")))),
         ("failed-not-leader", not_leader(3)),
         ("changes-reply-begun", streamed(Streamed::Begun { from: 15 })),
         ("changes-reply", streamed(Streamed::Changes { index: 16, changes, more: false })),

@@ -2,7 +2,7 @@
 
 use super::connection::{Connection, Dial, Lost, Patience};
 use super::{CONNECTIONS_MAX, Change, Client, ClientError, Told, Why, parse_address};
-use crate::kv::{Answer, Failure, FailureCode, Request};
+use crate::kv::{Answer, BackupPart, Failure, FailureCode, Request};
 use crate::protocol::client::{ReplyBody, RequestBody};
 use crate::raft::NodeId;
 use std::time::{Duration, Instant};
@@ -88,6 +88,24 @@ impl Client {
                     self.lost(&server, lost);
                 }
             }
+        }
+    }
+
+    /// Asks one server and no other, as its answer is about what only it has, until it answers or the time is over.
+    pub(super) fn ask_at(&mut self, server: &str, request: Request) -> Result<Answer, ClientError> {
+        let mut call = Call::read(self.config.total_timeout);
+        let body = RequestBody::Ask(request);
+        loop {
+            if (self.pause)(Duration::ZERO).is_break() {
+                return Err(self.give_up(Why::Interrupted, false));
+            }
+            self.check_time(&call)?;
+            match self.attempt(server, &body, call.deadline()) {
+                Ok(Answer::Failed(failure)) => self.failure(server, failure, &mut call)?,
+                Ok(answer) => return Ok(answer),
+                Err(lost) => self.lost(server, lost),
+            }
+            let _ = (self.pause)(PAUSE_MAX);
         }
     }
 
@@ -177,6 +195,10 @@ impl Client {
     ) -> Result<(), ClientError> {
         let reason = in_words(&failure);
         match failure.code {
+            FailureCode::NotLeader | FailureCode::NoLeader => self.counts.redirects += 1,
+            _ => self.counts.refusals += 1,
+        }
+        match failure.code {
             FailureCode::TooLarge
             | FailureCode::Malformed
             | FailureCode::NotPossible
@@ -200,8 +222,10 @@ impl Client {
     pub(super) fn lost(&mut self, server: &str, lost: Lost) {
         let reason = printable(&lost.reason);
         if lost.timed_out {
+            self.counts.timeouts += 1;
             self.route.timed_out(server, reason, Instant::now());
         } else {
+            self.counts.connections_lost += 1;
             self.route.failed(server, reason);
         }
     }
@@ -242,9 +266,10 @@ fn leader_of(answer: &Answer) -> Option<NodeId> {
         Answer::Value { leader, .. }
         | Answer::Written { leader, .. }
         | Answer::Found { leader, .. }
+        | Answer::Backup { part: BackupPart::Begun, leader, .. }
         | Answer::Digest { leader, .. } => Some(*leader),
         // After a transfer it is not the server that answered.
-        Answer::Member { .. } | Answer::Failed(_) => None,
+        Answer::Backup { .. } | Answer::Member { .. } | Answer::Failed(_) => None,
     }
 }
 

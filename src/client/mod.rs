@@ -32,16 +32,18 @@ pub use changes::StreamEvent;
 pub use error::{ClientError, ServerReason, Why, joined};
 
 use crate::kv::{
-    Answer, Command, MemberRequest, Outcome, Refusal, Request, RequestId, TimedOp, WriteOp,
+    Answer, BackupPart, BackupRequest, Blobs, Command, Condition, Expiry, Found, MemberRequest,
+    Outcome, Range, ReadOp, Refusal, Request, RequestId, TimeCondition, TimedOp, WriteOp,
 };
 use crate::net::ResolverConfig;
 use crate::protocol::client::{ReplyBody, RequestBody};
-use crate::raft::{Index, NodeId};
+use crate::raft::{Index, NodeId, Term};
 use call::Call;
 use connection::{Connection, Dial, Patience};
 use route::Route;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// Open connections kept, leader's and others'. Beyond it, one that is not in use is closed.
@@ -50,6 +52,9 @@ const CONNECTIONS_MAX: usize = 16;
 /// Sessions opened for one write. Each is forgotten only after many others were opened, so a second loss
 /// in a row means that the cluster has more clients than sessions.
 const SESSIONS_PER_WRITE_MAX: usize = 3;
+
+/// Between two questions whether a snapshot is ready.
+const BACKUP_PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Clone)]
 pub struct ClientConfig {
@@ -117,6 +122,40 @@ pub struct Digest {
     pub leader: NodeId,
 }
 
+/// Some keys in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// With their values, if these were asked for.
+    pub pairs: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    /// The least key that was not looked at; `None`: there are no more.
+    pub next: Option<Vec<u8>>,
+    /// The last log index that the read saw.
+    pub index: Index,
+    pub leader: NodeId,
+}
+
+/// When a key goes, in milliseconds of Unix time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lifetime {
+    /// `None`: there is no such key; 0: never.
+    pub expires_at: Option<u64>,
+    /// What time it was at the leader.
+    pub now: u64,
+}
+
+/// Where a backup is to be fetched from: the snapshot of one server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupSource {
+    /// `host:port`.
+    pub server: String,
+    pub cluster_id: u64,
+    /// Of the last entry that it includes.
+    pub index: Index,
+    pub term: Term,
+    /// How long it is.
+    pub bytes: u64,
+}
+
 /// A change of who belongs to the cluster, or of who leads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemberChanged {
@@ -146,6 +185,19 @@ enum Told {
     Leader(NodeId),
 }
 
+/// What became of attempts, since the client began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Answers of nodes that do not lead.
+    pub redirects: u64,
+    /// Attempts without an answer in time.
+    pub timeouts: u64,
+    /// Connections that could not be made, or were lost during an attempt.
+    pub connections_lost: u64,
+    /// Answers that said no for another reason, such as overload.
+    pub refusals: u64,
+}
+
 /// A session of the cluster, and the number that the next write gets.
 #[derive(Debug, Clone, Copy)]
 struct Session {
@@ -164,6 +216,7 @@ pub struct Client {
     /// Of the first server that welcomed this client; later ones must be of the same. 0: none yet.
     cluster_id: u64,
     told: Told,
+    counts: Counts,
     rng: fastrand::Rng,
     pause: Pause,
     observer: Observer,
@@ -178,6 +231,7 @@ impl Client {
             session: None,
             cluster_id: 0,
             told: Told::Nothing,
+            counts: Counts::default(),
             rng: fastrand::Rng::with_seed(config.seed),
             pause: Box::new(|duration| {
                 std::thread::sleep(duration);
@@ -202,6 +256,15 @@ impl Client {
     ) -> Self {
         self.pause = Box::new(pause);
         self
+    }
+
+    /// The leader's address, as the last answer or hint named it.
+    pub fn leader(&self) -> Option<&str> {
+        self.route.leader()
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// A linearizable read.
@@ -246,6 +309,113 @@ impl Client {
         match self.read(Request::Digest)? {
             Answer::Digest { digest, keys, index, leader } => {
                 Ok(Digest { digest, keys, index, leader })
+            }
+            other => Err(self.nonsense(&other, false)),
+        }
+    }
+
+    /// Keys in order, and their values if asked for; linearizable. A partial answer says where to go on.
+    pub fn range(&mut self, range: Range) -> Result<Page, ClientError> {
+        let with_values = range.with_values;
+        let goes_on = {
+            let start = Rc::clone(&range.start);
+            move |next: &Rc<[u8]>| *next > start
+        };
+        match self.read(Request::Read(ReadOp::Range(range)))? {
+            Answer::Found { found: Found::Keys { items, next }, index, leader }
+                if (!with_values || items.len().is_multiple_of(2))
+                    && next.as_ref().is_none_or(goes_on) =>
+            {
+                let pairs = if with_values {
+                    let pair = |pair: &[Rc<[u8]>]| (pair[0].to_vec(), Some(pair[1].to_vec()));
+                    items.chunks_exact(2).map(pair).collect()
+                } else {
+                    items.iter().map(|key| (key.to_vec(), None)).collect()
+                };
+                Ok(Page { pairs, next: next.map(|key| key.to_vec()), index, leader })
+            }
+            other => Err(self.nonsense(&other, false)),
+        }
+    }
+
+    /// Writes `value`, and says when the key goes.
+    pub fn put_until(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        expiry: Expiry,
+    ) -> Result<Written, ClientError> {
+        let condition = Condition::Always;
+        // The leader says what time it is.
+        self.write(WriteOp::Timed {
+            stamp: 0,
+            op: TimedOp::Set { key, value, condition, get: false, expiry },
+        })
+    }
+
+    /// Says anew when a key goes. The outcome says whether it existed.
+    pub fn expire(&mut self, key: &[u8], expiry: Expiry) -> Result<Written, ClientError> {
+        let condition = TimeCondition::Always;
+        self.write(WriteOp::Timed {
+            stamp: 0,
+            op: TimedOp::Expire { key, expiry, condition, get: false },
+        })
+    }
+
+    /// When a key goes; linearizable.
+    pub fn expiry(&mut self, key: &[u8]) -> Result<Lifetime, ClientError> {
+        match self.read(Request::Read(ReadOp::Expiry(key.into())))? {
+            Answer::Found { found: Found::Expiry { expires_at, now }, .. } => {
+                Ok(Lifetime { expires_at, now })
+            }
+            other => Err(self.nonsense(&other, false)),
+        }
+    }
+
+    /// Writes all of these keys at one moment.
+    pub fn put_many(&mut self, pairs: Blobs<'_>) -> Result<Written, ClientError> {
+        self.write(WriteOp::PutMany { pairs })
+    }
+
+    /// Begins a backup, and waits until the state is ready to be fetched: everything that was acknowledged before
+    /// is in it. The leader gives it, and goes on to if it leads no more.
+    pub fn begin_backup(&mut self) -> Result<BackupSource, ClientError> {
+        let wanted = match self.read(Request::Backup(BackupRequest::Begin))? {
+            Answer::Backup { part: BackupPart::Begun, index, .. } => index,
+            other => return Err(self.nonsense(&other, false)),
+        };
+        let server = self.route.leader().expect("it has just answered").to_owned();
+        loop {
+            // However long the snapshot takes, the server answers each time.
+            let step = Request::Backup(BackupRequest::Find { index: wanted });
+            match self.ask_at(&server, step)? {
+                Answer::Backup { part: BackupPart::NotYet, .. } => {
+                    if (self.pause)(BACKUP_PAUSE).is_break() {
+                        return Err(self.give_up(Why::Interrupted, false));
+                    }
+                }
+                Answer::Backup { part: BackupPart::Found { term, bytes }, index, .. }
+                    if index >= wanted =>
+                {
+                    let cluster_id = self.cluster_id;
+                    return Ok(BackupSource { server, cluster_id, index, term, bytes });
+                }
+                other => return Err(self.nonsense(&other, false)),
+            }
+        }
+    }
+
+    /// Some bytes of it, from `offset` on.
+    pub fn backup_piece(
+        &mut self,
+        source: &BackupSource,
+        offset: u64,
+    ) -> Result<Vec<u8>, ClientError> {
+        let BackupSource { index, term, .. } = *source;
+        let step = Request::Backup(BackupRequest::Piece { index, term, offset });
+        match self.ask_at(&source.server, step)? {
+            Answer::Backup { part: BackupPart::Piece(bytes), index: of, .. } if of == index => {
+                Ok(bytes.to_vec())
             }
             other => Err(self.nonsense(&other, false)),
         }
@@ -375,6 +545,7 @@ impl Client {
             Answer::Digest { .. } => "a digest",
             Answer::Member { .. } => "a change of the members",
             Answer::Found { .. } => "several values",
+            Answer::Backup { .. } => "a part of a backup",
             Answer::Failed(_) => "a failure",
         };
         self.give_up(Why::Nonsense(what.to_owned()), may_be_done)

@@ -1,26 +1,30 @@
 //! The command line of `cltraft`: words and environment in, checked [`Args`] out. Pure.
 
 use super::lang::Lang;
-use super::suggest::{COMMANDS, unknown_command, unknown_option};
+use super::options::{self, Given, MAIN_JOB};
+use super::servers::{self, Listen};
+use super::suggest::{COMMANDS, unknown_command};
 use super::units::parse_duration;
-use crate::client::parse_address;
-use crate::kv::MemberRequest;
+use crate::kv::{MemberRequest, VALUE_BYTES_MAX};
 use crate::payload::NAME_BYTES_MAX;
 use crate::raft::Index;
-use lexopt::prelude::*;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
-/// The three nodes of one machine.
-const DEFAULT_SERVERS: &str = "127.0.0.1:6000,127.0.0.1:6001,127.0.0.1:6002";
-/// The port if an address names none, and of every node in Kubernetes.
-const CLUSTER_PORT: u16 = 6000;
 /// Of one-shot commands.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Of the main job, as in the practical.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(2);
-const REPLICAS_MAX: u64 = 99;
+/// Connections of `bench`, and requests under way on each: what a node takes by default.
+const BENCH_CLIENTS_MAX: u64 = 10_000;
+const PIPELINE_MAX: u64 = 1024;
+/// Requests a second that `bench` may be asked for.
+const RATE_MAX: u64 = 10_000_000;
+/// Each client of `verify` is a thread.
+const VERIFY_CLIENTS_MAX: u64 = 256;
+const VERIFY_KEYS_MAX: u64 = 10_000;
 
 #[derive(Debug, PartialEq, Eq)]
 pub struct Args {
@@ -28,17 +32,37 @@ pub struct Args {
     /// Of one-shot commands; `None`: for ever.
     pub timeout: Option<Duration>,
     pub lang: Lang,
+    pub output: Output,
     pub command: Command,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
     /// The main job: write, read back, verify, wait.
-    Verify {
+    MainJob {
         interval: Duration,
         /// `None`: for ever.
         count: Option<u64>,
         prefix: String,
+        /// Where it says how it goes.
+        listen: Option<Listen>,
+    },
+    Scan(Scan),
+    Bench(BenchPlan),
+    Verify(VerifyPlan),
+    Backup {
+        file: FileName,
+        /// A file that is there is replaced.
+        force: bool,
+    },
+    Restore {
+        file: FileName,
+        /// Also into a cluster that holds keys.
+        merge: bool,
+    },
+    /// Of a backup, without a cluster.
+    Check {
+        file: FileName,
     },
     Get {
         key: Vec<u8>,
@@ -46,6 +70,17 @@ pub enum Command {
     Put {
         key: Vec<u8>,
         value: Input,
+        /// How long the key is to stay; `None`: for ever.
+        ttl: Option<Duration>,
+    },
+    /// How long a key stays.
+    Ttl {
+        key: Vec<u8>,
+    },
+    /// From now on a key stays so long; `None`: for ever.
+    Expire {
+        key: Vec<u8>,
+        ttl: Option<Duration>,
     },
     Delete {
         key: Vec<u8>,
@@ -75,26 +110,68 @@ pub enum Command {
     Version,
 }
 
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Scan {
+    pub prefix: Vec<u8>,
+    /// Keys from here on.
+    pub start: Option<Vec<u8>>,
+    /// Keys before this one.
+    pub end: Option<Vec<u8>>,
+    pub limit: Option<u64>,
+    pub keys_only: bool,
+}
+
+/// What `bench` is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BenchPlan {
+    /// Connections.
+    pub clients: usize,
+    /// Requests under way on each.
+    pub pipeline: usize,
+    pub duration: Duration,
+    /// Before the time that counts.
+    pub warmup: Duration,
+    pub value_bytes: usize,
+    /// Different ones.
+    pub keys: u64,
+    /// Of the requests; the rest are writes.
+    pub reads_percent: u64,
+    /// Requests a second, however long answers take; `None`: as many as are answered.
+    pub rate: Option<u64>,
+    pub seed: u64,
+}
+
+/// What `verify` is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifyPlan {
+    pub clients: usize,
+    pub keys: usize,
+    /// `None`: until it is stopped.
+    pub duration: Option<Duration>,
+    pub seed: u64,
+    pub prefix: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FileName {
+    /// Standard output or input.
+    Standard,
+    Path(PathBuf),
+}
+
+/// How an answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// One object, or one on each line.
+    Json,
+}
+
 #[derive(Debug, PartialEq, Eq)]
 pub enum Input {
     Literal(Vec<u8>),
     Stdin,
-}
-
-/// Everything as it was typed, before it is known to make sense.
-#[derive(Default)]
-struct Raw {
-    words: Vec<Vec<u8>>,
-    servers: Option<String>,
-    timeout: Option<Duration>,
-    lang: Option<Lang>,
-    interval: Option<Duration>,
-    count: Option<u64>,
-    prefix: Option<String>,
-    from: Option<Index>,
-    absent: bool,
-    help: bool,
-    version: bool,
 }
 
 /// Reads the words after the program's name. An error is a whole message, for people.
@@ -102,148 +179,173 @@ pub fn parse(
     words: impl IntoIterator<Item = OsString>,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Args, String> {
-    let raw = read(lexopt::Parser::from_args(words))?;
-    let command = command(&raw)?;
+    let given = Given::read(lexopt::Parser::from_args(words))?;
+    let command = command(&given, env)?;
     let servers = match &command {
-        Command::Help(_) | Command::Version => Vec::new(),
-        _ => servers(raw.servers.as_deref(), env)?,
+        Command::Help(_) | Command::Version | Command::Check { .. } => Vec::new(),
+        _ => servers::servers(given.text("servers"), env)?,
     };
-    let lang = raw.lang.unwrap_or_else(|| Lang::from_env(env));
-    let timeout = raw.timeout.unwrap_or(DEFAULT_TIMEOUT);
-    Ok(Args { servers, timeout: (!timeout.is_zero()).then_some(timeout), lang, command })
-}
-
-fn read(mut parser: lexopt::Parser) -> Result<Raw, String> {
-    let mut raw = Raw::default();
-    loop {
-        if let Some(number) = negative_number(&mut parser) {
-            raw.words.push(number);
-            continue;
+    let lang = match given.text("lang") {
+        None => Lang::from_env(env),
+        Some(name) => {
+            Lang::parse(name).ok_or(format!("--lang {name}: the languages are en and es"))?
         }
-        match parser.next().map_err(|error| error.to_string())? {
-            None => return Ok(raw),
-            Some(Value(word)) => raw.words.push(word.into_vec()),
-            Some(Short('h')) => raw.help = true,
-            Some(Short('V')) => raw.version = true,
-            Some(Short(letter)) => {
-                let dash = "if it is a key or value, put -- before it";
-                return Err(format!("there is no option -{letter} ({dash})"));
-            }
-            Some(Long(name)) => {
-                let name = name.to_owned();
-                option(&mut raw, &name, &mut parser)?;
-            }
-        }
-    }
+    };
+    let output = match given.text("output") {
+        None | Some("table") => Output::Table,
+        Some("json") => Output::Json,
+        Some(other) => return Err(format!("--output {other}: there is table and json")),
+    };
+    let timeout = given.duration("timeout")?.unwrap_or(DEFAULT_TIMEOUT);
+    Ok(Args { servers, timeout: (!timeout.is_zero()).then_some(timeout), lang, output, command })
 }
 
-/// `-5` is a number here, as no option is a digit.
-fn negative_number(parser: &mut lexopt::Parser) -> Option<Vec<u8>> {
-    let mut words = parser.try_raw_args()?;
-    let word = words.peek()?.to_str()?;
-    let digits = word.strip_prefix('-')?;
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    words.next().map(OsString::into_vec)
-}
-
-fn option(raw: &mut Raw, name: &str, parser: &mut lexopt::Parser) -> Result<(), String> {
-    match name {
-        "absent" => raw.absent = true,
-        "help" => raw.help = true,
-        "version" => raw.version = true,
-        "servers" => raw.servers = Some(text(name, parser)?),
-        "prefix" => raw.prefix = Some(text(name, parser)?),
-        "timeout" => raw.timeout = Some(duration(name, parser)?),
-        "interval" => raw.interval = Some(duration(name, parser)?),
-        "lang" => {
-            let value = text(name, parser)?;
-            let known = Lang::parse(&value);
-            raw.lang = Some(known.ok_or(format!("--lang {value}: the languages are en and es"))?);
-        }
-        "count" => {
-            let value = text(name, parser)?;
-            let number = value.parse().ok().filter(|count| *count > 0);
-            raw.count = Some(number.ok_or(format!("--count {value}: not a number above 0"))?);
-        }
-        "from" => {
-            let value = text(name, parser)?;
-            let index = value.parse().map_err(|_| format!("--from {value}: not a log index"))?;
-            raw.from = Some(index);
-        }
-        unknown => return Err(unknown_option(unknown)),
-    }
-    Ok(())
-}
-
-fn text(name: &str, parser: &mut lexopt::Parser) -> Result<String, String> {
-    let value = parser.value().map_err(|_| format!("--{name} needs a value"))?;
-    value.into_string().map_err(|_| format!("--{name}: the value is not UTF-8 text"))
-}
-
-fn duration(name: &str, parser: &mut lexopt::Parser) -> Result<Duration, String> {
-    parse_duration(&text(name, parser)?).map_err(|error| format!("--{name}: {error}"))
-}
-
-fn command(raw: &Raw) -> Result<Command, String> {
-    let Some((name, rest)) = raw.words.split_first() else {
-        return without_command(raw);
+fn command(given: &Given, env: &dyn Fn(&str) -> Option<String>) -> Result<Command, String> {
+    let Some((name, rest)) = given.words.split_first() else {
+        return without_command(given, env);
     };
     let name = String::from_utf8_lossy(name);
     let Some((known, usage)) = COMMANDS.into_iter().find(|(known, _)| *known == name) else {
         return Err(unknown_command(&name));
     };
-    if raw.help {
+    if given.has("help") {
         return Ok(Command::Help(Some(known)));
     }
-    for (given, option) in [
-        (raw.interval.is_some(), "interval"),
-        (raw.count.is_some(), "count"),
-        (raw.prefix.is_some() && known != "changes", "prefix"),
-        (raw.from.is_some() && known != "changes", "from"),
-        (raw.absent && known != "cas", "absent"),
-    ] {
-        if given {
-            return Err(format!("--{option} does not belong to '{known}': write {usage}"));
-        }
+    if let Some(option) = given.stranger(known) {
+        return Err(format!("--{option} does not belong to '{known}': write {usage}"));
     }
     let wrong = |what: &str| format!("'{known}' {what}: write {usage}");
-    if let ("changes", []) = (known, rest) {
-        let prefix = raw.prefix.clone().unwrap_or_default().into_bytes();
-        return Ok(Command::Changes { prefix, from: raw.from });
-    }
-    build(known, rest, raw.absent).map_err(|what| wrong(&what))
+    build(known, rest, given)?.map_err(|what| wrong(&what))
 }
 
-fn without_command(raw: &Raw) -> Result<Command, String> {
-    if raw.help {
+fn without_command(given: &Given, env: &dyn Fn(&str) -> Option<String>) -> Result<Command, String> {
+    if given.has("help") {
         return Ok(Command::Help(None));
     }
-    if raw.version {
+    if given.has("version") {
         return Ok(Command::Version);
     }
-    if raw.absent {
-        return Err("--absent belongs to 'cas': write cltraft cas --absent KEY NEW".to_owned());
-    }
-    if raw.from.is_some() {
-        return Err("--from belongs to 'changes': write cltraft changes --from INDEX".to_owned());
-    }
-    if raw.timeout.is_some() {
+    if given.has("timeout") {
         return Err("--timeout needs a command; without one cltraft goes on for ever".to_owned());
     }
-    Ok(Command::Verify {
-        interval: raw.interval.unwrap_or(DEFAULT_INTERVAL),
-        count: raw.count,
-        prefix: raw.prefix.clone().unwrap_or_default(),
+    if let Some(option) = given.stranger(MAIN_JOB) {
+        let owner = options::owner(option).expect("what belongs to all is no stranger");
+        let usage = COMMANDS.into_iter().find(|(known, _)| *known == owner);
+        let usage = usage.map_or("", |(_, usage)| usage);
+        return Err(format!("--{option} belongs to '{owner}': write {usage}"));
+    }
+    Ok(Command::MainJob {
+        interval: given.duration("interval")?.unwrap_or(DEFAULT_INTERVAL),
+        count: given.number("count", 1..=u64::MAX)?,
+        prefix: given.text("prefix").unwrap_or_default().to_owned(),
+        listen: servers::listen(given.text("listen"), env)?,
     })
 }
 
-/// The command from its words; the error says what is wrong with them.
-fn build(name: &str, words: &[Vec<u8>], absent: bool) -> Result<Command, String> {
+/// The command from its words and options. The outer error is about an option, a whole message; the inner one
+/// says what is wrong with the words.
+fn build(name: &str, words: &[Vec<u8>], given: &Given) -> Result<Result<Command, String>, String> {
+    Ok(match (name, words) {
+        ("scan", [] | [_]) => Ok(Command::Scan(scan(words, given)?)),
+        ("bench", []) => Ok(Command::Bench(bench(given)?)),
+        ("verify", []) => Ok(Command::Verify(verify(given)?)),
+        ("backup", [file]) => {
+            Ok(Command::Backup { file: file_of(file), force: given.has("force") })
+        }
+        ("restore", [file]) => {
+            Ok(Command::Restore { file: file_of(file), merge: given.has("merge") })
+        }
+        ("put", [key, value]) => {
+            let ttl = given.duration("ttl")?;
+            if ttl.is_some_and(|ttl| ttl.as_millis() == 0) {
+                return Err("--ttl 0: a key stays for a millisecond at least".to_owned());
+            }
+            Ok(Command::Put { key: key.clone(), value: value_of(value), ttl })
+        }
+        ("ttl", [key]) => Ok(Command::Ttl { key: key.clone() }),
+        ("expire", [key, time]) => {
+            expire_time(time).map(|ttl| Command::Expire { key: key.clone(), ttl })
+        }
+        ("changes", []) => Ok(Command::Changes {
+            prefix: given.text("prefix").unwrap_or_default().as_bytes().to_vec(),
+            from: match given.text("from") {
+                Some(text) => {
+                    let index = text.parse();
+                    Some(index.map_err(|_| format!("--from {text}: not a log index"))?)
+                }
+                None => None,
+            },
+        }),
+        ("check", [file]) => Ok(Command::Check { file: file_of(file) }),
+        _ => build_from_words(name, words, given.has("absent")),
+    })
+}
+
+fn scan(words: &[Vec<u8>], given: &Given) -> Result<Scan, String> {
+    Ok(Scan {
+        prefix: words.first().cloned().unwrap_or_default(),
+        start: given.bytes("start").map(<[u8]>::to_vec),
+        end: given.bytes("end").map(<[u8]>::to_vec),
+        limit: given.number("limit", 1..=u64::MAX)?,
+        keys_only: given.has("keys-only"),
+    })
+}
+
+fn bench(given: &Given) -> Result<BenchPlan, String> {
+    let number =
+        |name, range, default| Ok::<_, String>(given.number(name, range)?.unwrap_or(default));
+    Ok(BenchPlan {
+        clients: number("clients", 1..=BENCH_CLIENTS_MAX, 16)? as usize,
+        // In an open loop it is only a limit, and one that should not be met.
+        pipeline: number("pipeline", 1..=PIPELINE_MAX, if given.has("rate") { 64 } else { 1 })?
+            as usize,
+        duration: given.duration("duration")?.unwrap_or(Duration::from_secs(10)),
+        warmup: given.duration("warmup")?.unwrap_or(Duration::from_secs(1)),
+        value_bytes: number("value-size", 0..=VALUE_BYTES_MAX as u64, 100)? as usize,
+        keys: number("keys", 1..=u64::MAX, 10_000)?,
+        reads_percent: number("reads", 0..=100, 0)?,
+        rate: given.number("rate", 1..=RATE_MAX)?,
+        seed: number("seed", 0..=u64::MAX, fastrand::u64(..))?,
+    })
+}
+
+fn verify(given: &Given) -> Result<VerifyPlan, String> {
+    let number =
+        |name, range, default| Ok::<_, String>(given.number(name, range)?.unwrap_or(default));
+    let seed = number("seed", 0..=u64::MAX, fastrand::u64(..))?;
+    Ok(VerifyPlan {
+        clients: number("clients", 1..=VERIFY_CLIENTS_MAX, 8)? as usize,
+        keys: number("keys", 1..=VERIFY_KEYS_MAX, 5)? as usize,
+        // As long as nobody stops it, unless somebody says how long.
+        duration: given.duration("duration")?,
+        seed,
+        prefix: match given.text("prefix") {
+            Some(prefix) => prefix.to_owned(),
+            None => format!("verify-{:08x}/", fastrand::u32(..)),
+        },
+    })
+}
+
+fn expire_time(word: &[u8]) -> Result<Option<Duration>, String> {
+    if word == b"never" {
+        return Ok(None);
+    }
+    let text = std::str::from_utf8(word).map_err(|_| "needs a TIME such as 10s".to_owned())?;
+    parse_duration(text).map(Some).map_err(|error| format!("cannot use this TIME ({error})"))
+}
+
+fn file_of(word: &[u8]) -> FileName {
+    if word == b"-" {
+        FileName::Standard
+    } else {
+        FileName::Path(OsString::from_vec(word.to_vec()).into())
+    }
+}
+
+/// The commands that are words only; the error says what is wrong with them.
+fn build_from_words(name: &str, words: &[Vec<u8>], absent: bool) -> Result<Command, String> {
     match (name, words) {
         ("get", [key]) => Ok(Command::Get { key: key.clone() }),
-        ("put", [key, value]) => Ok(Command::Put { key: key.clone(), value: value_of(value) }),
         ("del", [key]) => Ok(Command::Delete { key: key.clone() }),
         ("cas", [key, value]) if absent => {
             Ok(Command::CompareAndSet { key: key.clone(), expected: None, value: value.clone() })
@@ -324,45 +426,4 @@ fn wrong_number(words: usize) -> String {
 
 fn value_of(word: &[u8]) -> Input {
     if word == b"-" { Input::Stdin } else { Input::Literal(word.to_vec()) }
-}
-
-/// Where the cluster is: the option, then the environment, then the local three.
-fn servers(
-    option: Option<&str>,
-    env: &dyn Fn(&str) -> Option<String>,
-) -> Result<Vec<String>, String> {
-    let set = |name: &str| env(name).filter(|value| !value.is_empty());
-    if let Some(list) = option {
-        return address_list("--servers", list);
-    }
-    if let Some(list) = set("RAFTKV_SERVERS") {
-        return address_list("RAFTKV_SERVERS", &list);
-    }
-    let Some(domain) = set("MISUBDOMINIODNS") else {
-        return address_list("the default", DEFAULT_SERVERS);
-    };
-    let prefix = set("RAFTKV_PREFIX").unwrap_or("raft".to_owned());
-    let replicas = set("RAFTKV_REPLICAS").unwrap_or("3".to_owned());
-    let count = replicas.parse().ok().filter(|count| (1..=REPLICAS_MAX).contains(count));
-    let count: u64 = count.ok_or(format!(
-        "RAFTKV_REPLICAS is '{replicas}': it must be a number from 1 to {REPLICAS_MAX}"
-    ))?;
-    Ok((0..count).map(|number| format!("{prefix}-{number}.{domain}:{CLUSTER_PORT}")).collect())
-}
-
-fn address_list(source: &str, list: &str) -> Result<Vec<String>, String> {
-    let mut servers = Vec::new();
-    for item in list.split(',').map(str::trim).filter(|item| !item.is_empty()) {
-        let wrong = |what| format!("{source}: {what}");
-        let (host, port) = parse_address(item, Some(CLUSTER_PORT)).map_err(wrong)?;
-        let address =
-            if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-        if !servers.contains(&address) {
-            servers.push(address);
-        }
-    }
-    if servers.is_empty() {
-        return Err(format!("{source} names no server: write host:port,host:port,..."));
-    }
-    Ok(servers)
 }

@@ -14,6 +14,9 @@ Commands:
   cas KEY OLD NEW       write NEW if KEY holds OLD
   cas --absent KEY NEW  write NEW if KEY does not exist
   incr KEY [DELTA]      add DELTA (1) to a decimal number and print the result
+  ttl KEY               how long KEY stays
+  expire KEY TIME       KEY goes after TIME ('never': it stays)
+  scan [PREFIX]         keys and values in order, those that begin with PREFIX
   status                a table of all servers, one line each
   digest                a hash of the whole store, its log index and number of keys
   changes               a line for every change from here on, until it is stopped
@@ -22,27 +25,40 @@ Commands:
   member promote NODE   make a learner that has caught up a voter
   member remove NODE    remove a member
   transfer [NODE]       hand leadership to NODE, or to the voter that is best prepared
+  backup FILE           write the state of one moment to FILE ('-': standard output)
+  restore FILE          write the keys of a backup into an empty cluster
+  check FILE            whether FILE is a whole backup; needs no cluster
+  bench                 measure throughput and latency
+  verify                check that what many clients see is linearizable
   help [COMMAND]        this text, or more on one command
 
 Options:
   --servers LIST   host:port,host:port,... (see below)
   --timeout TIME   give up a command after this time (10s; 0: never)
+  --output table|json  how answers are written (table)
   --interval TIME  main job: pause between a read and the next write (2s; 0: none)
   --count N        main job: end after N writes and reads
   --prefix TEXT    main job: put TEXT before each key, so that clients do not collide;
                    changes: only of keys that begin with TEXT
   --from INDEX     changes: from this log index on
   --lang en|es     main job: language of its lines (else from LC_ALL, LC_MESSAGES, LANG)
+  --listen ADDR    main job: answer probes at this address and port (0.0.0.0:7000 if
+                   MISUBDOMINIODNS is set, else off; also RAFTKV_CLIENT_LISTEN)
   -h, --help       this text; after a command: more on it
   -V, --version    version
 
-A TIME is written 500ms, 2s, 1.5s, 2m or 1h. Options may stand anywhere; what comes after
--- is no option.
+Options of one command are in its own help. A TIME is written 500ms, 2s, 1.5s, 2m or 1h.
+Options may stand anywhere; what comes after -- is no option.
 
 Servers: --servers, else the variable RAFTKV_SERVERS, else if MISUBDOMINIODNS is set (in
   Kubernetes) raft-0.$MISUBDOMINIODNS:6000 and so on (RAFTKV_REPLICAS of them, or 3;
   RAFTKV_PREFIX instead of 'raft'), else 127.0.0.1:6000, 127.0.0.1:6001, 127.0.0.1:6002.
   A host without a port means port 6000.
+
+With --output json an answer is one object on one line (scan: one for each key). A key or
+value that is UTF-8 is a string under its name; one that is not is base64 under NAME_base64.
+Errors stay text on standard error, with the same exit status. Colours are only for a
+terminal, and never if NO_COLOR is set.
 
 Exit status:
   0  done
@@ -60,11 +76,19 @@ pub fn of(command: &str) -> &'static str {
         "del" => DEL,
         "cas" => CAS,
         "incr" => INCR,
+        "ttl" => TTL,
+        "expire" => EXPIRE,
+        "scan" => SCAN,
         "status" => STATUS,
         "digest" => DIGEST,
         "changes" => CHANGES,
         "member" => MEMBER,
         "transfer" => TRANSFER,
+        "backup" => BACKUP,
+        "restore" => RESTORE,
+        "check" => CHECK,
+        "bench" => BENCH,
+        "verify" => VERIFY,
         _ => OVERVIEW,
     }
 }
@@ -81,9 +105,10 @@ Example: cltraft get colour
 
 const PUT: &str = "\
 Usage: cltraft put KEY VALUE
+       cltraft put KEY VALUE --ttl TIME
 
 Writes VALUE, whatever KEY held before. '-' as VALUE reads all of standard input, as it is.
-A key or value that begins with '-' goes after --.
+A key or value that begins with '-' goes after --. With --ttl the key goes after TIME.
 By default a key has up to 4 KiB and a value up to 1 MiB.
 
 Examples: cltraft put colour blue
@@ -118,6 +143,42 @@ result. A missing key counts as 0.
 
 Examples: cltraft incr visits
           cltraft incr stock -5
+";
+
+const TTL: &str = "\
+Usage: cltraft ttl KEY
+
+Prints how long KEY stays, such as 59.998s, or 'never' if it does not go by itself. A missing
+key exits with 1.
+
+Example: cltraft ttl session
+";
+
+const EXPIRE: &str = "\
+Usage: cltraft expire KEY TIME
+
+From now on KEY goes after TIME, by the leader's clock; with 'never' as TIME it stays. A
+missing key exits with 1. (cltraft put --ttl writes a key that goes.)
+
+Examples: cltraft expire session 30m
+          cltraft expire session never
+";
+
+const SCAN: &str = "\
+Usage: cltraft scan [PREFIX]
+       cltraft scan [PREFIX] [--start KEY] [--end KEY] [--limit N] [--keys-only]
+
+Prints keys and values in the order of the keys' bytes: key, tab, value. --start begins at
+that key, --end ends before that one, --limit after so many keys. Control characters,
+backslashes and bytes that are not UTF-8 are written as \\n, \\u{1b}, \\\\ and \\xff.
+
+It reads in pages, each of them linearizable. A key that is there all the time is printed
+exactly once, whatever is written meanwhile; one that comes or goes may be printed or not.
+(For the state at one moment: cltraft backup.)
+
+Examples: cltraft scan user:
+          cltraft scan --start a --end n --keys-only
+          cltraft scan --output json --limit 100
 ";
 
 const STATUS: &str = "\
@@ -202,6 +263,98 @@ stopped with SIGTERM hands over by itself.)
 
 Examples: cltraft transfer
           cltraft transfer raft-1
+";
+
+const BACKUP: &str = "\
+Usage: cltraft backup FILE
+       cltraft backup [--force] FILE
+
+Writes all keys and values of one moment to FILE, while the cluster serves. Whatever was
+acknowledged before the command began is in it. The leader takes a snapshot for it, and sends
+it in pieces. FILE gets its name when all of it was checked and is on the disk; a file that is
+there already is replaced only with --force. '-' as FILE is standard output. It takes as much
+memory as the state. --timeout is for each piece.
+
+If the server goes away meanwhile, or has taken newer snapshots, nothing is written (exit
+status 3): begin again.
+
+Examples: cltraft backup monday.backup
+          cltraft backup - | zstd > monday.zst
+";
+
+const RESTORE: &str = "\
+Usage: cltraft restore FILE
+       cltraft restore [--merge] FILE
+
+Checks all of FILE, and then writes its keys and values into the cluster, each write exactly
+once. A cluster that holds keys is refused, with exit status 3; with --merge keys of the same
+name are written over, and the others stay. If it is interrupted, run it again with --merge.
+At the end it says whether the cluster's digest is that of the backup. Members, sessions and
+the cluster's id are not restored. '-' as FILE is standard input.
+
+Exit status: 1 if an empty cluster holds something else afterwards; 4 if it failed half-way.
+
+Example: cltraft --servers 10.0.0.1:6000 restore monday.backup
+";
+
+const CHECK: &str = "\
+Usage: cltraft check FILE
+
+Reads all of a backup, compares every checksum and the digest of the state, and prints how
+many keys it has, its size, digest, log index and cluster. It asks no server. '-' as FILE is
+standard input. A file that is damaged has exit status 3, and where it is damaged is said.
+
+Example: cltraft check monday.backup
+";
+
+const BENCH: &str = "\
+Usage: cltraft bench
+       cltraft bench [--clients N] [--pipeline N] [--duration TIME] [--warmup TIME]
+                     [--value-size BYTES] [--keys N] [--reads PERCENT] [--rate N] [--seed N]
+
+Sends writes (and reads) to the leader and measures how many are answered and how long each
+takes. Keys are bench/0, bench/1 and so on; they are written over, and stay.
+
+--clients N         connections (16), all driven by one thread
+--pipeline N        requests under way on each (1; 64 with --rate)
+--duration TIME     measured time (10s), after --warmup (1s)
+--value-size BYTES  of a value (100)
+--keys N            different keys (10000)
+--reads PERCENT     of the requests are linearizable reads (0)
+--rate N            open loop: N requests a second in all, whether answers come or not
+--timeout TIME      a request without an answer for so long has failed (10s)
+--seed N            of the choice of keys
+
+Without --rate the loop is closed: a connection sends the next request when an answer comes,
+so a server that stalls is asked less. With --rate, latency counts from the moment when a
+request should have been sent, so that a stall is seen by all who had to wait. Nothing is
+repeated: what fails is counted, by kind. The exit status is 3 if nothing was answered.
+
+Examples: cltraft bench --clients 100 --reads 90
+          cltraft bench --rate 2000 --duration 1m --output json
+";
+
+const VERIFY: &str = "\
+Usage: cltraft verify
+       cltraft verify [--clients N] [--keys N] [--duration TIME] [--seed N] [--prefix TEXT]
+
+Many clients write, read, compare and set, increment and delete few keys at the same time, and
+while they do, a checker looks for an order of the operations in which every answer is right:
+each operation takes effect at one moment between its beginning and its end (it is
+linearizable). Kill nodes meanwhile. Without --duration it goes on until it is stopped.
+
+--clients N    each with an operation under way (8)
+--keys N       the fewer, the more there is to find (5)
+--timeout TIME an operation without an answer for so long has an unknown outcome (10s)
+--seed N       of what is done; when it is done differs each time
+--prefix TEXT  the keys are TEXTk0.0 and so on (verify-RANDOM/); they are deleted at the end
+
+A line each second says how far it has come: operations answered, of unknown outcome, and
+certainly not done; how many are checked; and windows of operations that were too unclear to
+be decided. If there is no such order, it prints the least part of the operations that shows
+so, with the one that does not fit marked, leaves the keys as they are, and exits with 1.
+
+Example: cltraft verify --duration 10m --clients 16
 ";
 
 #[cfg(test)]

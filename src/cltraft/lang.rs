@@ -122,6 +122,20 @@ impl Lang {
         }
     }
 
+    pub fn listening(self, address: &dyn Display) -> String {
+        match self {
+            Lang::English => format!("Probes are answered at {address}"),
+            Lang::Spanish => format!("Las sondas se contestan en {address}"),
+        }
+    }
+
+    pub fn cannot_listen(self, address: &dyn Display, error: &dyn Display) -> String {
+        match self {
+            Lang::English => format!("Cannot answer probes at {address}: {error}"),
+            Lang::Spanish => format!("No se pueden contestar sondas en {address}: {error}"),
+        }
+    }
+
     pub fn summary(self, writes: u64, reads: u64, wrong: u64) -> String {
         match self {
             Lang::English => format!("Writes: {writes}, reads: {reads}, wrong values: {wrong}"),

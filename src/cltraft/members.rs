@@ -1,5 +1,6 @@
 //! The members of the cluster as a server lists them in its status, and as a table: `cltraft member list`.
 
+use super::json::Object;
 use super::table::{MISSING, aligned, cell};
 
 const MEMBER: &str = "member_";
@@ -75,6 +76,23 @@ pub fn table(fields: &[(String, String)]) -> String {
         rows.push(vec![name, number, counts_as, incarnation, cell(listed.address), leads]);
     }
     aligned(&rows)
+}
+
+/// The same for programs.
+pub fn json(fields: &[(String, String)]) -> Object {
+    let leader = own_name(fields);
+    let listed = fields.iter().filter_map(|(key, value)| Listed::of(key, value));
+    let member = |listed: Listed<'_>| {
+        let name = cell(listed.name);
+        let leads = leader.as_ref() == Some(&name);
+        Object::default()
+            .text("node", &name)
+            .text("counts_as", &cell(listed.counts_as))
+            .text("incarnation", &cell(listed.incarnation))
+            .text("address", &cell(listed.address))
+            .bool("leads", leads)
+    };
+    Object::default().objects("members", listed.map(member))
 }
 
 #[cfg(test)]

@@ -6,12 +6,23 @@
 //! environment and signals.
 
 pub mod args;
+mod backup;
+mod bench;
 mod changes;
+mod colour;
 mod commands;
+mod health;
 pub mod help;
+pub mod json;
 pub mod lang;
 pub mod ledger;
+mod main_job;
 pub mod members;
+mod options;
+mod probe;
+mod progress;
+mod scan;
+pub mod servers;
 mod signals;
 pub mod status;
 pub mod suggest;
@@ -21,13 +32,18 @@ mod verify;
 
 use crate::client::{Change, Client, ClientConfig, ClientError, joined};
 use args::{Args, Command};
+use bench::Bench;
+use health::Health;
 use lang::Lang;
+use main_job::{End, Job};
+use servers::Listen;
 use signals::Signals;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use verify::{End, Job};
+use std::time::Instant;
+use verify::Verify;
 
 /// The exit statuses, as documented in the help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,9 +75,9 @@ pub fn main() -> ExitCode {
     let exit = match args.command {
         Command::Help(topic) => print(topic.map_or(help::OVERVIEW, help::of)),
         Command::Version => print(concat!("cltraft ", env!("CARGO_PKG_VERSION"), "\n")),
-        Command::Verify { interval, count, ref prefix } => {
+        Command::MainJob { interval, count, ref prefix, listen } => {
             let job = Job { interval, count, prefix: prefix.clone(), lang: args.lang };
-            verify(&args, &job)
+            main_job(&args, &job, listen)
         }
         Command::Changes { ref prefix, from } => {
             let client = Client::new(client_config(&args)).on_change(tell_no_leader(args.lang));
@@ -82,7 +98,28 @@ fn client_config(args: &Args) -> ClientConfig {
 
 fn one_request(args: &Args) -> Exit {
     let mut client = Client::new(client_config(args)).on_change(tell_no_leader(args.lang));
-    match commands::run(&mut client, args, &mut io::stdout().lock()) {
+    let mut out = io::stdout().lock();
+    let result = match &args.command {
+        Command::Bench(plan) => Signals::install().map_err(no_signals).and_then(|signals| {
+            let (servers, timeout) = (&args.servers, args.timeout);
+            let bench = Bench { plan, servers, timeout, output: args.output };
+            bench.run(&mut client, &signals, &mut out)
+        }),
+        Command::Verify(plan) => Signals::install().map_err(no_signals).and_then(|signals| {
+            let verify = Verify { plan, config: &client_config(args), output: args.output };
+            verify.run(&mut client, &signals, &mut out)
+        }),
+        Command::Backup { file, force } => {
+            backup::backup(&mut client, file, *force, args.output, &mut out)
+        }
+        Command::Restore { file, merge } => {
+            let config = client_config(args);
+            backup::restore(&mut client, &config, file, *merge, args.output, &mut out)
+        }
+        Command::Check { file } => backup::check(file, args.output, &mut out),
+        _ => commands::run(&mut client, args, &mut out),
+    };
+    match result {
         Ok(exit) => exit,
         Err(commands::Trouble::Client(error)) => {
             complain(&error.to_string());
@@ -107,7 +144,11 @@ fn tell_no_leader(lang: Lang) -> impl FnMut(&Change) {
     }
 }
 
-fn verify(args: &Args, job: &Job) -> Exit {
+fn no_signals(error: io::Error) -> commands::Trouble {
+    commands::Trouble::Input(format!("cannot catch signals: {error}"))
+}
+
+fn main_job(args: &Args, job: &Job, listen: Option<Listen>) -> Exit {
     let signals = match Signals::install() {
         Ok(signals) => Arc::new(signals),
         Err(error) => {
@@ -115,15 +156,24 @@ fn verify(args: &Args, job: &Job) -> Exit {
             return Exit::NotDone;
         }
     };
+    let health = Arc::new(Health::new(job.interval, Instant::now()));
+    if let Some(listen) = listen
+        && let Err(exit) = answer_probes(listen, job.lang, &health)
+    {
+        return exit;
+    }
     let leader_changed = Arc::new(AtomicBool::new(false));
     let config = ClientConfig { total_timeout: None, ..client_config(args) };
     let mut client = Client::new(config)
-        .on_change(announce(job.lang, Arc::clone(&leader_changed)))
+        .on_change(announce(job.lang, Arc::clone(&leader_changed), Arc::clone(&health)))
         .pause_with({
-            let signals = Arc::clone(&signals);
-            move |duration| signals.wait(duration)
+            let (signals, health) = (Arc::clone(&signals), Arc::clone(&health));
+            move |duration| {
+                health.waits(duration, Instant::now());
+                signals.wait(duration)
+            }
         });
-    let mut run = verify::Run::new(job, &mut client, &signals, &leader_changed);
+    let mut run = main_job::Run::new(job, &mut client, &signals, &leader_changed, &health);
     let end = run.until_the_end(&mut io::stdout().lock());
     let tally = run.tally();
     let exit = match end {
@@ -140,11 +190,33 @@ fn verify(args: &Args, job: &Job) -> Exit {
     exit
 }
 
+/// Who did not ask for probes can do without them.
+fn answer_probes(listen: Listen, lang: Lang, health: &Arc<Health>) -> Result<(), Exit> {
+    match probe::start(listen.address, Arc::clone(health)) {
+        Ok(address) => complain(&lang.listening(&address)),
+        Err(error) => {
+            complain(&lang.cannot_listen(&listen.address, &error));
+            if listen.is_asked_for {
+                return Err(Exit::NotDone);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Says each change of state once, on standard error.
-fn announce(lang: Lang, leader_changed: Arc<AtomicBool>) -> impl FnMut(&Change) {
+fn announce(
+    lang: Lang,
+    leader_changed: Arc<AtomicBool>,
+    health: Arc<Health>,
+) -> impl FnMut(&Change) {
     move |change| match change {
-        Change::NoLeader { servers } => complain(&lang.no_leader(&joined(servers))),
+        Change::NoLeader { servers } => {
+            health.leader(None);
+            complain(&lang.no_leader(&joined(servers)));
+        }
         Change::Leader { leader, server } => {
+            health.leader(Some((*leader, server)));
             leader_changed.store(true, Ordering::Relaxed);
             complain(&lang.leader_found(*leader, server));
         }

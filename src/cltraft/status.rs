@@ -1,5 +1,7 @@
 //! `cltraft status`: what each server says of itself, side by side, and what does not fit together.
 
+use super::colour;
+use super::json::Object;
 use super::members::Listed;
 use super::table::{MISSING, aligned, cell, line};
 use super::units::{format_bytes, format_seconds};
@@ -109,6 +111,34 @@ fn row(report: &Report) -> [String; COLUMNS.len()] {
     let peers: Vec<_> = fields.peers().map(|(name, state)| format!("{name} {state}")).collect();
     cells[9] = if peers.is_empty() { MISSING.to_owned() } else { cell(&peers.join(", ")) };
     cells
+}
+
+/// The table with its first line bold, the leader's green, and what cannot be reached red.
+pub fn coloured(table: &str) -> String {
+    let paint = |(at, line): (usize, &str)| match line {
+        _ if at == 0 => colour::painted(colour::BOLD, line),
+        line if line.contains("unreachable: ") => colour::painted(colour::RED, line),
+        line if line.split_whitespace().nth(2) == Some("leader") => {
+            colour::painted(colour::GREEN, line)
+        }
+        line => line.to_owned(),
+    };
+    table.lines().enumerate().map(paint).map(|line| line + "\n").collect()
+}
+
+/// For programs: of each server its fields as they are, or why there are none.
+pub fn json(reports: &[Report]) -> Object {
+    let server = |report: &Report| {
+        let object = Object::default().text("server", &report.server);
+        match &report.answer {
+            Ok(fields) => {
+                let add = |object: Object, (key, value): &(String, String)| object.text(key, value);
+                object.object("fields", fields.iter().fold(Object::default(), add))
+            }
+            Err(reason) => object.text("error", reason),
+        }
+    };
+    Object::default().objects("servers", reports.iter().map(server))
 }
 
 /// What a person should know at a glance; empty if all is well.

@@ -3,22 +3,30 @@
 use crate::suggest::closest;
 
 /// The commands, each with how to write it.
-pub const COMMANDS: [(&str, &str); 11] = [
+pub const COMMANDS: [(&str, &str); 19] = [
     ("get", "cltraft get KEY"),
     ("put", "cltraft put KEY VALUE"),
     ("del", "cltraft del KEY"),
     ("cas", "cltraft cas KEY OLD NEW, or cltraft cas --absent KEY NEW"),
     ("incr", "cltraft incr KEY [DELTA]"),
+    ("ttl", "cltraft ttl KEY"),
+    ("expire", "cltraft expire KEY TIME"),
+    ("scan", "cltraft scan [PREFIX]"),
     ("status", "cltraft status"),
     ("digest", "cltraft digest"),
     ("changes", "cltraft changes [--prefix TEXT] [--from INDEX]"),
     ("member", "cltraft member list, or cltraft member add|promote|remove NODE"),
     ("transfer", "cltraft transfer [NODE]"),
+    ("backup", "cltraft backup FILE"),
+    ("restore", "cltraft restore FILE"),
+    ("check", "cltraft check FILE"),
+    ("bench", "cltraft bench"),
+    ("verify", "cltraft verify"),
     ("help", "cltraft help [COMMAND]"),
 ];
 
 /// What people type who come from another store.
-const SYNONYMS: [(&str, &str); 25] = [
+const SYNONYMS: [(&str, &str); 36] = [
     ("set", "put"),
     ("write", "put"),
     ("store", "put"),
@@ -44,11 +52,17 @@ const SYNONYMS: [(&str, &str); 25] = [
     ("promote", "member"),
     ("handover", "transfer"),
     ("move-leader", "transfer"),
-];
-
-const OPTIONS: [&str; 10] = [
-    "servers", "timeout", "lang", "interval", "count", "prefix", "from", "absent", "help",
-    "version",
+    ("list", "scan"),
+    ("keys", "scan"),
+    ("ls", "scan"),
+    ("range", "scan"),
+    ("dump", "backup"),
+    ("save", "backup"),
+    ("snapshot", "backup"),
+    ("load", "restore"),
+    ("import", "restore"),
+    ("benchmark", "bench"),
+    ("lincheck", "verify"),
 ];
 
 /// The message for a command that does not exist.
@@ -68,7 +82,7 @@ pub fn unknown_command(name: &str) -> String {
 
 /// The message for an option that does not exist.
 pub fn unknown_option(name: &str) -> String {
-    let hint = closest(name, OPTIONS.into_iter());
+    let hint = closest(name, super::options::names());
     let hint = hint.map_or(String::new(), |near| format!(", did you mean --{near}?"));
     format!("there is no option --{name}{hint}")
 }

@@ -52,7 +52,7 @@ impl Limits {
                 Err(malformed) => Err(refused(FailureCode::Malformed, malformed.to_string())),
             },
             Request::Read(op) => self.check_read(op),
-            Request::Digest | Request::Member(_) => Ok(()),
+            Request::Digest | Request::Backup(_) | Request::Member(_) => Ok(()),
         }
     }
 

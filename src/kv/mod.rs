@@ -31,7 +31,8 @@ pub use machine::Machine;
 pub use outcome::{Outcome, Refusal, StepOutcome};
 pub use read::{Budget, RANGE_WORK_MAX};
 pub use request::{
-    Answer, Failure, FailureCode, Found, LeaderHint, MemberRequest, Range, ReadOp, Request,
+    Answer, BackupPart, BackupRequest, Failure, FailureCode, Found, LeaderHint, MemberRequest,
+    Range, ReadOp, Request,
 };
 pub use session::{Executed, SESSION_VALUE_BYTES_MAX, SESSIONS_MAX, Seen, Sessions};
 pub use snapshot::Loader;

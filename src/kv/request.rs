@@ -1,7 +1,7 @@
 //! What a client may ask of the store and what it is told, whatever protocol it speaks.
 
 use super::Outcome;
-use crate::raft::{Index, NodeId};
+use crate::raft::{Index, NodeId, Term};
 use std::rc::Rc;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub enum Request {
     Digest,
     /// Of several keys at one moment; linearizable.
     Read(ReadOp),
+    /// The whole state, in pieces.
+    Backup(BackupRequest),
     /// To the leader: a change of who belongs to the cluster, or of who leads it.
     Member(MemberRequest),
 }
@@ -52,6 +54,30 @@ pub struct Range {
     /// The answer may end early and then says where to go on. Else what is too much is an error, and
     /// nothing is left out in silence.
     pub partial: bool,
+}
+
+/// A step of a backup. All steps go to the node that answered the first one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackupRequest {
+    /// Linearizable. The answer has the index that the state is of, or of an earlier one.
+    Begin,
+    /// Whether there is a snapshot at this index or a later one yet, and which.
+    Find { index: Index },
+    /// Bytes of the snapshot at this position, from `offset` on.
+    Piece { index: Index, term: Term, offset: u64 },
+}
+
+/// What a [`BackupRequest`] brings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BackupPart {
+    Begun,
+    NotYet,
+    /// How long the snapshot is, and the term of its last entry.
+    Found {
+        term: Term,
+        bytes: u64,
+    },
+    Piece(Rc<[u8]>),
 }
 
 /// What a [`ReadOp`] has found, in its order.
@@ -128,6 +154,12 @@ pub enum Answer {
     },
     Found {
         found: Found,
+        index: Index,
+        leader: NodeId,
+    },
+    /// `index` is that of the state.
+    Backup {
+        part: BackupPart,
         index: Index,
         leader: NodeId,
     },

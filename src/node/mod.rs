@@ -7,10 +7,12 @@
 //! confirmed and the state has caught up, or with "not done" when leadership is lost.
 
 mod audit;
+mod backups;
 mod expiry;
 mod members;
 mod requests;
 
+pub use backups::{BackupBytes, BackupRead, BackupTicket};
 pub use members::{Applicant, Peer, Standing};
 
 use crate::codec::Malformed;
@@ -20,6 +22,7 @@ use crate::raft::{
     ReadId, Ready, Restored, SnapshotChunk, Term,
 };
 use audit::{Audit, Point};
+use backups::Backups;
 use members::{Connected, PendingTransfer};
 use requests::{OUTCOME_UNKNOWN_ADVICE, failure};
 use std::collections::{BTreeMap, VecDeque};
@@ -145,6 +148,7 @@ pub struct Node {
     rng: fastrand::Rng,
     audit: Audit,
     snapshot_is_due: bool,
+    backups: Backups,
     refuses_growth: bool,
     /// The index at which a majority has another state than this node.
     diverged_at: Option<Index>,
@@ -242,6 +246,7 @@ impl Node {
             rng,
             audit: Audit::default(),
             snapshot_is_due: false,
+            backups: Backups::default(),
             refuses_growth: false,
             diverged_at: None,
             bytes_since_snapshot: 0,
@@ -355,6 +360,7 @@ impl Node {
         self.raft.has_ready()
             || !self.messages.is_empty()
             || !self.answers.is_empty()
+            || self.has_backup_reads()
             || self.machine.applied() < self.raft.commit_index()
     }
 
@@ -395,8 +401,10 @@ impl Node {
 
     pub fn wants_snapshot(&self) -> bool {
         let state = self.machine.store().bytes() / SNAPSHOT_STATE_FRACTION;
-        let is_long = self.bytes_since_snapshot >= self.config.snapshot_log_bytes.max(state);
-        self.snapshot_is_due || (is_long && !self.raft.is_sending_snapshot())
+        let log_bytes_max = self.config.snapshot_log_bytes.max(state);
+        let is_long = self.bytes_since_snapshot >= log_bytes_max;
+        let is_read = self.raft.is_sending_snapshot() || self.is_backed_up(log_bytes_max);
+        self.snapshot_is_due || self.backup_wants_snapshot() || (is_long && !is_read)
     }
 
     /// The newest one has turned out to be unreadable.
@@ -595,6 +603,7 @@ impl Node {
     }
 
     fn give_up(mut self) -> Vec<(Ticket, Answer)> {
+        self.abandon_backups();
         let ids: Vec<u64> = self.forwards.keys().copied().collect();
         for id in ids {
             self.fail_forward(id, "this node gave up its state");

@@ -6,7 +6,8 @@ use super::{
     Routing, Ticket,
 };
 use crate::kv::{
-    Answer, Budget, Command, Executed, Failure, FailureCode, LeaderHint, Request, Seen,
+    Answer, BackupRequest, Budget, Command, Executed, Failure, FailureCode, LeaderHint, Request,
+    Seen,
 };
 use crate::raft::{self, Index, NodeId, Payload, ProposeError, number};
 use std::collections::BTreeMap;
@@ -30,10 +31,15 @@ impl Node {
     }
 
     fn route(&mut self, origin: Origin, request: Request, routing: Routing) {
+        if let Request::Backup(step @ (BackupRequest::Find { .. } | BackupRequest::Piece { .. })) =
+            request
+        {
+            return self.go_on_with_backup(origin, step);
+        }
         match (self.raft.leader(), origin) {
             (Some(leader), _) if leader == self.raft.id() => match request {
                 Request::Write { command } => self.propose(origin, command),
-                Request::Get { .. } | Request::Digest | Request::Read(_) => {
+                Request::Get { .. } | Request::Digest | Request::Read(_) | Request::Backup(_) => {
                     self.begin_read(origin, request)
                 }
                 Request::Member(request) => self.change_members(origin, request),
@@ -216,7 +222,10 @@ impl Node {
             }
             self.confirmed.pop_front();
             if let Some(read) = self.reads.remove(&id) {
-                let answer = self.read_answer(&read.request, id);
+                let answer = match read.request {
+                    Request::Backup(_) => self.begin_backup(),
+                    request => self.read_answer(&request, id),
+                };
                 self.answer(read.origin, answer);
             }
         }
@@ -243,6 +252,10 @@ impl Node {
             Request::Get { key } => Answer::Value { value: store.get(key), index, leader },
             Request::Digest => {
                 Answer::Digest { digest: store.digest(), keys: store.len() as u64, index, leader }
+            }
+            Request::Backup(_) => {
+                let what = "a backup needs a leader that knows it leads; ask without READONLY";
+                Answer::Failed(failure(FailureCode::NotPossible, what.to_string()))
             }
             Request::Read(op) => {
                 let mut budget = Budget::of(self.config.limits.answer_bytes_max());
@@ -305,7 +318,10 @@ impl Outgoing {
         });
         for answer in answers.chain(passed_on) {
             let (code, advice) = match answer {
-                Answer::Value { .. } | Answer::Found { .. } | Answer::Digest { .. } => {
+                Answer::Value { .. }
+                | Answer::Found { .. }
+                | Answer::Digest { .. }
+                | Answer::Backup { .. } => {
                     (FailureCode::ShuttingDown, "nothing was read, ask another")
                 }
                 Answer::Written { .. } => (FailureCode::OutcomeUnknown, OUTCOME_UNKNOWN_ADVICE),
@@ -327,7 +343,11 @@ fn grows(request: &Request) -> bool {
             Ok(Command::Write { op, .. }) => op.grows(),
             _ => true,
         },
-        Request::Get { .. } | Request::Digest | Request::Read(_) | Request::Member(_) => false,
+        Request::Get { .. }
+        | Request::Digest
+        | Request::Read(_)
+        | Request::Backup(_)
+        | Request::Member(_) => false,
     }
 }
 
@@ -335,6 +355,6 @@ pub(super) fn failure(code: FailureCode, message: String) -> Failure {
     Failure { code, message, leader: None }
 }
 
-fn overloaded(what: String) -> Failure {
+pub(super) fn overloaded(what: String) -> Failure {
     failure(FailureCode::Overloaded, format!("{what}; nothing was done, try again later"))
 }

@@ -8,8 +8,8 @@ use super::Kind;
 use super::changes::{self, Streamed};
 use crate::codec::{Malformed, Reader, put_blob, put_option, put_u8, put_u32, put_u64};
 use crate::kv::{
-    Answer, Command, Failure, FailureCode, Found, LeaderHint, MemberRequest, Outcome, ReadOp,
-    Request,
+    Answer, BackupPart, BackupRequest, Command, Failure, FailureCode, Found, LeaderHint,
+    MemberRequest, Outcome, ReadOp, Request,
 };
 use crate::payload::{NAME_BYTES_MAX, read_text};
 use crate::raft::Index;
@@ -161,6 +161,7 @@ pub(super) fn request_kind(request: &Request) -> Kind {
         Request::Digest => Kind::Digest,
         Request::Member(_) => Kind::Member,
         Request::Read(_) => Kind::Read,
+        Request::Backup(_) => Kind::Backup,
     }
 }
 
@@ -171,6 +172,7 @@ pub(super) fn put_request_body(out: &mut Vec<u8>, request: &Request) {
         Request::Digest => {}
         Request::Member(request) => put_member_request(out, request),
         Request::Read(op) => op.encode(out),
+        Request::Backup(request) => put_backup_request(out, *request),
     }
 }
 
@@ -186,6 +188,7 @@ pub(super) fn read_request(kind: Kind, reader: &mut Reader<'_>) -> Result<Reques
         Kind::Digest => Ok(Request::Digest),
         Kind::Member => read_member_request(reader).map(Request::Member),
         Kind::Read => ReadOp::read(reader).map(Request::Read),
+        Kind::Backup => read_backup_request(reader).map(Request::Backup),
         _ => Err(Malformed("message type: not a request")),
     }
 }
@@ -220,6 +223,69 @@ fn read_member_request(reader: &mut Reader<'_>) -> Result<MemberRequest, Malform
     }
 }
 
+const BEGIN: u8 = 0;
+const FIND: u8 = 1;
+const PIECE: u8 = 2;
+const NOT_YET: u8 = 3;
+
+fn put_backup_request(out: &mut Vec<u8>, request: BackupRequest) {
+    match request {
+        BackupRequest::Begin => put_u8(out, BEGIN),
+        BackupRequest::Find { index } => {
+            put_u8(out, FIND);
+            put_u64(out, index);
+        }
+        BackupRequest::Piece { index, term, offset } => {
+            put_u8(out, PIECE);
+            put_u64(out, index);
+            put_u64(out, term);
+            put_u64(out, offset);
+        }
+    }
+}
+
+fn read_backup_request(reader: &mut Reader<'_>) -> Result<BackupRequest, Malformed> {
+    match reader.u8("step of a backup")? {
+        BEGIN => Ok(BackupRequest::Begin),
+        FIND => Ok(BackupRequest::Find { index: reader.u64("log index")? }),
+        PIECE => Ok(BackupRequest::Piece {
+            index: reader.u64("log index")?,
+            term: reader.u64("term")?,
+            offset: reader.u64("offset")?,
+        }),
+        _ => Err(Malformed("step of a backup")),
+    }
+}
+
+fn put_backup_part(out: &mut Vec<u8>, part: &BackupPart) {
+    match part {
+        BackupPart::Begun => put_u8(out, BEGIN),
+        BackupPart::NotYet => put_u8(out, NOT_YET),
+        BackupPart::Found { term, bytes } => {
+            put_u8(out, FIND);
+            put_u64(out, *term);
+            put_u64(out, *bytes);
+        }
+        BackupPart::Piece(bytes) => {
+            put_u8(out, PIECE);
+            put_blob(out, bytes);
+        }
+    }
+}
+
+fn read_backup_part(reader: &mut Reader<'_>) -> Result<BackupPart, Malformed> {
+    match reader.u8("part of a backup")? {
+        BEGIN => Ok(BackupPart::Begun),
+        NOT_YET => Ok(BackupPart::NotYet),
+        FIND => Ok(BackupPart::Found {
+            term: reader.u64("term")?,
+            bytes: reader.u64("bytes of a snapshot")?,
+        }),
+        PIECE => Ok(BackupPart::Piece(reader.blob("piece of a snapshot")?.into())),
+        _ => Err(Malformed("part of a backup")),
+    }
+}
+
 pub(super) fn answer_kind(answer: &Answer) -> Kind {
     match answer {
         Answer::Value { .. } => Kind::Value,
@@ -227,6 +293,7 @@ pub(super) fn answer_kind(answer: &Answer) -> Kind {
         Answer::Digest { .. } => Kind::StateDigest,
         Answer::Member { .. } => Kind::MemberReply,
         Answer::Found { .. } => Kind::FoundReply,
+        Answer::Backup { .. } => Kind::BackupReply,
         Answer::Failed(_) => Kind::Failed,
     }
 }
@@ -258,6 +325,11 @@ pub(super) fn put_answer_body(out: &mut Vec<u8>, answer: &Answer) {
             put_u64(out, *leader);
             found.encode(out);
         }
+        Answer::Backup { part, index, leader } => {
+            put_u64(out, *index);
+            put_u64(out, *leader);
+            put_backup_part(out, part);
+        }
         Answer::Failed(failure) => {
             put_u8(out, failure.code as u8);
             put_blob(out, failure.message.as_bytes());
@@ -275,7 +347,12 @@ pub(super) fn read_answer(kind: Kind, reader: &mut Reader<'_>) -> Result<Answer,
     }
     let is_answer = matches!(
         kind,
-        Kind::Value | Kind::Written | Kind::StateDigest | Kind::MemberReply | Kind::FoundReply
+        Kind::Value
+            | Kind::Written
+            | Kind::StateDigest
+            | Kind::MemberReply
+            | Kind::FoundReply
+            | Kind::BackupReply
     );
     if !is_answer {
         return Err(Malformed("message type: not an answer"));
@@ -290,6 +367,7 @@ pub(super) fn read_answer(kind: Kind, reader: &mut Reader<'_>) -> Result<Answer,
         Kind::Written => Answer::Written { outcome: Outcome::decode(reader)?, index, leader },
         Kind::MemberReply => Answer::Member { index, leader },
         Kind::FoundReply => Answer::Found { found: Found::read(reader)?, index, leader },
+        Kind::BackupReply => Answer::Backup { part: read_backup_part(reader)?, index, leader },
         _ => Answer::Digest {
             digest: reader.u64("digest")?,
             keys: reader.u64("number of keys")?,

@@ -50,6 +50,20 @@ impl Exposition {
         }
     }
 
+    /// A counter for each value of a label.
+    pub fn counters<'a, V: Display>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl IntoIterator<Item = (&'a str, V)>,
+    ) {
+        self.head(name, help, "counter");
+        for (of, value) in values {
+            self.sample(name, &[(label, of)], value);
+        }
+    }
+
     /// A gauge that is always 1, and says something by its labels.
     pub fn info(&mut self, name: &str, help: &str, labels: &[(&str, &str)]) {
         self.head(name, help, "gauge");

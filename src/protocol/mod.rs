@@ -47,6 +47,7 @@ pub enum Kind {
     Member = 0x14,
     Read = 0x15,
     Changes = 0x16,
+    Backup = 0x17,
     // ... and their replies: the request's number plus 0x10.
     Value = 0x20,
     Written = 0x21,
@@ -55,6 +56,7 @@ pub enum Kind {
     MemberReply = 0x24,
     FoundReply = 0x25,
     ChangesReply = 0x26,
+    BackupReply = 0x27,
     Failed = 0x2f,
     // Between nodes.
     RequestPreVote = 0x40,
@@ -75,7 +77,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 33] = [
+    pub const ALL: [Kind; 35] = [
         Kind::Hello,
         Kind::Welcome,
         Kind::Refused,
@@ -86,6 +88,7 @@ impl Kind {
         Kind::Member,
         Kind::Read,
         Kind::Changes,
+        Kind::Backup,
         Kind::Value,
         Kind::Written,
         Kind::StateDigest,
@@ -93,6 +96,7 @@ impl Kind {
         Kind::MemberReply,
         Kind::FoundReply,
         Kind::ChangesReply,
+        Kind::BackupReply,
         Kind::Failed,
         Kind::RequestPreVote,
         Kind::PreVoteReply,

@@ -58,7 +58,7 @@ use watch::Watch;
 /// It bounds what one turn copies, and what one node asks of the leader's connection to it.
 const AWAITED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-pub use histogram::{Syncs, TimedDisk};
+pub use histogram::{Histogram, SECONDS, Syncs, TimedDisk};
 
 pub struct Server<D: Disk> {
     config: Config,

@@ -6,7 +6,7 @@
 use super::streams::Stream;
 use super::texts::TextTalk;
 use super::{Asked, ReplyTo, Server};
-use crate::kv::{Answer, Command, Failure, FailureCode, Request};
+use crate::kv::{Answer, BackupRequest, Command, Failure, FailureCode, Request};
 use crate::net::ConnId;
 use crate::node::{self, Routing, Ticket};
 use crate::protocol::client::{self, ReplyBody, ReplyFrame, RequestBody, RequestFrame};
@@ -394,7 +394,8 @@ impl<D: Disk> Server<D> {
                 Ok(Command::Write { op, .. }) => op.answer_bytes(store, &self.limits),
                 _ => 0,
             },
-            Request::Digest | Request::Member(_) => 0,
+            Request::Backup(BackupRequest::Piece { .. }) => self.limits.answer_bytes_max(),
+            Request::Backup(_) | Request::Digest | Request::Member(_) => 0,
         };
         ANSWER_BYTES + values
     }

@@ -427,6 +427,6 @@ fn push_step(steps: &mut StepBuffer, request: Request) {
             Ok(Command::Write { op, .. }) => steps.push(&TransactionStep::Write(op)),
             _ => unreachable!("it was looked at before"),
         },
-        Request::Member(_) => unreachable!("there is no such command"),
+        Request::Member(_) | Request::Backup(_) => unreachable!("there is no such command"),
     }
 }

@@ -1,6 +1,6 @@
 //! The definition itself: every order of a few operations is tried. Shares nothing with the checker.
 
-use super::lincheck::{Call, Op, Res};
+use raftkv::linearizable::{Call, Op, Res};
 
 /// What a register does, in the plainest way.
 pub fn apply(value: &mut Option<Vec<u8>>, call: &Call) -> Res {

@@ -2,7 +2,8 @@
 #![allow(dead_code)]
 
 use raftkv::kv::{
-    Answer, Command, Failure, FailureCode, LeaderHint, MemberRequest, Outcome, Request, WriteOp,
+    Answer, Command, Failure, FailureCode, Found, LeaderHint, MemberRequest, Outcome, Range,
+    ReadOp, Request, WriteOp,
 };
 use raftkv::node::Standing;
 use raftkv::protocol::client::{ReplyBody, ReplyFrame, RequestBody, RequestFrame};
@@ -59,6 +60,8 @@ pub enum Seen {
     /// Session and sequence.
     Write(u64, u64),
     Digest,
+    Read,
+    Backup,
     Member(MemberRequest),
     Status,
     /// The first index that is wanted.
@@ -226,7 +229,8 @@ fn describe(body: &RequestBody) -> Seen {
         RequestBody::Status => Seen::Status,
         RequestBody::Changes { from, .. } => Seen::Changes(*from),
         RequestBody::Ask(Request::Digest) => Seen::Digest,
-        RequestBody::Ask(Request::Read(_)) => unreachable!("the client library has no such call"),
+        RequestBody::Ask(Request::Read(_)) => Seen::Read,
+        RequestBody::Ask(Request::Backup(_)) => Seen::Backup,
         RequestBody::Ask(Request::Member(request)) => Seen::Member(request.clone()),
         RequestBody::Ask(Request::Get { key }) => Seen::Get(key.to_vec()),
         RequestBody::Ask(Request::Write { command }) => {
@@ -319,7 +323,11 @@ impl Store {
             Request::Digest => {
                 Answer::Digest { digest: 0xabc, keys: 3, index: self.index, leader: 2 }
             }
+            Request::Read(ReadOp::Range(range)) => {
+                Answer::Found { found: self.range(range), index: self.index, leader: 2 }
+            }
             Request::Read(_) => unreachable!("the client library has no such call"),
+            Request::Backup(_) => unreachable!("backups are of real nodes"),
             Request::Member(_) => Answer::Member { index: self.index, leader: 2 },
             Request::Write { command } => {
                 self.index += 1;
@@ -330,6 +338,20 @@ impl Store {
                 Answer::Written { outcome, index: self.index, leader: 2 }
             }
         })
+    }
+
+    /// Partial, forwards, and without a pattern: all that the client library asks for.
+    fn range(&self, range: &Range) -> Found {
+        let from_start = self.map.range(range.start.to_vec()..);
+        let before_end =
+            |(key, _): &(&Vec<u8>, _)| range.end.as_ref().is_none_or(|end| key[..] < end[..]);
+        let mut pairs = from_start.take_while(before_end);
+        let mut items = Vec::new();
+        for (key, value) in pairs.by_ref().take(range.keys_max as usize) {
+            items.push(key.as_slice().into());
+            items.extend(range.with_values.then(|| value.as_slice().into()));
+        }
+        Found::Keys { items, next: pairs.next().map(|(key, _)| key.as_slice().into()) }
     }
 
     fn apply(&mut self, op: WriteOp<'_>) -> Outcome {

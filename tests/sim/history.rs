@@ -2,11 +2,11 @@
 
 use super::clients::Record;
 use super::world::World;
-use crate::lincheck::{self, Call, Op, Res};
 use raftkv::kv::{
     Answer, Command, Expiry, Found, Outcome, ReadOp, Refusal, Request, Step, StepOutcome, TimedOp,
     WriteOp,
 };
+use raftkv::linearizable::{self, Call, Op, Res};
 
 /// Most states that the search for an order may visit for one key. Histories in which more would be needed
 /// are left to the check of each answer against the log.
@@ -19,7 +19,7 @@ impl World {
         let records = self.clients.history.iter().chain(&unanswered);
         let keys: Vec<Vec<u8>> = self.judge.model.newest().map(|(key, _)| key.to_vec()).collect();
         let ops: Vec<Op> = records.flat_map(|record| ops(record, &keys)).collect();
-        match lincheck::check_within(&ops, STATES_MAX) {
+        match linearizable::check_within(&ops, STATES_MAX) {
             Ok(()) => true,
             Err(violation) if violation.is_undecided() => false,
             Err(violation) => panic!("linearizability: {violation}"),
@@ -31,7 +31,7 @@ impl World {
 fn ops(record: &Record, keys: &[Vec<u8>]) -> Vec<Op> {
     let answer = record.answer.as_ref().map(|(_, answer)| answer);
     match &record.request {
-        Request::Digest | Request::Member(_) | Request::Read(_) => Vec::new(),
+        Request::Digest | Request::Backup(_) | Request::Member(_) | Request::Read(_) => Vec::new(),
         Request::Get { key } => {
             let result = answer.map(|answer| match answer {
                 Answer::Value { value, .. } => value_read(value.as_deref()),

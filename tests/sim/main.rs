@@ -5,8 +5,6 @@
 //! - `SIM_SEED=7 cargo test --test sim`: that run; with `SIM_TRACE=1` also each of its events;
 //! - `SIM_RUNS=20000`: so many, from `SIM_SEED` or a random seed on.
 
-#[path = "../lincheck/mod.rs"]
-mod lincheck;
 #[path = "../mem_disk/mod.rs"]
 mod mem_disk;
 

@@ -57,6 +57,8 @@ pub fn answer_to_resp(answer: &Answer, reply: Reply, out: &mut Vec<u8>) {
         }
         Answer::Found { found, .. } => put_found(out, reply, found),
         Answer::Member { .. } => put_simple(out, "OK"),
+        // No text command asks for one, so that another node has made a mistake.
+        Answer::Backup { .. } => put_error(out, "ERR a part of a backup came instead of an answer"),
         Answer::Failed(failure) => put_failure(out, failure),
     }
 }

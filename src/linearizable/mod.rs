@@ -9,9 +9,6 @@
 //!
 //! If there is no such order, the history is cut down to what shows that (`evidence.rs`).
 
-// Every test binary compiles all of it and uses a part.
-#![allow(dead_code)]
-
 mod evidence;
 mod model;
 mod search;

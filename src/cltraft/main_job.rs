@@ -1,12 +1,13 @@
 //! The main job: write, read back, verify, wait; for ever.
 
+use super::health::Health;
 use super::lang::Lang;
 use super::ledger::{Ledger, Mismatch};
 use super::signals::Signals;
 use crate::client::{Client, ClientError, Why};
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Of a value, the characters that are shown.
 const VALUE_CHARS_MAX: usize = 80;
@@ -59,6 +60,7 @@ pub struct Run<'a> {
     signals: &'a Signals,
     /// Set by the client's observer, taken back here.
     leader_changed: &'a AtomicBool,
+    health: &'a Health,
     ledger: Ledger,
     tally: Tally,
 }
@@ -69,9 +71,10 @@ impl<'a> Run<'a> {
         client: &'a mut Client,
         signals: &'a Signals,
         leader_changed: &'a AtomicBool,
+        health: &'a Health,
     ) -> Self {
         let ledger = Ledger::new(&job.prefix);
-        Run { job, client, signals, leader_changed, ledger, tally: Tally::default() }
+        Run { job, client, signals, leader_changed, health, ledger, tally: Tally::default() }
     }
 
     pub fn tally(&self) -> Tally {
@@ -101,6 +104,7 @@ impl<'a> Run<'a> {
                     return Ok(());
                 }
             }
+            self.health.waits(self.job.interval, Instant::now());
             if self.signals.wait(self.job.interval).is_break() {
                 return Err(End::Stopped);
             }
@@ -127,13 +131,18 @@ impl<'a> Run<'a> {
         let lang = self.job.lang;
         let (key, value) = self.ledger.next_write();
         say(out, &lang.write_operation(&key, value))?;
-        match self.client.put(key.as_bytes(), value.to_string().as_bytes()) {
+        let begun = Instant::now();
+        let result = self.client.put(key.as_bytes(), value.to_string().as_bytes());
+        self.health.counts(self.client);
+        match result {
             Ok(written) => {
+                self.health.wrote(begun.elapsed());
                 self.ledger.written();
                 self.tally.writes += 1;
                 say(out, &lang.submitted(written.index, written.leader))?;
             }
             Err(error @ ClientError::OutcomeUnknown { .. }) if *error.why() != Why::Interrupted => {
+                self.health.outcome_unknown();
                 self.ledger.perhaps_written();
                 super::complain(&lang.outcome_unknown(&key, value, &error));
             }
@@ -164,9 +173,17 @@ impl<'a> Run<'a> {
 
     /// Reads `key`; a value that can't be right ends the job.
     fn verified(&mut self, key: &str, out: &mut dyn Write) -> Result<Option<Vec<u8>>, End> {
-        let value = self.client.get(key.as_bytes())?.value;
+        let begun = Instant::now();
+        let read = self.client.get(key.as_bytes());
+        self.health.counts(self.client);
+        let value = read?.value;
+        self.health.read(begun.elapsed());
         self.tally.reads += 1;
-        let Err(mismatch) = self.ledger.check(key, value.as_deref()) else { return Ok(value) };
+        let Err(mismatch) = self.ledger.check(key, value.as_deref()) else {
+            self.health.verified(Instant::now());
+            return Ok(value);
+        };
+        self.health.mismatch();
         self.tally.wrong += 1;
         say(out, &wrong_value(key, &mismatch, self.job.lang))?;
         Err(End::WrongValue)
