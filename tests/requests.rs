@@ -4,8 +4,8 @@ mod common;
 
 use common::core::{accepted, accepted_in_round, append, config, pre_vote, vote};
 use raftkv::kv::{
-    Answer, Command, Condition, Expiry, FailureCode, Limits, Machine, Outcome, Request, TimedOp,
-    WriteOp,
+    Answer, Command, Condition, Expiry, Failure, FailureCode, Limits, Machine, Outcome, Request,
+    TimedOp, WriteOp,
 };
 use raftkv::node::{Config, Node, Outgoing, Peer, PeerMessage, Routing, Standing, Ticket};
 use raftkv::raft::{Config as RaftConfig, Entry, Message, NodeId, Payload, Restored, node_id};
@@ -312,4 +312,29 @@ fn a_turn_ends_with_nothing_in_the_log_that_the_disk_was_not_given() {
         assert_eq!(node.machine().store().is_empty(), removed);
         hear(&mut node, node_of(2), accepted(1, last));
     }
+}
+
+/// A request that was held back while nobody led is no exception, when the last vote is the own one.
+#[test]
+fn what_was_held_back_is_taken_up_with_the_turn_after_the_election() {
+    let mut node = follower();
+    ask(&mut node, 7, put(b"a"));
+    let [(_, id)] = forwarded(&turn(&mut node))[..] else { panic!("it is not passed on") };
+    let (code, message) = (FailureCode::NotLeader, "it has handed over".to_string());
+    let answer = Answer::Failed(Failure { code, message, leader: None });
+    let reply = PeerMessage::ForwardReply { id, answer };
+    node.peer_message(node_of(2), reply).expect("one leader a term");
+    while node.raft().role_name() != "pre-candidate" {
+        node.tick();
+    }
+    turn(&mut node);
+    hear(&mut node, node_of(2), pre_vote(2, true));
+    hear(&mut node, node_of(2), vote(2, true));
+    assert_eq!(node.raft().role_name(), "candidate");
+    assert_eq!(turn(&mut node).answers, []);
+    // The no-op, and nothing else.
+    assert_eq!((node.raft().role_name(), node.raft().log().last().index), ("leader", 1));
+    assert!(node.has_work());
+    turn(&mut node);
+    assert_eq!((node.raft().log().last().index, node.requests_pending()), (2, 1));
 }

@@ -361,11 +361,13 @@ impl Node {
             || !self.messages.is_empty()
             || !self.answers.is_empty()
             || self.has_backup_reads()
+            || self.may_release_held()
             || self.machine.applied() < self.raft.commit_index()
     }
 
     /// What is to be written, and what may be sent before that: a leader's entries, forwarded requests.
     pub fn take_ready(&mut self) -> (Ready, Vec<(NodeId, PeerMessage)>) {
+        self.release_held();
         self.remove_expired();
         let mut ready = self.raft.take_ready();
         let mut early = std::mem::take(&mut self.messages);
@@ -378,7 +380,6 @@ impl Node {
     pub fn persisted(&mut self, ready: Ready) -> Result<Outgoing, Unreadable> {
         self.raft.persisted();
         self.notice_lost_leadership();
-        self.release_held();
         self.abort_reads();
         for read in self.raft.take_reads() {
             self.confirmed.push_back((read.index, read.id));

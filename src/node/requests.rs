@@ -163,11 +163,15 @@ impl Node {
 
     /// Once a leader is known again, or it has taken too long, what was held back is taken up.
     pub(super) fn release_held(&mut self) {
-        if !self.held.is_empty() && !self.is_holding() {
+        if self.may_release_held() {
             for Held { origin, request, routing } in std::mem::take(&mut self.held) {
                 self.route(origin, request, routing);
             }
         }
+    }
+
+    pub(super) fn may_release_held(&self) -> bool {
+        !self.held.is_empty() && !self.is_holding()
     }
 
     pub(super) fn expire_forwards(&mut self) {
