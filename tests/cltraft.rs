@@ -503,6 +503,34 @@ fn status_as_json_has_every_field_and_the_warnings() {
 }
 
 #[test]
+fn why_prints_what_each_server_says_of_itself() {
+    let says = |fields: &[(&str, &str)]| {
+        let answer: Vec<(String, String)> =
+            fields.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        Mock::start(move |_, _| Step::Status(answer.clone()))
+    };
+    let well = says(&[("health", "ok"), ("why_0", "raft-0 leads term 2.")]);
+    let ill =
+        says(&[("health", "down"), ("why_0", "There is no leader."), ("why_1", "raft-1: \u{7}")]);
+    let output = run(&well.address(), &["why"]);
+    let expected = format!("{}: ok\n  raft-0 leads term 2.\n", well.address());
+    assert_eq!((status(&output), stdout(&output)), (0, expected));
+    let output = run(&format!("{},127.0.0.1:1", ill.address()), &["why"]);
+    let expected = format!(
+        "{}: down\n  There is no leader.\n  raft-1:  \n127.0.0.1:1: unreachable\n  connection refused\n",
+        ill.address()
+    );
+    assert_eq!((status(&output), stdout(&output)), (1, expected));
+    assert_eq!(status(&run("127.0.0.1:1", &["why"])), 3);
+    let output = run(&well.address(), &["why", "--output", "json"]);
+    let expected = format!(
+        r#"{{"servers":[{{"server":"{}","health":"ok","why":["raft-0 leads term 2."]}}]}}"#,
+        well.address()
+    );
+    assert_eq!(stdout(&output).trim_end(), expected);
+}
+
+#[test]
 fn a_value_from_standard_input_arrives_as_it_is() {
     let (mock, store) = store();
     let mut command = cltraft(&mock.address(), &["put", "k", "-"]);

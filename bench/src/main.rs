@@ -1,5 +1,4 @@
 //! Drives raftkv and what one would pick instead with the same load, on one machine, and compares them.
-//! See docs/performance.md for what came of it.
 
 mod failover;
 mod load;
@@ -19,12 +18,12 @@ use std::process::{Child, Command, ExitCode};
 use std::time::Duration;
 
 const HELP: &str = "\
-raftkv-bench: raftkv and its peers under the same load
+raftkv-bench: raftkv, Redis, etcd and ZooKeeper under the same load
 
 Usage: raftkv-bench COMMAND [OPTIONS]
 
 Commands:
-  table     the comparison of docs/performance.md: every row, in interleaved rounds
+  table     the comparison: every load, failover and memory, in interleaved rounds
   load      one load against one server (--server), one line a round
   failover  the leader killed, or paused: time until the next write is acknowledged
   memory    memory of idle nodes and with a million keys; restart with them

@@ -49,7 +49,10 @@ pub fn load(options: &Options) -> Result<(), String> {
         fill(&cluster, &options.work)?;
         let rounds = (0..options.rounds).map(|number| {
             let round = measure(&cluster, &options.work)?;
-            eprintln!("{}", report::row(&format!("round {number}"), kind.name(), std::slice::from_ref(&round)));
+            eprintln!(
+                "{}",
+                report::row(&format!("round {number}"), kind.name(), std::slice::from_ref(&round))
+            );
             Ok(round)
         });
         let rounds = rounds.collect::<Result<Vec<_>, String>>()?;

@@ -96,6 +96,7 @@ pub enum Command {
         delta: i64,
     },
     Status,
+    Why,
     /// A line for every change.
     Changes {
         prefix: Vec<u8>,
@@ -367,6 +368,7 @@ fn build_from_words(name: &str, words: &[Vec<u8>], absent: bool) -> Result<Comma
             Ok(Command::Member(MemberRequest::Transfer { to: Some(node_name(node)?) }))
         }
         ("status", []) => Ok(Command::Status),
+        ("why", []) => Ok(Command::Why),
         ("digest", []) => Ok(Command::Digest),
         ("help", []) => Ok(Command::Help(None)),
         ("help", [topic]) => {

@@ -3,7 +3,7 @@
 use super::args::{Args, Command, Input, Output};
 use super::json::Object;
 use super::status::{self, Report};
-use super::{Exit, colour, complain, members, scan};
+use super::{Exit, colour, complain, members, scan, why};
 use crate::client::{self, Client, ClientError, Digest, Lifetime, MemberChanged, Written};
 use crate::kv::{Expiry, MemberRequest, Outcome};
 use crate::protocol::frame::SKIP_BYTES_MAX;
@@ -100,6 +100,7 @@ pub fn run(client: &mut Client, args: &Args, out: &mut dyn Write) -> Result<Exit
         }
         Command::Member(request) => change_members(client, request, &mut to)?,
         Command::Status => status(client, &args.servers, &mut to)?,
+        Command::Why => why_all(client, &args.servers, &mut to)?,
         _ => unreachable!("these are not requests"),
     };
     out.flush()?;
@@ -209,9 +210,22 @@ fn change_members(
     Ok(Exit::Done)
 }
 
-fn status(client: &mut Client, servers: &[String], to: &mut To<'_>) -> Result<Exit, Trouble> {
+fn ask_all(client: &mut Client, servers: &[String]) -> Vec<Report> {
     let report = |server: &String| Report { server: server.clone(), answer: client.status(server) };
-    let reports: Vec<_> = servers.iter().map(report).collect();
+    servers.iter().map(report).collect()
+}
+
+fn why_all(client: &mut Client, servers: &[String], to: &mut To<'_>) -> Result<Exit, Trouble> {
+    let reports = ask_all(client, servers);
+    to.say(|| why::text(&reports), || why::json(&reports))?;
+    if reports.iter().all(|report| report.answer.is_err()) {
+        return Ok(Exit::NotDone);
+    }
+    Ok(if why::is_well(&reports) { Exit::Done } else { Exit::No })
+}
+
+fn status(client: &mut Client, servers: &[String], to: &mut To<'_>) -> Result<Exit, Trouble> {
+    let reports = ask_all(client, servers);
     let (warnings, notes) = (status::warnings(&reports), status::notes(&reports));
     to.say(
         || {

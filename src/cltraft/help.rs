@@ -18,6 +18,7 @@ Commands:
   expire KEY TIME       KEY goes after TIME ('never': it stays)
   scan [PREFIX]         keys and values in order, those that begin with PREFIX
   status                a table of all servers, one line each
+  why                   in words: why there is no leader, or what else is wrong
   digest                a hash of the whole store, its log index and number of keys
   changes               a line for every change from here on, until it is stopped
   member list           a table of the cluster's members, from the leader
@@ -80,6 +81,7 @@ pub fn of(command: &str) -> &'static str {
         "expire" => EXPIRE,
         "scan" => SCAN,
         "status" => STATUS,
+        "why" => WHY,
         "digest" => DIGEST,
         "changes" => CHANGES,
         "member" => MEMBER,
@@ -179,6 +181,16 @@ exactly once, whatever is written meanwhile; one that comes or goes may be print
 Examples: cltraft scan user:
           cltraft scan --start a --end n --keys-only
           cltraft scan --output json --limit 100
+";
+
+const WHY: &str = "\
+Usage: cltraft why
+
+Asks every server how it is, and prints what each says in words: who leads, or why nobody
+does, which nodes it cannot reach and since when, what is damaged or lags behind. The exit
+status is 1 if anything is wrong anywhere, and 3 if no server answers at all.
+
+Example: cltraft why
 ";
 
 const STATUS: &str = "\

@@ -29,6 +29,7 @@ pub mod suggest;
 mod table;
 pub mod units;
 mod verify;
+mod why;
 
 use crate::client::{Change, Client, ClientConfig, ClientError, joined};
 use args::{Args, Command};

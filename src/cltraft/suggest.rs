@@ -3,7 +3,7 @@
 use crate::suggest::closest;
 
 /// The commands, each with how to write it.
-pub const COMMANDS: [(&str, &str); 19] = [
+pub const COMMANDS: [(&str, &str); 20] = [
     ("get", "cltraft get KEY"),
     ("put", "cltraft put KEY VALUE"),
     ("del", "cltraft del KEY"),
@@ -13,6 +13,7 @@ pub const COMMANDS: [(&str, &str); 19] = [
     ("expire", "cltraft expire KEY TIME"),
     ("scan", "cltraft scan [PREFIX]"),
     ("status", "cltraft status"),
+    ("why", "cltraft why"),
     ("digest", "cltraft digest"),
     ("changes", "cltraft changes [--prefix TEXT] [--from INDEX]"),
     ("member", "cltraft member list, or cltraft member add|promote|remove NODE"),

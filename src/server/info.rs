@@ -12,6 +12,7 @@ impl<D: Disk> Server<D> {
     pub(super) fn sections(&self, now: Instant) -> Sections {
         vec![
             ("Server", self.server_section(now)),
+            ("Health", self.health_section(now)),
             ("Clients", self.clients_section()),
             ("Raft", self.raft_section()),
             ("Replication", self.replication_section()),
@@ -20,6 +21,14 @@ impl<D: Disk> Server<D> {
             ("Persistence", self.persistence_section()),
             ("Keyspace", self.keyspace_section()),
         ]
+    }
+
+    /// What `WHY` says, a field for each line.
+    fn health_section(&self, now: Instant) -> Vec<(String, String)> {
+        let why = self.why(now);
+        let lines = std::iter::once(why.headline).chain(why.details);
+        let named = lines.enumerate().map(|(at, line)| (format!("why_{at}"), line));
+        std::iter::once(("health".to_string(), why.level.name().to_string())).chain(named).collect()
     }
 
     fn server_section(&self, now: Instant) -> Vec<(String, String)> {

@@ -34,7 +34,7 @@ pub trait Wire {
 
     fn put(&mut self, key: &[u8], value: &[u8], out: &mut Vec<u8>);
 
-    /// The strictest read there is (see the table in docs/performance.md).
+    /// The strictest read there is: linearizable with raftkv and etcd, `sync` and then the data with ZooKeeper.
     fn get(&mut self, key: &[u8], out: &mut Vec<u8>);
 
     /// The next thing in `inbox`; `out` takes what has to be said to it.
