@@ -6,7 +6,6 @@ mod processes;
 use processes::{Cluster, await_condition};
 use raftkv::kv::MemberRequest;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
@@ -161,14 +160,7 @@ fn a_node_whose_disk_lost_data_is_not_ready() {
         client.put(format!("k{key}").as_bytes(), &[b'v'; 300]).expect("it is written");
     }
     (0..3).for_each(|node| cluster.kill(node));
-    let files = fs::read_dir(cluster.data_dir(leader)).expect("the data folder");
-    let paths = files.map(|file| file.expect("an entry").path());
-    let mut logs: Vec<_> =
-        paths.filter(|path| path.display().to_string().contains("wal-")).collect();
-    logs.sort();
-    let mut bytes = fs::read(&logs[0]).expect("the log");
-    bytes[20_000] ^= 0x10;
-    fs::write(&logs[0], bytes).expect("the file is the test's own");
+    cluster.damage_log(leader);
     cluster.start_node(leader);
     await_condition("the node to answer", || cluster.info(leader).is_some());
     await_reason(&cluster, leader, "its disk has lost data");

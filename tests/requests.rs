@@ -93,6 +93,14 @@ fn put(value: &[u8]) -> Request {
     Request::Write { command: Command::Write { request: None, op }.to_bytes().into() }
 }
 
+/// For 100 ms.
+fn put_for_a_while() -> Request {
+    let (condition, expiry) = (Condition::Always, Expiry::After(100));
+    let op = TimedOp::Set { key: b"k", value: b"v", condition, get: false, expiry };
+    let op = WriteOp::Timed { stamp: 0, op };
+    Request::Write { command: Command::Write { request: None, op }.to_bytes().into() }
+}
+
 fn get() -> Request {
     Request::Get { key: b"k"[..].into() }
 }
@@ -259,11 +267,7 @@ fn a_forwarded_request_is_not_forwarded_again() {
 fn a_key_whose_time_has_come_is_read_until_its_removal_is_applied() {
     let mut node = leader();
     node.set_time(10_000);
-    let (condition, expiry) = (Condition::Always, Expiry::After(100));
-    let op = TimedOp::Set { key: b"k", value: b"v", condition, get: false, expiry };
-    let op = WriteOp::Timed { stamp: 0, op };
-    let command = Command::Write { request: None, op }.to_bytes().into();
-    ask(&mut node, 1, Request::Write { command });
+    ask(&mut node, 1, put_for_a_while());
     turn(&mut node);
     hear(&mut node, node_of(2), accepted(1, 2));
     assert_eq!(turn(&mut node).answers.len(), 1);
@@ -297,11 +301,7 @@ fn a_key_whose_time_has_come_is_read_until_its_removal_is_applied() {
 fn a_turn_ends_with_nothing_in_the_log_that_the_disk_was_not_given() {
     let mut node = leader();
     node.set_time(10_000);
-    let (condition, expiry) = (Condition::Always, Expiry::After(100));
-    let op = TimedOp::Set { key: b"k", value: b"v", condition, get: false, expiry };
-    let op = WriteOp::Timed { stamp: 0, op };
-    let command = Command::Write { request: None, op }.to_bytes().into();
-    ask(&mut node, 1, Request::Write { command });
+    ask(&mut node, 1, put_for_a_while());
     turn(&mut node);
     node.set_time(20_000);
     hear(&mut node, node_of(2), accepted(1, 2));

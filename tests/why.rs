@@ -181,14 +181,7 @@ fn a_damaged_voter_says_so_and_is_seen_to_refuse_its_vote() {
         client.put(format!("k{key}").as_bytes(), &[b'v'; 300]).expect("it is written");
     }
     (0..3).for_each(|node| cluster.kill(node));
-    let files = fs::read_dir(cluster.data_dir(leader)).expect("the data folder");
-    let paths = files.map(|file| file.expect("an entry").path());
-    let mut logs: Vec<_> =
-        paths.filter(|path| path.display().to_string().contains("wal-")).collect();
-    logs.sort();
-    let mut bytes = fs::read(&logs[0]).expect("the log");
-    bytes[20_000] ^= 0x10;
-    fs::write(&logs[0], bytes).expect("the file is the test's own");
+    cluster.damage_log(leader);
     let sound = (leader + 1) % 3;
     cluster.start_node(leader);
     cluster.start_node(sound);

@@ -275,18 +275,7 @@ fn leader_of(answer: &Answer) -> Option<NodeId> {
 
 /// A failure for people, in one line that is safe to print: its text comes from outside.
 pub(super) fn in_words(failure: &Failure) -> String {
-    let code = match failure.code {
-        FailureCode::NotLeader => "not the leader",
-        FailureCode::NoLeader => "no leader known",
-        FailureCode::TooLarge => "too large",
-        FailureCode::Malformed => "not understood",
-        FailureCode::Overloaded => "overloaded",
-        FailureCode::ShuttingDown => "shutting down",
-        FailureCode::NotPossible => "not possible",
-        FailureCode::Compacted => "compacted",
-        FailureCode::OutcomeUnknown => "outcome unknown",
-        FailureCode::TimedOut => "timed out",
-    };
+    let code = failure.code.in_words();
     let message = &failure.message;
     match (&failure.leader, message.is_empty()) {
         (Some(leader), _) => {

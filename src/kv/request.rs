@@ -231,6 +231,22 @@ impl FailureCode {
         Self::ALL.into_iter().find(|known| *known as u8 == code)
     }
 
+    /// For people.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            FailureCode::NotLeader => "not the leader",
+            FailureCode::NoLeader => "no leader known",
+            FailureCode::TooLarge => "too large",
+            FailureCode::Malformed => "not understood",
+            FailureCode::Overloaded => "overloaded",
+            FailureCode::ShuttingDown => "shutting down",
+            FailureCode::NotPossible => "not possible",
+            FailureCode::Compacted => "compacted",
+            FailureCode::OutcomeUnknown => "outcome unknown",
+            FailureCode::TimedOut => "timed out",
+        }
+    }
+
     /// Whether the request may have been, or may yet be, carried out.
     pub fn outcome_is_unknown(self) -> bool {
         self as u8 >= 128

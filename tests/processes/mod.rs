@@ -96,6 +96,18 @@ impl Cluster {
         self.dir.join(format!("raft-{node}"))
     }
 
+    /// Flips a bit in the oldest file of the log, at byte 20,000, of a node that does not run.
+    pub fn damage_log(&self, node: usize) {
+        let files = fs::read_dir(self.data_dir(node)).expect("the data folder");
+        let paths = files.map(|file| file.expect("an entry").path());
+        let mut logs: Vec<_> =
+            paths.filter(|path| path.display().to_string().contains("wal-")).collect();
+        logs.sort();
+        let mut bytes = fs::read(&logs[0]).expect("the log");
+        bytes[20_000] ^= 0x10;
+        fs::write(&logs[0], bytes).expect("the file is the test's own");
+    }
+
     /// The command line of a node, with its output in a file beside its data.
     pub fn command(&self, node: usize) -> Command {
         let peers: Vec<String> =

@@ -287,7 +287,7 @@ impl<'a> Driver<'a> {
     fn answered(&mut self, at: usize, pending: Pending, body: &ReplyBody, now: Instant) {
         match body {
             ReplyBody::Answer(Answer::Failed(failure)) => {
-                self.fail([pending], in_words(failure.code));
+                self.fail([pending], failure.code.in_words());
                 self.redirected(at, failure);
             }
             ReplyBody::Answer(Answer::Value { .. }) if pending.is_read => self.count(pending, now),
@@ -375,19 +375,4 @@ fn resolve(server: &str) -> Result<SocketAddr, String> {
     let until = Instant::now() + RESOLVE_TIMEOUT;
     let addresses = resolve_blocking(&host, port, &ResolverConfig::default(), until)?;
     addresses.first().copied().ok_or(format!("{host} has no address"))
-}
-
-fn in_words(code: FailureCode) -> &'static str {
-    match code {
-        FailureCode::NotLeader => "not the leader",
-        FailureCode::NoLeader => "no leader known",
-        FailureCode::TooLarge => "too large",
-        FailureCode::Malformed => "not understood",
-        FailureCode::Overloaded => "overloaded",
-        FailureCode::ShuttingDown => "shutting down",
-        FailureCode::NotPossible => "not possible",
-        FailureCode::Compacted => "compacted",
-        FailureCode::OutcomeUnknown => "outcome unknown",
-        FailureCode::TimedOut => "timed out",
-    }
 }
