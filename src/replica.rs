@@ -4,12 +4,14 @@
 //! [`Replica::flush`] per turn. The disk is behind [`Disk`]; time comes as ticks.
 //!
 //! Snapshots share the turn: a piece of the one that is being taken, and the pieces of one that is being
-//! received, are written and synced each by itself, so that no single sync is ever large.
+//! received, are written each by itself, and synced before much is not, so that no single sync is ever large. While
+//! entries arrive, the own one is held back to a pace, so that they do not wait for it.
 
 use crate::kv::{Answer, Loader, Machine};
 use crate::node::{self, BackupBytes, BackupRead, Node, Outgoing, PeerMessage, Ticket, Unreadable};
 use crate::raft::{
     Entry, Index, Message, NodeId, Position, Ready, Restored, SnapshotChunk, SnapshotRead, Term,
+    Waits,
 };
 use crate::wal::{
     BLOCK_BYTES, Disk, Recovered, SnapshotFile, SnapshotKind, Wal, WalConfig, WalError,
@@ -25,22 +27,41 @@ const LOOK_TURNS: u64 = 16;
 const CHECKSUMS_FRACTION: usize = 1024;
 /// Ticks between two attempts to write a snapshot, the own one or a leader's, to a full disk.
 const FULL_SNAPSHOT_TICKS: u64 = 256;
-/// Segments of the log that are removed in one turn, and entries dropped from memory.
+/// Segments of the log that are removed at once, before their room is given back.
 const SEGMENTS_PER_TURN: usize = 2;
-const ENTRIES_PER_TURN: usize = 32_768;
-/// While a snapshot is taken, twice as much of it is written in a turn as of the log, up to so many
+/// Entries that are dropped from memory in one turn: of a KiB each, they take about a millisecond.
+const ENTRIES_PER_TURN: usize = 4096;
+/// While a snapshot is taken, at least twice as much of it is written in a turn as of the log, up to so many
 /// bytes: so the log grows by half of the state meanwhile, or more if turns bring very much, but no turn
-/// syncs much more for it.
+/// writes much more for it.
 const PIECE_BYTES_MAX: usize = 1 << 20;
+/// And at least so many pieces in every tick, which a disk bears beside the log. Without a pace it would write as
+/// fast as it can, and every entry would wait for that.
+const PIECES_PER_TICK: usize = 2;
+/// So long after the last entry there is nobody who would wait.
+const IDLE_TICKS: u64 = 100;
 
 /// Of a snapshot, read for a client at a time.
 const BACKUP_PIECE_BYTES_MAX: usize = 256 * 1024;
+
+/// Messages that leave in the middle of a flush.
+#[derive(Debug)]
+pub enum Speech {
+    /// Nothing of what they speak of must be on disk first.
+    Early(Vec<(NodeId, PeerMessage)>),
+    /// What they speak of is on disk.
+    Durable(Vec<(NodeId, PeerMessage)>),
+}
 
 pub struct Replica<D: Disk> {
     node: Node,
     wal: Wal<D>,
     /// A snapshot of the own state is being written.
     taking: Option<Position>,
+    /// As of the last turn that went on with snapshots.
+    seen_ticks: u64,
+    /// When the last entry was written.
+    written_at_ticks: u64,
     /// A snapshot that was just taken: what it makes needless goes little by little.
     tidying: Option<Position>,
     receiving: Option<Receiving>,
@@ -48,6 +69,8 @@ pub struct Replica<D: Disk> {
     turn_bytes: usize,
     /// How many entries the last flush has made durable.
     written_entries: usize,
+    /// What the last flush has left for later.
+    waits: Waits,
     /// A turn whose writing found no space: it is tried again, and nothing is said until it succeeds.
     held: Option<Ready>,
     turns: u64,
@@ -128,10 +151,13 @@ impl<D: Disk> Replica<D> {
             node,
             wal,
             taking: None,
+            seen_ticks: 0,
+            written_at_ticks: 0,
             tidying: None,
             receiving: None,
             turn_bytes: 0,
             written_entries: 0,
+            waits: Waits::default(),
             held: None,
             turns: 0,
             low_turns: 0,
@@ -156,10 +182,35 @@ impl<D: Disk> Replica<D> {
         &self.wal
     }
 
-    /// Whether the next flush has something to do without further input.
+    /// Whether the next flush has something to do without further input, apart from what the last one has
+    /// left for later.
     pub fn has_work(&self) -> bool {
-        let has_files = self.taking.is_some() || self.tidying.is_some();
-        self.held.is_none() && (self.node.has_work() || has_files)
+        // Room is given back with the ticks, and a snapshot waits for them when there is more to do.
+        let may_tidy = self.tidying.is_some() && !self.wal.is_freeing();
+        let may_take = self.taking.is_some() && self.is_idle();
+        let goes_on = (may_take || may_tidy) && !self.waits.own_disk;
+        self.held.is_none() && (self.node.has_work_with(self.waits) || goes_on)
+    }
+
+    /// Whether a flush would do nothing but leave `wanted` for later. Then it is left, and there is no need for
+    /// one.
+    pub fn leaves_all(&mut self, wanted: Waits) -> bool {
+        let waits = self.node.raft().may_wait(wanted);
+        let leaves_all = waits.sending && self.held.is_none() && !self.node.has_work_with(waits);
+        if leaves_all {
+            self.waits = waits;
+        }
+        leaves_all
+    }
+
+    /// What the last flush has left for later.
+    pub fn waits(&self) -> Waits {
+        self.waits
+    }
+
+    /// Whether a snapshot of the own state is being written, or what it made needless is going.
+    pub fn is_taking_snapshot(&self) -> bool {
+        self.taking.is_some() || self.tidying.is_some()
     }
 
     /// Entries that the last flush has made durable, and their size in bytes.
@@ -181,18 +232,37 @@ impl<D: Disk> Replica<D> {
         self.held.is_some()
     }
 
-    /// Ends the turn. `early` sends what may leave before it is on disk; then everything the turn brought
-    /// is written and synced, once; then this node's own disk counts, what is committed is applied, and
-    /// what is returned may be sent.
+    /// [`Replica::flush_with`], where nothing is left for later; what may be sent once the disk has it comes
+    /// first in what is returned.
     pub fn flush(
         &mut self,
         early: impl FnOnce(Vec<(NodeId, PeerMessage)>),
+    ) -> Result<Outgoing, ReplicaError> {
+        let mut early = Some(early);
+        let mut durable = Vec::new();
+        let mut outgoing = self.flush_with(Waits::default(), |speech| match speech {
+            Speech::Early(messages) => early.take().expect("once")(messages),
+            Speech::Durable(messages) => durable = messages,
+        })?;
+        durable.append(&mut outgoing.messages);
+        outgoing.messages = durable;
+        Ok(outgoing)
+    }
+
+    /// Ends the turn; what a leader may leave of `wanted` for a later one, it leaves. What may be sent before it
+    /// is on disk goes to `speak`; then everything the turn brought is written and synced, once; then this
+    /// node's own disk counts, and what had to wait for that goes to `speak`; then what is committed is applied,
+    /// and what is returned may be sent.
+    pub fn flush_with(
+        &mut self,
+        wanted: Waits,
+        mut speak: impl FnMut(Speech),
     ) -> Result<Outgoing, ReplicaError> {
         let was_held = self.held.is_some();
         self.written_entries = 0;
         let ready = match self.held.take() {
             Some(ready) => ready,
-            None => self.begin_turn(early)?,
+            None => self.begin_turn(wanted, &mut speak)?,
         };
         match self.wal.sync() {
             Ok(()) if was_held => log::warn!("there is room for the log again; this node goes on"),
@@ -205,21 +275,33 @@ impl<D: Disk> Replica<D> {
                     );
                 }
                 self.held = Some(ready);
+                self.wal.free_some()?;
                 self.look_for_space()?;
-                self.take_snapshot()?;
+                let ticks = self.ticks_passed();
+                self.take_snapshot(ticks)?;
                 return Ok(self.node.held());
             }
             Err(error) => return Err(error.into()),
         }
         self.written_entries = ready.entries.len();
-        let mut outgoing = self.node.persisted(ready).map_err(ReplicaError::Unreadable)?;
+        let durable = self.node.persisted(ready);
+        // A log that is about to be thrown away is not acknowledged; whoever misses that asks again.
+        if self.node.diverged_at().is_none() {
+            speak(Speech::Durable(durable));
+        }
+        let mut outgoing = self.node.carry_out().map_err(ReplicaError::Unreadable)?;
+        if self.waits.own_disk && self.node.diverged_at().is_none() {
+            // Snapshots go on in turns that sync: so none is ahead of the log on disk.
+            return Ok(outgoing);
+        }
         if self.wal.damaged().is_some() && !self.node.raft().is_damaged() {
             self.wal.mark_whole()?;
             log::info!("has got back what was lost, and votes again");
         }
         self.look_for_space()?;
-        self.take_snapshot()?;
-        self.tidy()?;
+        let ticks = self.ticks_passed();
+        self.take_snapshot(ticks)?;
+        self.tidy(ticks)?;
         if let Some(index) = self.node.diverged_at() {
             // They speak of a log that is about to be thrown away; whoever misses one asks again.
             outgoing.messages.retain(|(_, message)| !matches!(message, PeerMessage::Raft(_)));
@@ -258,19 +340,25 @@ impl<D: Disk> Replica<D> {
     /// Sends what may leave early, and hands the disk what the turn brought.
     fn begin_turn(
         &mut self,
-        early: impl FnOnce(Vec<(NodeId, PeerMessage)>),
+        wanted: Waits,
+        speak: &mut impl FnMut(Speech),
     ) -> Result<Ready, WalError> {
-        let (mut ready, mut messages) = self.node.take_ready();
+        self.waits = self.node.raft().may_wait(wanted);
+        let (mut ready, mut messages) = self.node.take_ready(self.waits);
+        self.waits.own_disk &= self.node.raft().log().has_unwritten();
         for read in &ready.snapshot_reads {
             messages.extend(self.read_chunk(read)?);
         }
         self.read_for_backups()?;
-        early(messages);
+        speak(Speech::Early(messages));
         if let Some(hard_state) = ready.hard_state {
             self.wal.append_hard_state(hard_state);
         }
         self.wal.append_entries(&ready.entries);
         self.turn_bytes = ready.entries.iter().map(Entry::cost_bytes).sum();
+        if self.turn_bytes > 0 {
+            self.written_at_ticks = self.node.now_ticks();
+        }
         for chunk in std::mem::take(&mut ready.snapshot_chunks) {
             self.receive(chunk)?;
         }
@@ -286,12 +374,37 @@ impl<D: Disk> Replica<D> {
         self.taking = None;
         self.tidying = None;
         self.receiving = None;
+        // The node's time begins anew.
         self.snapshot_after_ticks = 0;
+        self.seen_ticks = 0;
+        self.written_at_ticks = 0;
         Ok(self.node.start_over())
     }
 
+    /// How much time has passed since the last turn that went on with snapshots.
+    fn ticks_passed(&mut self) -> u64 {
+        let now = self.node.now_ticks();
+        now - std::mem::replace(&mut self.seen_ticks, now)
+    }
+
+    /// Whether there have been no entries for a while.
+    fn is_idle(&self) -> bool {
+        self.node.now_ticks() - self.written_at_ticks > IDLE_TICKS
+    }
+
+    /// How much of the snapshot that is being taken is due, so many ticks after the last piece.
+    fn due_bytes(&self, ticks: u64) -> usize {
+        let piece_bytes = self.node.config().snapshot_piece_bytes;
+        if self.is_idle() {
+            return piece_bytes;
+        }
+        let ticks = usize::try_from(ticks).unwrap_or(usize::MAX);
+        let paced = piece_bytes.saturating_mul(PIECES_PER_TICK).saturating_mul(ticks);
+        paced.max(2 * self.turn_bytes).min(PIECE_BYTES_MAX)
+    }
+
     /// Goes on with the snapshot of the own state, or begins one if it is time.
-    fn take_snapshot(&mut self) -> Result<(), WalError> {
+    fn take_snapshot(&mut self, ticks: u64) -> Result<(), WalError> {
         let Some(position) = self.taking else {
             let is_possible = self.tidying.is_none() && !self.waits_for_space();
             if is_possible && (self.node.wants_snapshot() || self.needs_snapshot_for_space()) {
@@ -302,8 +415,11 @@ impl<D: Disk> Replica<D> {
             }
             return Ok(());
         };
-        let piece_bytes = (2 * self.turn_bytes).min(PIECE_BYTES_MAX);
-        let (piece, is_last) = self.node.snapshot_piece(piece_bytes);
+        let due_bytes = self.due_bytes(ticks);
+        if due_bytes == 0 {
+            return Ok(());
+        }
+        let (piece, is_last) = self.node.snapshot_piece(due_bytes);
         let mut written = self.wal.append_snapshot(SnapshotKind::Own, &piece);
         if is_last && written.is_ok() {
             let finished = self.wal.finish_snapshot(SnapshotKind::Own);
@@ -370,6 +486,7 @@ impl<D: Disk> Replica<D> {
     }
 
     fn give_up_older(&mut self) -> Result<(), WalError> {
+        self.wal.drop_spares()?;
         self.wal.drop_older_snapshot()?;
         match self.wal.snapshots() {
             [newest] => {
@@ -383,10 +500,12 @@ impl<D: Disk> Replica<D> {
     /// With a snapshot safely on disk, the log that the *older* one of two covers is not needed: if the
     /// newest turns out to be unreadable, the older one and the log after it still make the state. It
     /// goes a part in every turn, first from memory, then from the disk.
-    fn tidy(&mut self) -> Result<(), WalError> {
-        self.wal.remove_some()?;
+    fn tidy(&mut self, ticks: u64) -> Result<(), WalError> {
+        if ticks > 0 {
+            self.wal.free_some()?;
+        }
         let Some(newest) = self.tidying else { return Ok(()) };
-        if !self.node.snapshot_saved(newest, ENTRIES_PER_TURN) {
+        if !self.node.snapshot_saved(newest, ENTRIES_PER_TURN) || self.wal.is_freeing() {
             return Ok(());
         }
         let is_done = match self.wal.snapshots() {

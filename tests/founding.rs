@@ -5,9 +5,9 @@ mod common;
 
 use common::core::config;
 use raftkv::kv::{Limits, Machine};
-use raftkv::node::{Config, Node, Outgoing, Peer, Standing};
+use raftkv::node::{Config, Node, Peer, Standing};
 use raftkv::raft::{
-    Config as RaftConfig, FOUNDING_TERM, HardState, NodeId, Restored, node_id, number,
+    Config as RaftConfig, FOUNDING_TERM, HardState, NodeId, Restored, Waits, node_id, number,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -98,8 +98,9 @@ impl Room {
             return false;
         }
         let id = node.raft().id();
-        let (ready, early) = node.take_ready();
-        let Outgoing { messages, .. } = node.persisted(ready).expect("entries can be applied");
+        let (ready, early) = node.take_ready(Waits::default());
+        let mut messages = node.persisted(ready);
+        messages.extend(node.carry_out().expect("entries can be applied").messages);
         for (to, message) in [early, messages].concat() {
             let is_connected = self.connected.contains(&(from, number(to)));
             if let Some(node) = self.nodes.get_mut(&number(to))

@@ -8,7 +8,9 @@ use raftkv::kv::{
     TimedOp, WriteOp,
 };
 use raftkv::node::{Config, Node, Outgoing, Peer, PeerMessage, Routing, Standing, Ticket};
-use raftkv::raft::{Config as RaftConfig, Entry, Message, NodeId, Payload, Restored, node_id};
+use raftkv::raft::{
+    Config as RaftConfig, Entry, Message, NodeId, Payload, Restored, Waits, node_id,
+};
 use std::collections::BTreeMap;
 
 const FORWARD_TIMEOUT_TICKS: u64 = 5;
@@ -50,8 +52,11 @@ fn node_with_seed(seed: u64) -> Node {
 
 /// One turn of the loop; what left early comes first.
 fn turn(node: &mut Node) -> Outgoing {
-    let (ready, early) = node.take_ready();
-    let Outgoing { messages, answers } = node.persisted(ready).expect("entries can be applied");
+    let (ready, early) = node.take_ready(Waits::default());
+    let mut messages = node.persisted(ready);
+    let outgoing = node.carry_out().expect("entries can be applied");
+    messages.extend(outgoing.messages);
+    let answers = outgoing.answers;
     Outgoing { messages: [early, messages].concat(), answers }
 }
 
@@ -255,7 +260,7 @@ fn a_forwarded_request_is_not_forwarded_again() {
     let outgoing = turn(&mut node);
     assert_eq!(forwarded(&outgoing), []);
     let is_refused = |message: &(NodeId, PeerMessage)| {
-        matches!(message, (to, PeerMessage::ForwardReply { id: 9, answer: Answer::Failed(failure) }) 
+        matches!(message, (to, PeerMessage::ForwardReply { id: 9, answer: Answer::Failed(failure) })
             if *to == node_of(3) && failure.code == FailureCode::NotLeader)
     };
     assert!(outgoing.messages.iter().any(is_refused), "{outgoing:?}");
@@ -306,8 +311,9 @@ fn a_turn_ends_with_nothing_in_the_log_that_the_disk_was_not_given() {
     node.set_time(20_000);
     hear(&mut node, node_of(2), accepted(1, 2));
     for (last, removed) in [(2, false), (3, false), (3, true)] {
-        let (ready, _) = node.take_ready();
-        node.persisted(ready).expect("entries can be applied");
+        let (ready, _) = node.take_ready(Waits::default());
+        node.persisted(ready);
+        node.carry_out().expect("entries can be applied");
         assert_eq!(node.raft().log().last().index, last);
         assert_eq!(node.machine().store().is_empty(), removed);
         hear(&mut node, node_of(2), accepted(1, last));

@@ -5,7 +5,7 @@ mod processes;
 
 use processes::{Cluster, await_condition, run};
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 use std::thread;
@@ -63,6 +63,46 @@ fn many_requests_for_a_large_value_cost_neither_memory_nor_leadership() {
         assert!(peak_mib(&cluster, node) < 80, "node {node} took {} MiB", peak_mib(&cluster, node));
         assert_eq!(cluster.info(node).expect("it answers")["raft_term"], term, "no election");
     }
+}
+
+/// The first line of an answer, without its end.
+fn line(stream: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    assert!(stream.read_line(&mut line).expect("it answers") > 0, "the connection has ended");
+    line.trim_end().to_string()
+}
+
+#[test]
+fn what_has_waited_for_too_long_is_refused_and_was_not_done() {
+    const CLIENTS: usize = 200;
+    const EACH: usize = 1000;
+    let cluster = Cluster::start(1, &[]);
+    let node = cluster.await_leader();
+    let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| cluster.connect(node)).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        let all = format!("INCR c{number}\n").repeat(EACH);
+        client.write_all(all.as_bytes()).expect("it is sent");
+    }
+    let (mut refused, mut done) = (0, 0);
+    for (number, client) in clients.iter_mut().enumerate() {
+        let mut answers = BufReader::new(client.try_clone().expect("a second handle"));
+        let mut count = 0;
+        for _ in 0..EACH {
+            let answer = line(&mut answers);
+            if answer.starts_with(':') {
+                count += 1;
+                assert_eq!(answer, format!(":{count}"), "in order, and each once");
+            } else {
+                assert!(answer.starts_with("-TRYAGAIN "), "{answer}");
+                assert!(answer.contains("nothing was done"), "{answer}");
+                refused += 1;
+            }
+        }
+        done += count;
+        client.write_all(format!("INCRBY c{number} 0\n").as_bytes()).expect("it is usable");
+        assert_eq!(line(&mut answers), format!(":{count}"), "what was refused was not done");
+    }
+    assert!(done > 0 && refused > 0, "{done} done, {refused} refused");
 }
 
 #[test]

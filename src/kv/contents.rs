@@ -16,6 +16,16 @@ pub struct Item {
     pub modified: Index,
     /// In milliseconds of Unix time; 0: never.
     pub expires_at: u64,
+    /// Of the item under its key: whoever replaces it need not read the value again, which is mostly in no
+    /// cache by then.
+    digest: u64,
+}
+
+impl Item {
+    pub fn new(key: &[u8], value: Value, modified: Index, expires_at: u64) -> Self {
+        let digest = item_digest(key, &value, expires_at);
+        Item { value, modified, expires_at, digest }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -30,7 +40,7 @@ pub(super) struct Contents {
 
 impl Contents {
     pub fn insert(&mut self, key: &[u8], item: Item) -> Option<Item> {
-        self.digest = self.digest.wrapping_add(item_digest(key, &item));
+        self.digest = self.digest.wrapping_add(item.digest);
         self.bytes += item.value.len();
         let expires_at = item.expires_at;
         let old = match self.map.get_mut(key) {
@@ -43,7 +53,7 @@ impl Contents {
         };
         let before = old.as_ref().map_or(0, |old| old.expires_at);
         if let Some(old) = &old {
-            self.digest = self.digest.wrapping_sub(item_digest(key, old));
+            self.digest = self.digest.wrapping_sub(old.digest);
             self.bytes -= old.value.len();
         }
         if before != expires_at {
@@ -64,7 +74,7 @@ impl Contents {
 
     pub fn remove(&mut self, key: &[u8]) -> Option<Item> {
         let (key, item) = self.map.remove_entry(key)?;
-        self.digest = self.digest.wrapping_sub(item_digest(&key, &item));
+        self.digest = self.digest.wrapping_sub(item.digest);
         self.bytes -= key.len() + item.value.len();
         if item.expires_at != 0 {
             self.expiring.remove(&(item.expires_at, key));
@@ -100,9 +110,9 @@ impl Contents {
 }
 
 /// Of what clients can see: when a key was changed is left out.
-fn item_digest(key: &[u8], item: &Item) -> u64 {
-    let pair = xxh3_64_with_seed(&item.value, xxh3_64(key));
-    match item.expires_at {
+fn item_digest(key: &[u8], value: &[u8], expires_at: u64) -> u64 {
+    let pair = xxh3_64_with_seed(value, xxh3_64(key));
+    match expires_at {
         0 => pair,
         at => xxh3_64_with_seed(&at.to_be_bytes(), pair),
     }

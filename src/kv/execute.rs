@@ -76,7 +76,7 @@ impl Store {
     }
 
     fn write(&mut self, key: &[u8], value: Value, expires_at: u64, at: Moment) {
-        self.put(key, Item { value, modified: at.index, expires_at });
+        self.put(key, Item::new(key, value, at.index, expires_at));
     }
 
     fn expires_at(&self, key: &[u8]) -> u64 {

@@ -86,6 +86,11 @@ impl Machine {
         Machine { store, sessions, applied, clock_ms, membership, snapshot_head: None }
     }
 
+    /// This state has taken the place of `old`, whose memory [`Machine::free_flushed`] frees.
+    pub fn free_slowly(&mut self, old: Machine) {
+        self.store.free_slowly(old.store);
+    }
+
     /// Frees the memory of so many keys that were flushed: of a million keys at once would take too long.
     pub fn free_flushed(&mut self, keys_max: usize) {
         self.store.free_flushed(keys_max);

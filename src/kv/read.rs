@@ -27,6 +27,11 @@ impl Budget {
     pub fn of(answer_bytes: usize) -> Self {
         Budget { answer_bytes, work: RANGE_WORK_MAX }
     }
+
+    /// What has been used of the work.
+    pub fn worked(&self) -> usize {
+        RANGE_WORK_MAX - self.work
+    }
 }
 
 impl ReadOp {
@@ -103,6 +108,11 @@ impl ReadOp {
             ReadOp::Expiry(key) => key.len(),
             ReadOp::RandomKey | ReadOp::Digest => 0,
         }
+    }
+
+    /// Whether it looks at keys that it does not name.
+    pub fn is_search(&self) -> bool {
+        matches!(self, ReadOp::Range(_))
     }
 
     /// How many keys it asks for by name.

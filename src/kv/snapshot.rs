@@ -144,7 +144,7 @@ fn next_item(bytes: &[u8]) -> Result<Option<Known<'_>>, Malformed> {
         return Ok(None);
     };
     let Some((value, rest)) = next_field(reader.rest())? else { return Ok(None) };
-    Ok(Some((key, Item { value: value.into(), modified, expires_at }, rest)))
+    Ok(Some((key, Item::new(key, value.into(), modified, expires_at), rest)))
 }
 
 fn next_field(bytes: &[u8]) -> Result<Option<Field<'_>>, Malformed> {

@@ -247,6 +247,13 @@ impl Store {
         self.contents = newest.expect("what was flushed in this entry is not freed yet");
     }
 
+    /// What another store holds goes like what was flushed.
+    pub(super) fn free_slowly(&mut self, mut other: Store) {
+        other.thaw();
+        self.flushed.append(&mut other.flushed);
+        self.flushed.push(other.contents);
+    }
+
     /// Frees the memory of so many keys that were flushed.
     pub(super) fn free_flushed(&mut self, keys_max: usize) {
         let mut left = keys_max;

@@ -92,8 +92,13 @@ impl Outbox {
     /// Writes until everything is written or the writer would block.
     pub(crate) fn flush(&mut self, to: &mut impl Write) -> io::Result<Flushed> {
         while !self.is_empty() {
-            let parts = [IoSlice::new(&self.draining[self.sent..]), IoSlice::new(&self.filling)];
-            match to.write_vectored(&parts) {
+            let rest = &self.draining[self.sent..];
+            let written = match (rest.is_empty(), self.filling.is_empty()) {
+                (true, _) => to.write(&self.filling),
+                (_, true) => to.write(rest),
+                _ => to.write_vectored(&[IoSlice::new(rest), IoSlice::new(&self.filling)]),
+            };
+            match written {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(n) => self.taken(n),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}

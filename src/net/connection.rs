@@ -67,6 +67,8 @@ pub(super) struct Connection {
     pub(super) outbox_max: usize,
     /// The socket may hold bytes, or the news of its end.
     pub(super) may_read: bool,
+    /// The poll has told of the end: only a read that finds it says the last.
+    pub(super) may_end: bool,
     pub(super) paused: bool,
     pub(super) half_closed: bool,
     /// The server must hear of this connection even if no byte arrives: it stopped in the middle.
@@ -106,6 +108,7 @@ impl Connection {
             outbox: Outbox::default(),
             outbox_max: limits.outbox_max,
             may_read: false,
+            may_end: false,
             paused: false,
             half_closed: false,
             announce: false,
@@ -160,6 +163,11 @@ impl Connection {
                         self.inbox.append(&scratch[..n]);
                     }
                     bytes += n;
+                    // The socket is empty, and what comes later is reported again (epoll(7), question 9).
+                    // Asking once more would be a system call for every request.
+                    if n < most && !self.may_end {
+                        self.may_read = false;
+                    }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.may_read = false,

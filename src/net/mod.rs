@@ -60,6 +60,11 @@ impl ConnId {
         Token((self.generation as usize) << 32 | self.slot as usize)
     }
 
+    #[cfg(test)]
+    pub(crate) fn for_test(slot: u32) -> ConnId {
+        ConnId { slot, generation: 0 }
+    }
+
     fn from_token(token: Token) -> ConnId {
         ConnId { slot: token.0 as u32, generation: (token.0 >> 32) as u32 }
     }

@@ -98,6 +98,7 @@ impl Net {
         }
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             connection.may_read = true;
+            connection.may_end |= event.is_read_closed() || event.is_error();
             if event.is_error() && !connection.wants_reading() {
                 // Nobody reads at present, so reading cannot find out.
                 if let Some(error) = connection.pending_error() {

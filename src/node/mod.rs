@@ -16,10 +16,10 @@ pub use backups::{BackupBytes, BackupRead, BackupTicket};
 pub use members::{Applicant, Peer, Standing};
 
 use crate::codec::Malformed;
-use crate::kv::{Answer, Command, Executed, FailureCode, Limits, Machine, Outcome, Request};
+use crate::kv::{self, Answer, Command, Executed, FailureCode, Limits, Machine, Outcome, Request};
 use crate::raft::{
     self, Contradiction, Entry, Index, Membership, Message, NodeId, Payload, Position, Raft,
-    ReadId, Ready, Restored, SnapshotChunk, Term,
+    ReadId, Ready, Restored, SnapshotChunk, Term, Waits,
 };
 use audit::{Audit, Point};
 use backups::Backups;
@@ -36,6 +36,10 @@ const APPLY_BYTES_PER_TURN: usize = 4 * 1024 * 1024;
 /// is level does not miss what is applied in one turn.
 const APPLY_ENTRIES_PER_TURN: Index = 16_384;
 
+/// Steps of searching through keys for clients, beyond which further searches wait for the next turn. One search
+/// may go beyond it by what one search may cost.
+const SEARCH_STEPS_PER_TURN: u64 = kv::RANGE_WORK_MAX as u64 / 4;
+
 /// Keys whose memory is freed in one turn after they were flushed: some, of very many a part, and never so many
 /// that the turn is long. The most is about what a turn may bring, so that what waits does not grow.
 const FREED_PER_TURN: usize = 16 * 1024;
@@ -48,8 +52,7 @@ const RETAINED_LOG_BYTES: usize = 8 * 1024 * 1024;
 /// the state: so that the snapshots of a large state do not cost many times its changes.
 const SNAPSHOT_STATE_FRACTION: usize = 4;
 
-/// [`Config::snapshot_piece_bytes`] unless there is a reason for another size: it is written and synced in a
-/// few milliseconds.
+/// [`Config::snapshot_piece_bytes`] unless there is a reason for another size: it is written in a millisecond.
 pub const SNAPSHOT_PIECE_BYTES: usize = 256 * 1024;
 
 /// What nodes say to each other.
@@ -131,6 +134,10 @@ pub struct Node {
     reads: BTreeMap<ReadId, PendingRead>,
     /// Confirmed reads, by the index that has to be applied first; that never decreases.
     confirmed: VecDeque<(Index, ReadId)>,
+    /// Of those that may be answered, the ones that look at many keys.
+    searches: VecDeque<ReadId>,
+    /// Steps that all searches have taken.
+    search_steps: u64,
     /// Requests handed to a leader. Ids rise with time, so the first is the oldest.
     forwards: BTreeMap<u64, Forwarded>,
     /// Peers that a message can be handed to at the moment.
@@ -154,6 +161,8 @@ pub struct Node {
     diverged_at: Option<Index>,
     /// Of entries applied since the newest snapshot.
     bytes_since_snapshot: usize,
+    /// Of the log that this snapshot covers, what is still in memory, while there is more than is kept.
+    covered_bytes: Option<(Position, usize)>,
     /// The term this node leads, as of the last input.
     led_term: Option<Term>,
     tally: Tally,
@@ -235,6 +244,8 @@ impl Node {
             writes: BTreeMap::new(),
             reads: BTreeMap::new(),
             confirmed: VecDeque::new(),
+            searches: VecDeque::new(),
+            search_steps: 0,
             forwards: BTreeMap::new(),
             connected: BTreeMap::new(),
             applicants: BTreeMap::new(),
@@ -250,6 +261,7 @@ impl Node {
             refuses_growth: false,
             diverged_at: None,
             bytes_since_snapshot: 0,
+            covered_bytes: None,
             led_term: None,
             tally: Tally::default(),
             messages: Vec::new(),
@@ -272,6 +284,11 @@ impl Node {
     /// Requests that have no answer yet.
     pub fn requests_pending(&self) -> usize {
         self.writes.len() + self.reads.len() + self.forwards.len() + self.held.len()
+    }
+
+    /// Steps that searches through keys have taken, since this node began.
+    pub fn search_steps(&self) -> u64 {
+        self.search_steps
     }
 
     pub fn tally(&self) -> Tally {
@@ -357,44 +374,53 @@ impl Node {
 
     /// Whether the flush has anything to do.
     pub fn has_work(&self) -> bool {
-        self.raft.has_ready()
+        self.has_work_with(Waits::default())
+    }
+
+    /// The same, apart from what waits.
+    pub fn has_work_with(&self, waits: Waits) -> bool {
+        self.raft.has_ready_with(waits)
             || !self.messages.is_empty()
             || !self.answers.is_empty()
             || self.has_backup_reads()
+            || !self.searches.is_empty()
             || self.may_release_held()
             || self.machine.applied() < self.raft.commit_index()
     }
 
     /// What is to be written, and what may be sent before that: a leader's entries, forwarded requests.
-    pub fn take_ready(&mut self) -> (Ready, Vec<(NodeId, PeerMessage)>) {
+    pub fn take_ready(&mut self, waits: Waits) -> (Ready, Vec<(NodeId, PeerMessage)>) {
         self.release_held();
         self.remove_expired();
-        let mut ready = self.raft.take_ready();
+        let mut ready = self.raft.take_ready_with(waits);
         let mut early = std::mem::take(&mut self.messages);
         let appends = std::mem::take(&mut ready.early);
         early.extend(appends.into_iter().map(|(to, message)| (to, PeerMessage::Raft(message))));
         (ready, early)
     }
 
-    /// All of the `Ready` is on disk: applies what is committed and answers what can be answered.
-    pub fn persisted(&mut self, ready: Ready) -> Result<Outgoing, Unreadable> {
+    /// All of the `Ready` is on disk. Returns what may be sent now: whoever waits for it need not wait for
+    /// this node's state machine.
+    pub fn persisted(&mut self, ready: Ready) -> Vec<(NodeId, PeerMessage)> {
         self.raft.persisted();
         self.notice_lost_leadership();
+        let messages = ready.messages.into_iter();
+        messages.map(|(to, message)| (to, PeerMessage::Raft(message))).collect()
+    }
+
+    /// Applies what is committed, and answers what can be answered.
+    pub fn carry_out(&mut self) -> Result<Outgoing, Unreadable> {
         self.abort_reads();
         for read in self.raft.take_reads() {
             self.confirmed.push_back((read.index, read.id));
         }
         self.apply_committed()?;
         self.answer_reads();
+        self.search();
         let waiting = self.machine.store().flushed();
         let freed = (waiting / FREED_FRACTION).clamp(FREED_PER_TURN, FREED_PER_TURN_MAX);
         self.machine.free_flushed(freed);
-        let mut messages: Vec<_> = ready
-            .messages
-            .into_iter()
-            .map(|(to, message)| (to, PeerMessage::Raft(message)))
-            .collect();
-        messages.append(&mut self.messages);
+        let messages = std::mem::take(&mut self.messages);
         Ok(Outgoing { messages, answers: std::mem::take(&mut self.answers) })
     }
 
@@ -423,9 +449,9 @@ impl Node {
         Position { index, term }
     }
 
-    /// The next piece of it, of the configured size or a larger one, and whether that is the last one.
-    pub fn snapshot_piece(&mut self, bytes_min: usize) -> (Vec<u8>, bool) {
-        self.machine.snapshot_piece(self.config.snapshot_piece_bytes.max(bytes_min))
+    /// The next piece of it, of about that size, and whether that is the last one.
+    pub fn snapshot_piece(&mut self, bytes_max: usize) -> (Vec<u8>, bool) {
+        self.machine.snapshot_piece(bytes_max)
     }
 
     /// A snapshot at `newest` is on disk: the log before it goes, but for what followers that are a
@@ -434,7 +460,11 @@ impl Node {
         let log = self.raft.log();
         let first = log.before().index + 1;
         let covered = || log.iter_from(first).take_while(|entry| entry.index <= newest.index);
-        let mut excess = covered().map(Entry::cost_bytes).sum::<usize>();
+        // Of a long log, adding them up takes as long as dropping some thousands.
+        let mut excess = match self.covered_bytes {
+            Some((position, bytes)) if position == newest => bytes,
+            _ => covered().map(Entry::cost_bytes).sum::<usize>(),
+        };
         let retained = RETAINED_LOG_BYTES.min(self.config.snapshot_log_bytes);
         let mut keep_from = log.before();
         for entry in covered().take(entries_max) {
@@ -445,6 +475,7 @@ impl Node {
             keep_from = Position { index: entry.index, term: entry.term };
         }
         self.raft.compact(newest, keep_from);
+        self.covered_bytes = (excess > retained).then_some((newest, excess));
         excess <= retained
     }
 
@@ -488,7 +519,9 @@ impl Node {
     /// A leader's snapshot is on disk, and `machine` is its state. Returns whether the log is void.
     pub fn install_snapshot(&mut self, chunk: &SnapshotChunk, machine: Machine) -> bool {
         let is_void = self.raft.install_snapshot(chunk, Rc::clone(machine.membership()));
-        self.machine = machine;
+        let old = std::mem::replace(&mut self.machine, machine);
+        self.machine.free_slowly(old);
+        self.covered_bytes = None;
         self.bytes_since_snapshot = 0;
         // Their entries were committed, but what became of them is now only in the state.
         let skipped: Vec<PendingWrite> = {
@@ -596,7 +629,9 @@ impl Node {
             lost_in_term: self.raft.term(),
             ..Restored::default()
         };
-        let mut fresh = Node::new(self.config.clone(), restored, Machine::default());
+        let mut machine = Machine::default();
+        machine.free_slowly(std::mem::take(&mut self.machine));
+        let mut fresh = Node::new(self.config.clone(), restored, machine);
         fresh.connected = std::mem::take(&mut self.connected);
         fresh.last_id = self.last_id;
         fresh.wall_ms = self.wall_ms;

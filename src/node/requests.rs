@@ -3,13 +3,13 @@
 
 use super::{
     Forwarded, Held, Node, Origin, Outgoing, PeerMessage, PendingRead, PendingWrite, REQUESTS_MAX,
-    Routing, Ticket,
+    Routing, SEARCH_STEPS_PER_TURN, Ticket,
 };
 use crate::kv::{
     Answer, BackupRequest, Budget, Command, Executed, Failure, FailureCode, LeaderHint, Request,
     Seen,
 };
-use crate::raft::{self, Index, NodeId, Payload, ProposeError, number};
+use crate::raft::{self, Index, NodeId, Payload, ProposeError, ReadId, number};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -225,14 +225,31 @@ impl Node {
                 return;
             }
             self.confirmed.pop_front();
-            if let Some(read) = self.reads.remove(&id) {
-                let answer = match read.request {
-                    Request::Backup(_) => self.begin_backup(),
-                    request => self.read_answer(&request, id),
-                };
-                self.answer(read.origin, answer);
+            let request = self.reads.get(&id).map(|read| &read.request);
+            match request {
+                Some(Request::Read(op)) if op.is_search() => self.searches.push_back(id),
+                _ => self.answer_read(id),
             }
         }
+    }
+
+    /// Some of the searches: the others' reads do not wait for them, and the turn stays short.
+    pub(super) fn search(&mut self) {
+        let upto = self.search_steps + SEARCH_STEPS_PER_TURN;
+        while self.search_steps < upto
+            && let Some(id) = self.searches.pop_front()
+        {
+            self.answer_read(id);
+        }
+    }
+
+    fn answer_read(&mut self, id: ReadId) {
+        let Some(read) = self.reads.remove(&id) else { return };
+        let answer = match read.request {
+            Request::Backup(_) => self.begin_backup(),
+            request => self.read_answer(&request, id),
+        };
+        self.answer(read.origin, answer);
     }
 
     /// What this node has at the moment, without asking whether there is newer.
@@ -249,7 +266,7 @@ impl Node {
     }
 
     /// `number` is another one each time.
-    pub(super) fn read_answer(&self, request: &Request, number: u64) -> Answer {
+    pub(super) fn read_answer(&mut self, request: &Request, number: u64) -> Answer {
         let (index, leader) = (self.machine.applied(), raft::number(self.raft.id()));
         let store = self.machine.store();
         match request {
@@ -263,7 +280,9 @@ impl Node {
             }
             Request::Read(op) => {
                 let mut budget = Budget::of(self.config.limits.answer_bytes_max());
-                match op.carry_out(store, &mut budget, number, self.now_ms()) {
+                let found = op.carry_out(store, &mut budget, number, self.now_ms());
+                self.search_steps += budget.worked() as u64;
+                match found {
                     Ok(found) => Answer::Found { found, index, leader },
                     Err(failure) => Answer::Failed(failure),
                 }

@@ -15,6 +15,8 @@ pub struct Log {
     entries: VecDeque<Entry>,
     durable_index: Index,
     unwritten_from: Index,
+    /// Of the entries from there on.
+    unwritten_bytes: usize,
 }
 
 /// The place of one entry: what the paper's consistency check compares (section 5.3).
@@ -32,12 +34,14 @@ impl Log {
             entries: VecDeque::with_capacity(entries.len()),
             durable_index: before.index,
             unwritten_from: before.index + 1,
+            unwritten_bytes: 0,
         };
         for entry in entries {
             log.append(entry);
         }
         log.durable_index = log.last().index;
         log.unwritten_from = log.durable_index + 1;
+        log.unwritten_bytes = 0;
         log
     }
 
@@ -95,6 +99,7 @@ impl Log {
         assert_eq!(entry.index, last.index + 1, "the log has no gaps");
         assert!(entry.term >= last.term, "terms never decrease along the log");
         assert!(entry.term > 0, "no entry belongs to term 0");
+        self.unwritten_bytes += entry.cost_bytes();
         self.entries.push_back(entry);
     }
 
@@ -105,6 +110,7 @@ impl Log {
         self.entries.truncate(keep);
         self.durable_index = self.durable_index.min(index - 1);
         self.unwritten_from = self.unwritten_from.min(index);
+        self.unwritten_bytes = self.iter_from(self.unwritten_from).map(Entry::cost_bytes).sum();
     }
 
     /// Entries from `first` on, at least one if there is one, then as many as `bytes_max` allows.
@@ -144,7 +150,21 @@ impl Log {
     pub fn take_unwritten(&mut self) -> Vec<Entry> {
         let first = self.unwritten_from;
         self.unwritten_from = self.last().index + 1;
+        self.unwritten_bytes = 0;
         self.iter_from(first).cloned().collect()
+    }
+
+    /// The newest entry that the disk has been given.
+    pub fn last_written(&self) -> Position {
+        let index = self.unwritten_from - 1;
+        Position {
+            index,
+            term: self.term_at(index).expect("what is written is in the log, or just before it"),
+        }
+    }
+
+    pub fn unwritten_bytes(&self) -> usize {
+        self.unwritten_bytes
     }
 
     pub fn has_unwritten(&self) -> bool {

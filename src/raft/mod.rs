@@ -114,6 +114,15 @@ impl Config {
     }
 }
 
+/// What a leader leaves for a later turn, so that more entries share a message or a sync.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Waits {
+    /// New entries stay in its log and go nowhere.
+    pub sending: bool,
+    /// What is sent is not written to its own disk: the disks of the others commit it.
+    pub own_disk: bool,
+}
+
 /// What one turn of the loop has to do, in the order of the fields.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Ready {
@@ -378,12 +387,17 @@ impl Raft {
 
     /// Whether `take_ready` would give something to do.
     pub fn has_ready(&self) -> bool {
+        self.has_ready_with(Waits::default())
+    }
+
+    /// The same, apart from what waits.
+    pub fn has_ready_with(&self, waits: Waits) -> bool {
         let owes_append = match &self.role {
             Role::Leader(leadership) => {
                 let last_index = self.log.last().index;
                 leadership.progress.values().any(|progress| {
                     progress.owes_message
-                        || progress.may_send_entries(last_index, &self.config)
+                        || !waits.sending && progress.may_send_entries(last_index, &self.config)
                         || progress.owes_chunk()
                 }) || leadership.reads_may_begin(self.commit_index)
                     || leadership.may_tell_successor(last_index)
@@ -392,7 +406,7 @@ impl Raft {
         };
         owes_append
             || self.hard_state_unwritten
-            || self.log.has_unwritten()
+            || !waits.own_disk && self.log.has_unwritten()
             || !self.messages.is_empty()
             || !self.snapshot_chunks.is_empty()
             || !self.confirmed_reads.is_empty()
@@ -401,15 +415,21 @@ impl Raft {
 
     /// Takes what this turn has to do. It must be done, and `persisted` called, before the next call.
     pub fn take_ready(&mut self) -> Ready {
+        self.take_ready_with(Waits::default())
+    }
+
+    /// The same without what waits: that comes with a later call.
+    pub fn take_ready_with(&mut self, waits: Waits) -> Ready {
         assert!(self.persisting.is_none(), "one Ready is outstanding at a time");
         self.begin_read_round();
-        self.fill_appends();
+        self.fill_appends(waits.sending);
+        let entries = if waits.own_disk { Vec::new() } else { self.log.take_unwritten() };
         let hard_state = std::mem::take(&mut self.hard_state_unwritten).then_some(self.hard_state);
-        self.persisting = Some((self.hard_state, self.log.last()));
+        self.persisting = Some((self.hard_state, self.log.last_written()));
         Ready {
             early: std::mem::take(&mut self.early_messages),
             hard_state,
-            entries: self.log.take_unwritten(),
+            entries,
             snapshot_chunks: std::mem::take(&mut self.snapshot_chunks),
             snapshot_reads: std::mem::take(&mut self.snapshot_reads),
             messages: std::mem::take(&mut self.messages),
@@ -435,6 +455,17 @@ impl Raft {
         // Those that a round waited for may have been removed.
         self.confirm_read_round();
         self.notice_whole();
+    }
+
+    /// Of what the caller would let wait, what may: only a leader's entries, and its own disk only as long as
+    /// the others keep up. "The leader may even commit an entry before it has been written to its own disk, if
+    /// a majority of followers have written it to their disks" (thesis 10.2.1).
+    pub fn may_wait(&self, wanted: Waits) -> Waits {
+        let Role::Leader(leadership) = &self.role else { return Waits::default() };
+        let keeps_up =
+            |id| leadership.progress.get(&id).is_some_and(|peer| peer.keeps_up(&self.config));
+        let sending = wanted.sending && leadership.handover.is_none();
+        Waits { sending, own_disk: sending || wanted.own_disk && self.is_majority(keeps_up) }
     }
 
     pub fn take_reads(&mut self) -> Vec<ConfirmedRead> {
@@ -514,6 +545,14 @@ impl Raft {
                 leadership.progress.iter().map(|(id, peer)| (*id, peer.match_index)).collect()
             }
             _ => Vec::new(),
+        }
+    }
+
+    /// Of entries that this leader was proposed and has not committed.
+    pub fn uncommitted_bytes(&self) -> usize {
+        match &self.role {
+            Role::Leader(leadership) => leadership.uncommitted_bytes,
+            _ => 0,
         }
     }
 

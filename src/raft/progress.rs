@@ -98,6 +98,12 @@ impl Progress {
         self.has_answered = true;
     }
 
+    /// Whether the follower takes what it is sent, and has answered since the heartbeat before the last.
+    pub fn keeps_up(&self, config: &Config) -> bool {
+        matches!(self.pace, Pace::Replicate { .. })
+            && self.silent_ticks <= 2 * config.heartbeat_ticks
+    }
+
     /// Whether the follower lacks entries of a log that ends at `last_index`, and may be sent some now.
     pub fn may_send_entries(&self, last_index: Index, config: &Config) -> bool {
         let (messages_max, bytes_max) = (config.inflight_messages_max, config.inflight_bytes_max);

@@ -79,26 +79,27 @@ impl Raft {
         }
     }
 
-    /// Everything that followers are owed at the end of a turn.
-    pub(super) fn fill_appends(&mut self) {
+    /// Everything that followers are owed at the end of a turn; entries only if they do not wait.
+    pub(super) fn fill_appends(&mut self, entries_wait: bool) {
         let Role::Leader(leadership) = &mut self.role else { return };
         let peers: Vec<NodeId> = leadership.progress.keys().copied().collect();
         for peer in peers {
-            while self.send_append(peer) {}
+            while self.send_append(peer, entries_wait) {}
             self.read_for(peer);
         }
         self.hand_over_if_level();
     }
 
     /// Sends one AppendEntries if one is owed. Returns whether there may be more to send.
-    fn send_append(&mut self, to: NodeId) -> bool {
+    fn send_append(&mut self, to: NodeId, entries_wait: bool) -> bool {
         let Role::Leader(Leadership { progress, reads, .. }) = &mut self.role else { return false };
         let progress = progress.get_mut(&to).expect("the peer is a member");
         let before = self.log.before();
         if progress.next_index <= before.index {
             progress.needs_snapshot(self.snapshot.unwrap_or(before));
         }
-        let has_entries = progress.may_send_entries(self.log.last().index, &self.config);
+        let has_entries =
+            !entries_wait && progress.may_send_entries(self.log.last().index, &self.config);
         if !has_entries && !progress.owes_message {
             return false;
         }
@@ -133,7 +134,7 @@ impl Raft {
         let Role::Leader(Leadership { progress, .. }) = &mut self.role else { return };
         let Some(progress) = progress.get_mut(&to) else { return };
         progress.owes_message = true;
-        self.send_append(to);
+        self.send_append(to, false);
     }
 
     /// A leader of an older term learns the newer one and steps down.

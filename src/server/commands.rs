@@ -4,7 +4,7 @@ use super::pubsub::Subscriptions;
 use super::talk::{Pause, Step};
 use super::texts::{TextClient, TextTalk};
 use super::{ReplyTo, Server, info};
-use crate::kv::Request;
+use crate::kv::{Answer, Request};
 use crate::net::ConnId;
 use crate::node::Routing;
 use crate::protocol::resp::{self, TextLimits, TextStep, Version};
@@ -65,6 +65,17 @@ impl<D: Disk> Server<D> {
                         return self.say(conn, talk, |out, _| resp::put_error(out, &error));
                     }
                 };
+                if let TextCommand::Ask { shape, .. } = &command
+                    && self.line.is_late()
+                    && !talk.collected.is_queueing()
+                {
+                    let reply = Reply { shape: *shape, version: talk.client.version };
+                    self.links.net.consume(conn, consumed);
+                    self.requests += 1;
+                    let failure = self.refuse_late();
+                    self.answer_now(conn, talk, &failure, reply);
+                    return Ok(());
+                }
                 if let Some(is_write) = talk.collected.is_write(&command)
                     && talk.hold(is_write)
                 {
@@ -95,17 +106,20 @@ impl<D: Disk> Server<D> {
             self.counts.reads += 1;
             self.counts.local_reads += 1;
             let reply = self.with_cursor(reply, &answer);
-            let mut bytes = Vec::new();
-            text::answer_to_resp(&answer, reply, &mut bytes);
-            talk.answer_at_once(bytes);
-            if let Some(outbox) = self.links.net.outbox(conn) {
-                talk.write_ready(outbox);
-            }
-            return;
+            return self.answer_now(conn, talk, &answer, reply);
         }
         let slot = talk.await_answer(request.is_write());
         let reply = ReplyTo::Slot(slot, reply);
         talk.awaited_bytes += self.ask(conn, reply, request, Routing::Forward);
+    }
+
+    fn answer_now(&mut self, conn: ConnId, talk: &mut TextTalk, answer: &Answer, reply: Reply) {
+        let mut bytes = Vec::new();
+        text::answer_to_resp(answer, reply, &mut bytes);
+        talk.answer_at_once(bytes);
+        if let Some(outbox) = self.links.net.outbox(conn) {
+            talk.write_ready(outbox);
+        }
     }
 
     /// What the node need not be asked.

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub const BUCKETS: usize = 16;
 
@@ -65,6 +65,23 @@ pub struct SyncTimes {
     pub all: Histogram,
     /// Those since the last sample.
     pub lately: Times,
+    /// What the disk has taken since the present turn began.
+    turn: DiskTime,
+}
+
+/// Time that a turn waits for the disk.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DiskTime {
+    pub syncs: Duration,
+    /// Writing, reading, making and removing files.
+    pub files: Duration,
+}
+
+impl SyncTimes {
+    /// Ends a turn: the next one begins with nothing.
+    pub fn take_turn(&mut self) -> DiskTime {
+        std::mem::take(&mut self.turn)
+    }
 }
 
 /// A disk whose syncs are timed. The log itself knows no clock.
@@ -75,7 +92,11 @@ pub struct TimedDisk<D> {
 
 impl<D: Disk> TimedDisk<D> {
     pub fn new(disk: D) -> (Self, Syncs) {
-        let times = SyncTimes { all: Histogram::new(&SECONDS), lately: Times::default() };
+        let times = SyncTimes {
+            all: Histogram::new(&SECONDS),
+            lately: Times::default(),
+            turn: DiskTime::default(),
+        };
         let syncs = Rc::new(RefCell::new(times));
         (TimedDisk { disk, syncs: Rc::clone(&syncs) }, syncs)
     }
@@ -87,6 +108,15 @@ impl<D: Disk> TimedDisk<D> {
         let mut syncs = self.syncs.borrow_mut();
         syncs.all.observe(took.as_secs_f64());
         syncs.lately.observe(took);
+        syncs.turn.syncs += took;
+        result
+    }
+
+    /// What is no sync.
+    fn worked<T>(&mut self, work: impl FnOnce(&mut D) -> T) -> T {
+        let begun = Instant::now();
+        let result = work(&mut self.disk);
+        self.syncs.borrow_mut().turn.files += begun.elapsed();
         result
     }
 }
@@ -103,19 +133,26 @@ impl<D: Disk> Disk for TimedDisk<D> {
     }
 
     fn read_at(&self, name: &str, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
-        self.disk.read_at(name, offset, bytes)
+        let begun = Instant::now();
+        let result = self.disk.read_at(name, offset, bytes);
+        self.syncs.borrow_mut().turn.files += begun.elapsed();
+        result
     }
 
     fn create(&mut self, name: &str, bytes: u64) -> io::Result<Self::File> {
-        self.disk.create(name, bytes)
+        self.worked(|disk| disk.create(name, bytes))
     }
 
     fn open(&mut self, name: &str, bytes: u64) -> io::Result<Self::File> {
-        self.disk.open(name, bytes)
+        self.worked(|disk| disk.open(name, bytes))
     }
 
     fn write_at(&mut self, file: &mut Self::File, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.disk.write_at(file, offset, bytes)
+        self.worked(|disk| disk.write_at(file, offset, bytes))
+    }
+
+    fn start_writing(&mut self, file: &mut Self::File, offset: u64, bytes: usize) {
+        self.worked(|disk| disk.start_writing(file, offset, bytes));
     }
 
     fn sync_data(&mut self, file: &mut Self::File) -> io::Result<()> {
@@ -123,15 +160,19 @@ impl<D: Disk> Disk for TimedDisk<D> {
     }
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
-        self.disk.rename(from, to)
+        self.worked(|disk| disk.rename(from, to))
     }
 
     fn remove(&mut self, name: &str) -> io::Result<()> {
-        self.disk.remove(name)
+        self.worked(|disk| disk.remove(name))
     }
 
-    fn shrink(&mut self, name: &str, bytes: u64) -> io::Result<()> {
-        self.disk.shrink(name, bytes)
+    fn free_some(&mut self) -> io::Result<()> {
+        self.worked(Disk::free_some)
+    }
+
+    fn leaving_bytes(&self) -> u64 {
+        self.disk.leaving_bytes()
     }
 
     fn sync_dir(&mut self) -> io::Result<()> {

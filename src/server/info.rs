@@ -128,10 +128,15 @@ impl<D: Disk> Server<D> {
             ("raft_snapshots", wal.snapshots().len().to_string()),
             ("raft_snapshot_index", newest.map_or(0, |file| file.position.index).to_string()),
             ("raft_snapshot_bytes", newest.map_or(0, |file| file.payload_bytes).to_string()),
+            ("raft_snapshot_in_progress", u8::from(self.replica.is_taking_snapshot()).to_string()),
             ("disk_space", self.replica.space().to_string()),
             ("raft_damaged", u8::from(raft.is_damaged()).to_string()),
             ("slowest_flush_milliseconds", self.slowest_flush.as_millis().to_string()),
-            ("slowest_turn_milliseconds", self.slowest_turn.as_millis().to_string()),
+            ("slowest_turn_milliseconds", self.turns.slowest.as_millis().to_string()),
+            (
+                "slowest_turn_unsynced_milliseconds",
+                self.turns.slowest_unsynced.as_millis().to_string(),
+            ),
         ])
     }
 

@@ -17,11 +17,12 @@ const ROLES: [&str; 7] =
 #[derive(Debug)]
 pub struct Counts {
     pub http_requests: u64,
-    turns: Histogram,
     requests: Histogram,
     /// Reads of this node's clients that were answered, and of those the ones that it answered from what it has.
     pub reads: u64,
     pub local_reads: u64,
+    /// Requests that were refused because they had waited for too long.
+    pub late: u64,
     pub syncs: Syncs,
     batch_entries: Histogram,
     batch_bytes: Histogram,
@@ -34,10 +35,10 @@ impl Counts {
     pub fn new(syncs: Syncs) -> Self {
         Counts {
             http_requests: 0,
-            turns: Histogram::new(&SECONDS),
             requests: Histogram::new(&SECONDS),
             reads: 0,
             local_reads: 0,
+            late: 0,
             syncs,
             batch_entries: Histogram::new(&ENTRIES),
             batch_bytes: Histogram::new(&BYTES),
@@ -46,10 +47,6 @@ impl Counts {
             // Only ever shown, so a clock that is wrong harms nothing.
             started_at: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
         }
-    }
-
-    pub fn turned(&mut self, took: Duration) {
-        self.turns.observe(took.as_secs_f64());
     }
 
     pub fn answered(&mut self, took: Duration) {
@@ -150,6 +147,9 @@ fn put_requests<D: Disk>(server: &Server<D>, out: &mut Exposition) {
     let tally = node.tally();
     let help = "Requests of clients, binary and text.";
     out.counter("raftkv_requests_total", help, server.requests);
+    let help =
+        "Requests refused because they had waited while more was asked than the node can take.";
+    out.counter("raftkv_late_requests_total", help, server.counts.late);
     out.counter("raftkv_http_requests_total", "Requests over HTTP.", server.counts.http_requests);
     let pending = node.requests_pending();
     out.gauge("raftkv_requests_pending", "Requests that have no answer yet.", pending);
@@ -220,7 +220,9 @@ fn put_turns<D: Disk>(server: &Server<D>, out: &mut Exposition) {
     let help = "Time that one sync to the disk took.";
     out.histogram("raftkv_fsync_seconds", help, counts.syncs.borrow().all.buckets());
     let help = "Time that one turn of the loop took, between two waits.";
-    out.histogram("raftkv_loop_turn_seconds", help, counts.turns.buckets());
+    out.histogram("raftkv_loop_turn_seconds", help, server.turns.all.buckets());
+    let help = "The same without its syncs to the disk.";
+    out.histogram("raftkv_loop_turn_unsynced_seconds", help, server.turns.unsynced.buckets());
     let help = "Entries that one sync of the log made durable.";
     out.histogram("raftkv_batch_entries", help, counts.batch_entries.buckets());
     let help = "Size of the entries that one sync of the log made durable.";

@@ -11,10 +11,12 @@ mod files;
 mod histogram;
 mod http;
 mod info;
+mod line;
 mod links;
 mod members;
 mod memory;
 mod metrics;
+mod pace;
 mod page;
 mod pubsub;
 mod ready;
@@ -24,6 +26,7 @@ mod streams;
 mod talk;
 mod texts;
 mod transactions;
+mod turns;
 mod watch;
 mod why;
 mod words;
@@ -34,13 +37,15 @@ use crate::net::{self, ConnId, NetEvent};
 use crate::node::Ticket;
 use crate::protocol::client::{ReplyBody, ReplyFrame};
 use crate::protocol::{frame, text};
-use crate::replica::{Replica, ReplicaError};
+use crate::replica::{Replica, ReplicaError, Speech};
 use crate::wal::{Disk, Identity, WalError};
 use cursors::Cursors;
 use events::Kind;
+use line::Line;
 use links::Links;
 use log::info;
 use metrics::Counts;
+use pace::Pace;
 use page::{Sample, Samples, Totals};
 use pubsub::Herald;
 use ready::Level;
@@ -52,6 +57,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{fmt, io};
 use streams::Streams;
 use talk::{Owed, Talk};
+use turns::{Phases, Turns};
 use watch::Watch;
 
 /// Bytes of answers that all clients of this node may wait for together; beyond it requests wait unread.
@@ -75,6 +81,9 @@ pub struct Server<D: Disk> {
     paused: BTreeSet<ConnId>,
     /// Of those, the one that was read from last; the next one's turn is after it.
     resumed_last: Option<ConnId>,
+    pace: Pace,
+    /// Clients that have said more than was taken in.
+    line: Line,
     watch: Watch,
     counts: Counts,
     samples: Samples,
@@ -92,8 +101,7 @@ pub struct Server<D: Disk> {
     streams: Streams,
     herald: Herald,
     slowest_flush: Duration,
-    /// Of all turns, what goes on between two waits.
-    slowest_turn: Duration,
+    turns: Turns,
     stopping: Option<Stopping>,
 }
 
@@ -173,6 +181,8 @@ impl<D: Disk> Server<D> {
             awaited_bytes: 0,
             paused: BTreeSet::new(),
             resumed_last: None,
+            pace: Pace::default(),
+            line: Line::default(),
             watch: Watch::default(),
             counts: Counts::new(syncs),
             samples: Samples::default(),
@@ -186,7 +196,7 @@ impl<D: Disk> Server<D> {
             streams: Streams::default(),
             herald: Herald::default(),
             slowest_flush: Duration::ZERO,
-            slowest_turn: Duration::ZERO,
+            turns: Turns::new(),
             stopping: None,
         })
     }
@@ -196,8 +206,10 @@ impl<D: Disk> Server<D> {
         let mut events = Vec::new();
         loop {
             let now = Instant::now();
-            let has_work = self.replica.has_work() || self.streams.has_work();
-            let deadline = if has_work { now } else { self.next_tick };
+            let has_work =
+                self.replica.has_work() || self.streams.has_work() || !self.line.is_empty();
+            let timer = self.pace.deadline().map_or(self.next_tick, |at| at.min(self.next_tick));
+            let deadline = if has_work { now } else { timer };
             self.links.net.wait(deadline, now, &mut events).map_err(ServerError::Poll)?;
             let now = Instant::now();
             self.replica.inputs().set_time(unix_ms());
@@ -217,17 +229,35 @@ impl<D: Disk> Server<D> {
                 self.links.tick(now);
                 self.next_tick = (self.next_tick + self.config.tick()).max(now);
             }
+            let heard = Instant::now();
             self.flush()?;
-            self.resume();
+            let flushed = Instant::now();
             self.feed_streams(now);
+            // Before anybody is served: answers are not to wait for others' commands.
             self.links.net.push();
-            let took = now.elapsed();
-            self.slowest_turn = self.slowest_turn.max(took);
-            self.counts.turned(took);
-            self.samples.turns.observe(took);
+            self.line.begin_turn();
+            self.resume();
+            self.serve_line();
+            self.links.net.push();
+            self.turned([now, heard, flushed, Instant::now()]);
             if let Some(stopping) = self.stopping.filter(|stopping| self.may_stop(*stopping, now)) {
                 return self.stop(stopping.signal);
             }
+        }
+    }
+
+    /// A turn is over that began, had taken everything in, was flushed and ended at these times.
+    fn turned(&mut self, [began, heard, flushed, ended]: [Instant; 4]) {
+        let phases = Phases {
+            input: heard - began,
+            flush: flushed - heard,
+            output: ended - flushed,
+            disk: self.counts.syncs.borrow_mut().take_turn(),
+        };
+        self.samples.turns.observe(ended - began);
+        self.samples.unsynced.observe(phases.unsynced());
+        if let Some(line) = self.turns.ended(phases, ended) {
+            info!("{line}");
         }
     }
 
@@ -254,6 +284,7 @@ impl<D: Disk> Server<D> {
     fn closed(&mut self, conn: ConnId, by_other_side: bool, reason: &str, now: Instant) {
         self.talks.remove(&conn);
         self.paused.remove(&conn);
+        self.line.forget(conn);
         self.streams.forget(conn);
         self.herald.forget(conn);
         if let Some(peer) = self.links.detach(conn, by_other_side, reason, now) {
@@ -269,16 +300,21 @@ impl<D: Disk> Server<D> {
     /// Step 4 of the turn.
     fn flush(&mut self) -> Result<(), ServerError> {
         let begun = Instant::now();
+        let wanted = self.pace.wanted(self.replica.node().raft(), begun);
+        if self.replica.leaves_all(wanted) {
+            return Ok(());
+        }
         let links = &mut self.links;
         let outgoing = self
             .replica
-            .flush(|messages| {
+            .flush_with(wanted, |(Speech::Early(messages) | Speech::Durable(messages))| {
                 for (to, message) in messages {
                     links.send(to, &message);
                 }
                 links.net.push();
             })
             .map_err(ServerError::Replica)?;
+        self.pace.flushed(self.replica.node().raft(), self.replica.waits(), begun);
         for (to, message) in outgoing.messages {
             self.links.send(to, &message);
         }
@@ -375,7 +411,7 @@ impl<D: Disk> Server<D> {
     /// The other side has said all it will say, and has all its answers.
     fn close_if_done(&mut self, conn: ConnId) {
         let Some(talk) = self.talks.get(&conn) else { return };
-        if talk.owes_answers() || self.paused.contains(&conn) {
+        if talk.owes_answers() || self.paused.contains(&conn) || self.line.has(conn) {
             return;
         }
         if talk.is_leaving() || self.links.net.half_closed(conn) {
@@ -401,6 +437,19 @@ impl<D: Disk> Server<D> {
             self.links.net.pause_reading(conn, false);
             self.readable(conn, now);
         }
+    }
+
+    /// Clients that stand in line, as far as the turn goes.
+    fn serve_line(&mut self) {
+        let now = Instant::now();
+        let mut unreached = self.line.len();
+        while unreached > 0 {
+            let Some(conn) = self.line.next() else { break };
+            self.links.net.pause_reading(conn, false);
+            self.readable(conn, now);
+            unreached -= 1;
+        }
+        self.line.end_turn(unreached, now);
     }
 
     /// Whether a client that was held back still waits for its earlier commands, or has more than half of

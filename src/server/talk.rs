@@ -3,6 +3,7 @@
 //! Everything here returns at "need more bytes" and starts again where it left off when more have come. What
 //! the other side sends wrong ends its connection, with a reason; it never ends more than that.
 
+use super::line::Cost;
 use super::streams::Stream;
 use super::texts::TextTalk;
 use super::{Asked, ReplyTo, Server};
@@ -58,6 +59,8 @@ pub enum Pause {
     NeedMore,
     /// Until the other side takes its answers, or the node has given those that come first.
     MustWait,
+    /// Until a later turn: it has had its share of this one.
+    TurnIsOver,
     /// The connection is to be closed at once.
     Close(String),
     /// ... after what is in the outbox.
@@ -115,19 +118,31 @@ impl ClientTalk {
 impl<D: Disk> Server<D> {
     /// Bytes have come, or the end of them.
     pub(super) fn readable(&mut self, conn: ConnId, now: Instant) {
-        if self.links.net.inbox(conn).is_none() || self.paused.contains(&conn) {
+        let waits = self.paused.contains(&conn) || self.line.has(conn);
+        if self.links.net.inbox(conn).is_none() || waits {
             return;
         }
         // Out of the map while it is at work, so that it and the server can both be borrowed.
         let mut talk = self.talks.remove(&conn).unwrap_or(Talk::Undecided);
+        self.line.begin(conn, now);
         let pause = loop {
-            if let Err(pause) = self.step(conn, &mut talk, now) {
+            let taken = match talk {
+                // What the cluster lives on is not rationed.
+                Talk::Peer { .. } => self.step(conn, &mut talk, now),
+                _ => self.step_in_turn(conn, &mut talk, now),
+            };
+            if let Err(pause) = taken {
                 break pause;
             }
         };
         self.talks.insert(conn, talk);
         match pause {
             Pause::NeedMore => self.close_if_done(conn),
+            Pause::TurnIsOver => {
+                let unread = self.inbox(conn).len();
+                self.line.stand(conn, unread, now);
+                self.links.net.pause_reading(conn, true);
+            }
             Pause::MustWait => {
                 self.paused.insert(conn);
                 self.links.net.pause_reading(conn, true);
@@ -141,6 +156,26 @@ impl<D: Disk> Server<D> {
                 self.links.net.close_after_flush(conn);
             }
         }
+    }
+
+    /// The next thing that a client has said, if its share of the turn goes that far.
+    fn step_in_turn(&mut self, conn: ConnId, talk: &mut Talk, now: Instant) -> Step {
+        let unread = self.inbox(conn).len();
+        if unread > 0 && self.line.is_used_up() && !self.line.is_late() {
+            return Err(Pause::TurnIsOver);
+        }
+        let unsent = self.links.net.outbox_len(conn);
+        let searched = self.replica.node().search_steps();
+        self.step(conn, talk, now)?;
+        let taken = unread.saturating_sub(self.inbox(conn).len());
+        self.line.heard(taken);
+        if self.line.take_refused() {
+            return Ok(());
+        }
+        let said = self.links.net.outbox_len(conn).saturating_sub(unsent);
+        let search_steps = self.replica.node().search_steps() - searched;
+        self.line.pay(Cost { bytes: taken + said, search_steps: search_steps as usize });
+        Ok(())
     }
 
     /// Takes in the next thing that was said.
@@ -327,6 +362,10 @@ impl<D: Disk> Server<D> {
         self.links.net.consume(conn, consumed);
         self.requests += 1;
         match request {
+            Ok(RequestFrame { id, body: RequestBody::Ask(_) }) if self.line.is_late() => {
+                let failure = self.refuse_late();
+                self.reply(conn, id, ReplyBody::Answer(failure))
+            }
             Ok(RequestFrame { id, body: RequestBody::Ask(request) }) => {
                 talk.unanswered += 1;
                 talk.awaited_bytes +=
@@ -349,6 +388,15 @@ impl<D: Disk> Server<D> {
                 None => Err(Pause::Close(bad.malformed.to_string())),
             },
         }
+    }
+
+    /// The answer to a request that has waited for [`LATE`](super::line::LATE) and is not carried out.
+    pub(super) fn refuse_late(&mut self) -> Answer {
+        self.line.refuse();
+        self.counts.late += 1;
+        let message = "more is asked than this node can take; nothing was done, try again later";
+        let (code, message) = (FailureCode::Overloaded, message.to_string());
+        Answer::Failed(Failure { code, message, leader: None })
     }
 
     /// An answer that needs no waiting.

@@ -8,7 +8,26 @@ use super::segment::{self, BATCHES_OFFSET, COPY_OFFSET, FIRST_SECTOR};
 use super::segment::{SegmentHeader, Standing};
 use super::{Disk, WalConfig, WalError, sector};
 use crate::raft::{HardState, Index};
+use std::collections::VecDeque;
 use std::ops::Range;
+
+/// A segment that is not needed any more becomes one that will be: its blocks are allocated and written, so that
+/// a sync has nothing to write but data. On ext4 that takes less than half the time. Its name is
+/// `spare-<the segment's number>`; a restart removes it.
+pub struct Spare {
+    pub name: String,
+    pub capacity: u64,
+    /// All sectors with batches have this salt, or are zero.
+    pub salt: u32,
+}
+
+pub fn spare_name(number: u64) -> String {
+    format!("spare-{number:016x}")
+}
+
+pub fn is_spare(name: &str) -> bool {
+    name.strip_prefix("spare-").is_some_and(|number| u64::from_str_radix(number, 16).is_ok())
+}
 
 /// What a segment is called until its header is durable. At most one exists; a crash may leave it
 /// behind.
@@ -82,6 +101,17 @@ impl<F> Active<F> {
             .map_err(|e| WalError::io("write", disk.path(&self.header.file_name()), e))
     }
 
+    /// No more batches go here. What an earlier life of the file has left behind the last one is made zero, durably,
+    /// so that all of it has one salt.
+    pub fn close<D: Disk<File = F>>(&mut self, disk: &mut D) -> Result<(), WalError> {
+        if self.header.old_salt.is_none() {
+            return Ok(());
+        }
+        let unused = FIRST_SECTOR + self.end.div_ceil(sector::DATA_BYTES as u64);
+        self.clear(disk, unused * sector::SECTOR_BYTES as u64..self.header.capacity)?;
+        self.sync(disk)
+    }
+
     /// Writes zeros.
     pub fn clear<D: Disk<File = F>>(
         &mut self,
@@ -115,18 +145,29 @@ impl NoSegment {
 /// The reserve's size in bytes, if there is a reserve.
 pub type Reserve = Option<u64>;
 
-/// Makes a segment and then its name durable. Only after that may a batch go into it. On a full disk the
-/// reserve is used, if it is large enough.
+/// Makes a segment and then its name durable, out of a spare one if there is one that fits. Only after that may
+/// a batch go into it. On a full disk the reserve is used, if it is large enough.
 pub fn create_segment<D: Disk>(
     disk: &mut D,
     config: &WalConfig,
     number: u64,
     start: Standing,
     frame_bytes: u64,
-    reserve: &mut Reserve,
+    (spares, reserve): (&mut VecDeque<Spare>, &mut Reserve),
 ) -> Result<Active<D::File>, NoSegment> {
     let capacity = segment::capacity_for(config, frame_bytes);
     let header = SegmentHeader::new(number, capacity, config, start);
+    let fits = |spare: &Spare| spare.capacity == capacity && spare.salt != header.salt;
+    if spares.front().is_some_and(fits)
+        && let Some(spare) = spares.pop_front()
+    {
+        let header = SegmentHeader { old_salt: Some(spare.salt), ..header };
+        let opened = disk.open(&spare.name, capacity);
+        let opened = opened.map_err(|e| WalError::io("open", disk.path(&spare.name), e));
+        let mut file = opened.map_err(NoSegment::Failed)?;
+        write_front(disk, &mut file, &spare.name, &header.front()).map_err(NoSegment::Failed)?;
+        return name_segment(disk, &spare.name, header, file);
+    }
     let made = create_prepared(disk, UNFINISHED_SEGMENT, capacity, &header.front());
     let error = match made {
         Ok(file) => return name_segment(disk, UNFINISHED_SEGMENT, header, file),

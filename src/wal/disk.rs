@@ -11,14 +11,21 @@
 
 use super::WalError;
 use super::identity::FILE as IDENTITY_NAME;
-use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
+use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate, fstatvfs};
 use rustix::io::{Errno, retry_on_intr};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 const LOCK_NAME: &str = "LOCK";
+
+/// Of the room of removed files, given back at once. The kernel frees page by page what it still has of a file in
+/// memory, and a MiB takes it more than half a millisecond.
+const FREED_BYTES: u64 = 2 << 20;
+/// Removed files that are held open until their room is given back.
+const LEAVING_FILES_MAX: usize = 8;
 
 /// One folder of files.
 pub trait Disk {
@@ -45,17 +52,27 @@ pub trait Disk {
     /// sector of 512 bytes holds what it held before or what was written, never a mixture.
     fn write_at(&mut self, file: &mut Self::File, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
+    /// Has what was written there go to the disk from now on, without waiting for it, so that a later sync finds
+    /// little left to do. Nothing is durable by it; a disk that does nothing here is only slower.
+    fn start_writing(&mut self, _file: &mut Self::File, _offset: u64, _bytes: usize) {}
+
     fn sync_data(&mut self, file: &mut Self::File) -> io::Result<()>;
 
     /// Replaces `to` if it exists.
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()>;
 
+    /// The name is gone at once; the room of a large file may come back only with [`Disk::free_some`].
     fn remove(&mut self, name: &str) -> io::Result<()>;
 
-    /// Cuts a file that nobody reads any more down to `bytes`, so that removing it takes no long time at
-    /// once. A disk on which it never does need not.
-    fn shrink(&mut self, _name: &str, _bytes: u64) -> io::Result<()> {
+    /// Gives back a part of the room of removed files: that of a large one, all at once, would take too long. A
+    /// disk on which it never does need not.
+    fn free_some(&mut self) -> io::Result<()> {
         Ok(())
+    }
+
+    /// Room of removed files that is not given back yet, in bytes.
+    fn leaving_bytes(&self) -> u64 {
+        0
     }
 
     fn sync_dir(&mut self) -> io::Result<()>;
@@ -73,6 +90,8 @@ pub trait Disk {
 pub struct FileDisk {
     folder: PathBuf,
     handle: File,
+    /// Removed files, without a name, and how long each still is. The end of the process frees them too.
+    leaving: Vec<(File, u64)>,
     _lock: File,
 }
 
@@ -110,7 +129,10 @@ impl FileDisk {
             .open(&lock_path)
             .map_err(fail("open", &lock_path))?;
         match lock.try_lock() {
-            Ok(()) => Ok(FileDisk { folder: dir.to_path_buf(), handle, _lock: lock }),
+            Ok(()) => {
+                let leaving = Vec::new();
+                Ok(FileDisk { folder: dir.to_path_buf(), handle, leaving, _lock: lock })
+            }
             Err(TryLockError::WouldBlock) => Err(WalError::InUse { folder: dir.to_path_buf() }),
             Err(TryLockError::Error(e)) => Err(fail("lock", &lock_path)(e)),
         }
@@ -187,6 +209,12 @@ impl Disk for FileDisk {
         file.write_all_at(bytes, offset)
     }
 
+    fn start_writing(&mut self, file: &mut File, offset: u64, bytes: usize) {
+        // The kernel begins to write what it is told will not be needed: it takes no other hint without waiting. If it
+        // does not take this one, the sync has more to do.
+        let _ = fadvise(file, offset, NonZeroU64::new(bytes as u64), Advice::DontNeed);
+    }
+
     fn sync_data(&mut self, file: &mut File) -> io::Result<()> {
         file.sync_data()
     }
@@ -196,11 +224,26 @@ impl Disk for FileDisk {
     }
 
     fn remove(&mut self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.path(name))
+        let path = self.path(name);
+        let bytes = fs::metadata(&path)?.len();
+        let is_held = bytes > FREED_BYTES && self.leaving.len() < LEAVING_FILES_MAX;
+        // One that cannot be opened goes at once.
+        let file = is_held.then(|| OpenOptions::new().write(true).open(&path).ok()).flatten();
+        fs::remove_file(path)?;
+        self.leaving.extend(file.map(|file| (file, bytes)));
+        Ok(())
     }
 
-    fn shrink(&mut self, name: &str, bytes: u64) -> io::Result<()> {
-        OpenOptions::new().write(true).open(self.path(name))?.set_len(bytes)
+    fn free_some(&mut self) -> io::Result<()> {
+        let Some((file, bytes)) = self.leaving.last_mut() else { return Ok(()) };
+        *bytes = bytes.saturating_sub(FREED_BYTES);
+        file.set_len(*bytes)?;
+        self.leaving.pop_if(|(_, bytes)| *bytes == 0);
+        Ok(())
+    }
+
+    fn leaving_bytes(&self) -> u64 {
+        self.leaving.iter().map(|(_, bytes)| bytes).sum()
     }
 
     fn sync_dir(&mut self) -> io::Result<()> {

@@ -57,7 +57,9 @@
 //!    60   8  term                                                       | start of this segment
 //!    68   1  voted for somebody? 0 or 1                                 |
 //!    69   8  the number of that node, or 0                             /
-//!    77 431  zero
+//!    77   1  was this file a segment before? 0 or 1
+//!    78   4  the salt that it had then, or 0
+//!    82 426  zero
 //!   508   4  CRC of bytes 0..508
 //! copy of the hard state (the second sector; written again at each change)
 //!     0   8  magic "RAFTKVHS"
@@ -118,11 +120,11 @@ mod snapshots;
 pub use disk::{Disk, FileDisk};
 pub use error::WalError;
 pub use identity::Identity;
-pub use snapshot::{BLOCK_BYTES, SnapshotFile};
+pub use snapshot::{BLOCK_BYTES, SYNC_BYTES as SNAPSHOT_SYNC_BYTES, SnapshotFile};
 pub use snapshots::{SET_ASIDE, SNAPSHOTS_KEPT, SnapshotKind};
 
 use crate::raft::{Entry, HardState, Index, Position, Term};
-use active::{Active, NoSegment, Reserve};
+use active::{Active, NoSegment, Reserve, Spare};
 use marker::Marker;
 use record::{BATCH_HEADER_BYTES, BatchHeader};
 use segment::Standing;
@@ -136,6 +138,9 @@ pub const MAX_BATCH_BYTES: usize = 1 << 30;
 
 /// Most bytes of a segment; a larger [`WalConfig::segment_bytes`] is taken for this.
 pub const MAX_SEGMENT_BYTES: u64 = 2 << 30;
+
+/// Files of removed segments that are kept for new ones.
+pub const SPARES_MAX: usize = 4;
 
 /// Bytes of batch buffer kept between batches; what a rare huge batch needed above it is given back.
 const KEPT_BUFFER_BYTES: usize = 4 << 20;
@@ -184,6 +189,8 @@ struct Closed {
     bytes: u64,
     /// The highest index of an entry in it that may still count; 0 if there is none.
     last_index: Index,
+    /// Of all its sectors that are in use, if its file can become another segment.
+    salt: Option<u32>,
 }
 
 /// What was appended since the last sync.
@@ -228,6 +235,8 @@ pub struct Wal<D: Disk> {
     /// The batch as sectors, while it is being written.
     image: Vec<u8>,
     snapshots: Snapshots<D::File>,
+    /// Files of removed segments, for new ones.
+    spares: VecDeque<Spare>,
     reserve: Reserve,
     /// What the marker says.
     damaged: Option<String>,
@@ -370,6 +379,22 @@ impl<D: Disk> Wal<D> {
         self.damaged.as_deref()
     }
 
+    /// Removes the files that are kept for new segments: room on the disk is scarce.
+    ///
+    /// # Errors
+    ///
+    /// An error of the disk, which is final.
+    pub fn drop_spares(&mut self) -> Result<(), WalError> {
+        self.check_running()?;
+        for spare in std::mem::take(&mut self.spares) {
+            let removed = self.disk.remove(&spare.name);
+            let removed =
+                removed.map_err(|e| WalError::io("remove", self.disk.path(&spare.name), e));
+            self.or_stop(removed)?;
+        }
+        Ok(())
+    }
+
     /// Marks the log, durably, as lacking something: for losses that its owner finds. `what` is for a
     /// person to read.
     ///
@@ -437,7 +462,7 @@ impl<D: Disk> Wal<D> {
     pub fn free_bytes(&self) -> Result<Option<u64>, WalError> {
         let free = self.disk.free_bytes();
         let free = free.map_err(|e| WalError::io("ask for the room on", self.disk.path(""), e))?;
-        Ok(free.map(|bytes| bytes.saturating_add(self.removed_bytes())))
+        Ok(free.map(|bytes| bytes.saturating_add(self.disk.leaving_bytes())))
     }
 
     /// Makes the reserve again, if it is used up and there is room for it. Cheap if there is none; call it
@@ -489,19 +514,22 @@ impl<D: Disk> Wal<D> {
             return Ok(());
         }
         let was_low = self.is_low();
+        self.active.close(&mut self.disk).map_err(NoSegment::Failed)?;
         let new = active::create_segment(
             &mut self.disk,
             &self.config,
             self.active.header.number + 1,
             self.standing,
             frame_bytes,
-            &mut self.reserve,
+            (&mut self.spares, &mut self.reserve),
         )?;
         let before = std::mem::replace(&mut self.active, new);
+        let has_usual_size = before.header.capacity == self.segment_bytes();
         self.closed.push_back(Closed {
             number: before.header.number,
             bytes: before.header.capacity,
             last_index: before.last_index,
+            salt: has_usual_size.then_some(before.header.salt),
         });
         if was_low {
             active::fill_reserve(&mut self.disk, &self.config, &mut self.reserve)
@@ -531,13 +559,23 @@ impl<D: Disk> Wal<D> {
     }
 
     /// Oldest first, so that what a crash leaves is a log that begins later, at best; recovery takes it
-    /// with any of them missing.
+    /// with any of them missing. Some of the files are kept for new segments, as long as there is room.
     fn remove_oldest(&mut self, count: usize) -> Result<(), WalError> {
+        let spares_max = if self.is_low() { 0 } else { SPARES_MAX };
         for closed in self.closed.drain(..count) {
             let name = segment::file_name(closed.number);
-            self.disk
-                .remove(&name)
-                .map_err(|e| WalError::io("remove", self.disk.path(&name), e))?;
+            match closed.salt {
+                Some(salt) if self.spares.len() < spares_max => {
+                    let spare = active::spare_name(closed.number);
+                    let renamed = self.disk.rename(&name, &spare);
+                    renamed.map_err(|e| WalError::io("rename", self.disk.path(&name), e))?;
+                    self.spares.push_back(Spare { name: spare, capacity: closed.bytes, salt });
+                }
+                _ => {
+                    let removed = self.disk.remove(&name);
+                    removed.map_err(|e| WalError::io("remove", self.disk.path(&name), e))?;
+                }
+            }
         }
         self.disk.sync_dir().map_err(|e| WalError::io("sync", self.disk.path(""), e))
     }

@@ -168,7 +168,8 @@ fn repair<D: Disk>(
 ) -> Result<(), WalError> {
     let unfinished = [UNFINISHED_SEGMENT, UNFINISHED_RESERVE, UNFINISHED_MARKER];
     for name in names {
-        if unfinished.contains(&name.as_str()) || snapshots::is_temporary(name) {
+        let is_unfinished = unfinished.contains(&name.as_str());
+        if is_unfinished || active::is_spare(name) || snapshots::is_temporary(name) {
             remove(disk, name)?;
         }
     }
@@ -239,7 +240,8 @@ fn resume<D: Disk>(
         None => {
             let start = Standing { hard_state, ..Standing::START };
             let number = verdict.last_number + 1;
-            let made = active::create_segment(&mut disk, &config, number, start, 0, &mut reserve);
+            let from = (&mut VecDeque::new(), &mut reserve);
+            let made = active::create_segment(&mut disk, &config, number, start, 0, from);
             let shape = LogShape::starting_after(start.last, start.hard_state);
             (made.map_err(|e| e.into_error())?, start, shape, VecDeque::new())
         }
@@ -256,6 +258,7 @@ fn resume<D: Disk>(
         batch: Batch::new(),
         image: Vec::new(),
         snapshots: Snapshots::new(found.finished[first_kept..].to_vec()),
+        spares: VecDeque::new(),
         reserve,
         damaged: verdict.damaged.clone(),
         failed: None,

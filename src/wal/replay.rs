@@ -57,7 +57,7 @@ impl Segment {
         Segment {
             header,
             copy: segment::decode_copy(header.number, bytes),
-            sectors: Sectors::decode(header.salt, FIRST_SECTOR, batches),
+            sectors: Sectors::decode(header.salt, header.old_salt, FIRST_SECTOR, batches),
             file_bytes: bytes.len() as u64,
             path,
             end: 0,
@@ -205,6 +205,7 @@ impl Run {
             number: before.header.number,
             bytes: before.file_bytes,
             last_index: before.last_index,
+            salt: None,
         });
         self.read_batches();
     }

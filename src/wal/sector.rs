@@ -32,7 +32,7 @@ pub fn encode(salt: u32, first: u64, data: &[u8], out: &mut Vec<u8>) {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SectorState {
     Valid,
-    /// All zero: never written, or not when the power went.
+    /// All zero, or from an earlier life of the file: not written in this one, or not when the power went.
     Empty,
     Rotten,
 }
@@ -46,8 +46,8 @@ pub struct Sectors {
 
 impl Sectors {
     /// Reads the sectors of a file from its sector `first` on. What is missing of the last one counts as
-    /// zero.
-    pub fn decode(salt: u32, first: u64, bytes: &[u8]) -> Sectors {
+    /// zero, and so does what was written with `old_salt`.
+    pub fn decode(salt: u32, old_salt: Option<u32>, first: u64, bytes: &[u8]) -> Sectors {
         let count = bytes.len().div_ceil(SECTOR_BYTES);
         let mut sectors =
             Sectors { data: Vec::with_capacity(count * DATA_BYTES), states: Vec::new() };
@@ -55,14 +55,21 @@ impl Sectors {
             let mut whole = [0; SECTOR_BYTES];
             whole[..sector.len()].copy_from_slice(sector);
             let (data, crc) = whole.split_at(DATA_BYTES);
-            sectors.states.push(if whole == [0; SECTOR_BYTES] {
+            let is_sealed_with = |salt| checksum(salt, number, data).to_be_bytes() == crc;
+            let state = if whole == [0; SECTOR_BYTES] {
                 SectorState::Empty
-            } else if checksum(salt, number, data).to_be_bytes() == crc {
+            } else if is_sealed_with(salt) {
                 SectorState::Valid
+            } else if old_salt.is_some_and(is_sealed_with) {
+                SectorState::Empty
             } else {
                 SectorState::Rotten
-            });
-            sectors.data.extend_from_slice(data);
+            };
+            sectors.states.push(state);
+            match state {
+                SectorState::Empty => sectors.data.resize(sectors.data.len() + DATA_BYTES, 0),
+                _ => sectors.data.extend_from_slice(data),
+            }
         }
         sectors
     }

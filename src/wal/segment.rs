@@ -47,6 +47,8 @@ pub struct SegmentHeader {
     /// Bytes allocated for the file; whole sectors.
     pub capacity: u64,
     pub salt: u32,
+    /// Of the segment that this file was before, if it was one: sectors with that salt are not in use.
+    pub old_salt: Option<u32>,
     pub start: Standing,
 }
 
@@ -67,7 +69,7 @@ impl From<Malformed> for NoHeader {
 impl SegmentHeader {
     pub fn new(number: u64, capacity: u64, config: &WalConfig, start: Standing) -> Self {
         let salt = fastrand::Rng::with_seed(config.salt_seed.rotate_left(32) ^ number).u32(..);
-        SegmentHeader { number, capacity, salt, start }
+        SegmentHeader { number, capacity, salt, old_salt: None, start }
     }
 
     pub fn file_name(&self) -> String {
@@ -90,6 +92,8 @@ impl SegmentHeader {
         put_u32(&mut out, self.start.previous_crc);
         put_position(&mut out, self.start.last);
         put_hard_state(&mut out, self.start.hard_state);
+        out.push(u8::from(self.old_salt.is_some()));
+        put_u32(&mut out, self.old_salt.unwrap_or_default());
         seal_sector(out)
     }
 
@@ -116,12 +120,15 @@ impl SegmentHeader {
             last: read_position(&mut reader)?,
             hard_state: read_hard_state(&mut reader)?,
         };
+        let was_used = reader.u8("whether it was a segment before")? != 0;
+        let old_salt = reader.u32("its salt before")?;
+        let old_salt = was_used.then_some(old_salt);
         let is_possible = (BATCHES_OFFSET..=MAX_SEGMENT_BYTES).contains(&capacity)
             && capacity.is_multiple_of(SECTOR_BYTES as u64);
         if !is_possible {
             return Err(NoHeader::Damaged("the header claims an impossible size"));
         }
-        Ok(SegmentHeader { number, capacity, salt, start })
+        Ok(SegmentHeader { number, capacity, salt, old_salt, start })
     }
 }
 

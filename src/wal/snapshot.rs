@@ -29,6 +29,10 @@ use crate::raft::Position;
 /// Bytes of payload in each block but the last.
 pub const BLOCK_BYTES: usize = 64 << 10;
 
+/// A sync waits for the file system's journal, whatever there is to be written: so a snapshot is not synced with each
+/// piece, but when so much of it was written. Most of that is on disk by then ([`Disk::start_writing`]).
+pub const SYNC_BYTES: usize = 1 << 20;
+
 const HEADER_BYTES: usize = 64;
 /// Length before, CRC behind a block's data.
 const FRAME_BYTES: usize = BLOCK_BYTES + 4 + 4;
@@ -249,10 +253,12 @@ pub struct Writer<F> {
     salt: u32,
     crc: u32,
     payload_bytes: u64,
-    /// Whole blocks on disk.
+    /// Whole blocks that were written.
     blocks: u64,
     /// What does not fill a block yet.
     rest: Vec<u8>,
+    /// Written since the last sync.
+    unsynced_bytes: usize,
 }
 
 impl<F> Writer<F> {
@@ -266,8 +272,17 @@ impl<F> Writer<F> {
         let mut file = disk.create(name, 0).map_err(|e| WalError::io("create", path.clone(), e))?;
         disk.write_at(&mut file, 0, &[0; HEADER_BYTES])
             .map_err(|e| WalError::io("write", path, e))?;
-        let rest = Vec::with_capacity(BLOCK_BYTES);
-        Ok(Writer { name, file, position, salt, crc: 0, payload_bytes: 0, blocks: 0, rest })
+        Ok(Writer {
+            name,
+            file,
+            position,
+            salt,
+            crc: 0,
+            payload_bytes: 0,
+            blocks: 0,
+            rest: Vec::with_capacity(BLOCK_BYTES),
+            unsynced_bytes: HEADER_BYTES,
+        })
     }
 
     pub fn position(&self) -> Position {
@@ -278,7 +293,7 @@ impl<F> Writer<F> {
         self.payload_bytes
     }
 
-    /// Writes and syncs every block that is full now; less than one stays in memory.
+    /// Writes every block that is full now, and syncs when that has become much; less than a block stays in memory.
     pub fn append<D: Disk<File = F>>(
         &mut self,
         disk: &mut D,
@@ -300,8 +315,13 @@ impl<F> Writer<F> {
         if frames.is_empty() {
             return Ok(());
         }
-        self.write(disk, offset_of(first), &frames)?;
-        self.sync(disk)
+        let offset = offset_of(first);
+        self.write(disk, offset, &frames)?;
+        if self.unsynced_bytes >= SYNC_BYTES {
+            return self.sync(disk);
+        }
+        disk.start_writing(&mut self.file, offset, frames.len());
+        Ok(())
     }
 
     /// The last block, the header, and the name.
@@ -328,10 +348,15 @@ impl<F> Writer<F> {
         bytes: &[u8],
     ) -> Result<(), WalError> {
         disk.write_at(&mut self.file, offset, bytes)
-            .map_err(|e| WalError::io("write", disk.path(self.name), e))
+            .map_err(|e| WalError::io("write", disk.path(self.name), e))?;
+        self.unsynced_bytes += bytes.len();
+        Ok(())
     }
 
     fn sync<D: Disk<File = F>>(&mut self, disk: &mut D) -> Result<(), WalError> {
-        disk.sync_data(&mut self.file).map_err(|e| WalError::io("sync", disk.path(self.name), e))
+        disk.sync_data(&mut self.file)
+            .map_err(|e| WalError::io("sync", disk.path(self.name), e))?;
+        self.unsynced_bytes = 0;
+        Ok(())
     }
 }

@@ -7,7 +7,7 @@
 //! not fill the disk.
 
 use super::snapshot::{self, Header, Problem, SnapshotFile, Writer};
-use super::{Disk, Wal, WalError, active};
+use super::{Disk, Wal, WalError};
 use crate::raft::Position;
 
 /// Finished snapshots kept.
@@ -16,14 +16,8 @@ pub const SNAPSHOTS_KEPT: usize = 2;
 /// The name of the last damaged snapshot.
 pub const SET_ASIDE: &str = "snapshot.corrupt";
 
-/// A file that is removed little by little: as many bytes at a time. The pages of a large one, all given
-/// back at once, are a pause that costs a leader its office.
-const SHRINK_BYTES: u64 = 32 << 20;
-
 const OWN: &str = "snapshot-own.tmp";
 const INCOMING: &str = "snapshot-incoming.tmp";
-/// One that is being removed.
-const OLD: &str = "snapshot-old.tmp";
 
 /// Where a snapshot comes from. One of each can be written at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,10 +37,9 @@ impl SnapshotKind {
     }
 }
 
-/// Whether a name is that of a snapshot which is not finished, or not wanted any more: worth nothing
-/// after a restart.
+/// Whether a name is that of a snapshot which is not finished: worth nothing after a restart.
 pub fn is_temporary(name: &str) -> bool {
-    name == OWN || name == INCOMING || name == OLD
+    name == OWN || name == INCOMING
 }
 
 pub struct Snapshots<F> {
@@ -55,14 +48,12 @@ pub struct Snapshots<F> {
     files: Vec<SnapshotFile>,
     own: Option<Writer<F>>,
     incoming: Option<Writer<F>>,
-    /// Bytes left of the one that is being removed.
-    old_bytes: Option<u64>,
 }
 
 impl<F> Snapshots<F> {
     pub fn new(finished: Vec<Header>) -> Self {
         let files = finished.iter().map(|header| header.file).collect();
-        Snapshots { finished, files, own: None, incoming: None, old_bytes: None }
+        Snapshots { finished, files, own: None, incoming: None }
     }
 
     fn writer(&mut self, kind: SnapshotKind) -> &mut Option<Writer<F>> {
@@ -145,8 +136,9 @@ impl<D: Disk> Wal<D> {
         Ok(())
     }
 
-    /// Adds to the payload. What fills a block is written and synced before this returns, so the size of
-    /// `bytes` bounds how long it takes.
+    /// Adds to the payload. What fills a block is written before this returns, and never more than
+    /// [`SNAPSHOT_SYNC_BYTES`](super::SNAPSHOT_SYNC_BYTES) is not synced then, so that and the size of `bytes` bound
+    /// how long it takes. It is durable when the snapshot is finished: until then it is worth nothing after a restart.
     ///
     /// # Errors
     ///
@@ -191,38 +183,29 @@ impl<D: Disk> Wal<D> {
         Ok(())
     }
 
-    /// A large one is only renamed, and goes with [`Wal::remove_some`].
     fn remove_oldest_snapshot(&mut self) -> Result<(), WalError> {
-        let old = self.snapshots.take(0);
-        let (name, bytes) = (old.file_name(), old.file.payload_bytes);
-        if bytes <= SHRINK_BYTES || self.snapshots.old_bytes.is_some() {
-            let removed = self.disk.remove(&name);
-            return self
-                .or_stop(removed.map_err(|e| WalError::io("remove", self.disk.path(&name), e)));
-        }
-        // Its old name may not come back once a part of it is gone.
-        let renamed = active::give_name(&mut self.disk, &name, OLD);
-        self.or_stop(renamed)?;
-        self.snapshots.old_bytes = Some(bytes);
-        Ok(())
+        let name = self.snapshots.take(0).file_name();
+        let removed = self.disk.remove(&name);
+        self.or_stop(removed.map_err(|e| WalError::io("remove", self.disk.path(&name), e)))?;
+        // Its name may not come back once a part of it is gone.
+        let synced = self.disk.sync_dir();
+        self.or_stop(synced.map_err(|e| WalError::io("sync", self.disk.path(""), e)))
     }
 
-    pub(super) fn removed_bytes(&self) -> u64 {
-        self.snapshots.old_bytes.unwrap_or(0)
-    }
-
-    /// Removes the next part of a large snapshot that is not wanted any more.
+    /// Gives back a part of the room of large files that were removed.
     ///
     /// # Errors
     ///
     /// An error of the disk, which is final.
-    pub fn remove_some(&mut self) -> Result<(), WalError> {
+    pub fn free_some(&mut self) -> Result<(), WalError> {
         self.check_running()?;
-        let Some(bytes) = self.snapshots.old_bytes else { return Ok(()) };
-        let left = bytes.saturating_sub(SHRINK_BYTES);
-        self.snapshots.old_bytes = (left > 0).then_some(left);
-        let shrunk = if left > 0 { self.disk.shrink(OLD, left) } else { self.disk.remove(OLD) };
-        self.or_stop(shrunk.map_err(|e| WalError::io("remove", self.disk.path(OLD), e)))
+        let freed = self.disk.free_some();
+        self.or_stop(freed.map_err(|e| WalError::io("free the room of", self.disk.path(""), e)))
+    }
+
+    /// Whether some of it is left.
+    pub fn is_freeing(&self) -> bool {
+        self.disk.leaving_bytes() > 0
     }
 
     /// Gives up the snapshot of this kind that is being written, if there is one.

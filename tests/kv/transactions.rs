@@ -2,6 +2,7 @@
 
 use crate::*;
 use raftkv::kv::{Limits, Loader, Request, STEPS_MAX};
+use std::ops::Range;
 
 const ANSWER_BYTES_MAX: u32 = 10_000;
 
@@ -171,6 +172,32 @@ fn a_flush_is_done_at_once_and_its_memory_freed_little_by_little() {
     assert_eq!((machine.store().flushed(), machine.store().len()), (60, 1));
     machine.free_flushed(100);
     assert_eq!((machine.store().flushed(), machine.store().len()), (0, 1));
+}
+
+/// A leader's snapshot takes the place of a state of a million keys in one step.
+#[test]
+fn a_state_that_is_replaced_is_freed_little_by_little_with_what_it_kept() {
+    let mut old = Machine::default();
+    let fill = |machine: &mut Machine, keys: Range<u64>| {
+        for key in keys {
+            apply(machine, Command::Write { request: None, op: put(&format!("k{key}"), "v") });
+        }
+    };
+    fill(&mut old, 0..10);
+    apply(&mut old, Command::Write { request: None, op: WriteOp::Flush });
+    fill(&mut old, 0..20);
+    old.begin_snapshot();
+    apply(&mut old, Command::Write { request: None, op: WriteOp::Flush });
+    fill(&mut old, 0..30);
+    let mut new = Machine::default();
+    fill(&mut new, 0..5);
+    let digest = new.store().digest();
+    new.free_slowly(old);
+    assert_eq!((new.store().flushed(), new.store().len(), new.store().digest()), (60, 5, digest));
+    new.free_flushed(41);
+    assert_eq!((new.store().flushed(), new.store().len()), (19, 5));
+    new.free_flushed(19);
+    assert_eq!((new.store().flushed(), new.store().digest()), (0, digest));
 }
 
 /// The snapshot that is being taken is the state at its beginning, and keeps it by itself.

@@ -4,7 +4,7 @@ use crate::common::checker::Checker;
 use crate::common::cluster::{Cluster, Envelope};
 use crate::common::core::*;
 use crate::*;
-use raftkv::raft::{Message, Ready};
+use raftkv::raft::{Message, Ready, Waits};
 
 /// Followers alone can commit an entry that is not on the leader's disk yet, and a leader alone
 /// cannot.
@@ -17,6 +17,74 @@ fn followers_can_be_a_majority_without_the_leaders_disk() {
     assert_eq!(raft.commit_index(), 1);
     step(&mut raft, 3, accepted(1, 2));
     assert_eq!((raft.commit_index(), raft.log().durable_index()), (2, 1));
+}
+
+/// A leader may let its disk be late as long as the others are a majority without it. What it has not written
+/// does not count as its own copy, and comes whole with the next turn that writes.
+#[test]
+fn a_leader_whose_disk_is_late_does_not_count_itself() {
+    let wanted = Waits { sending: false, own_disk: true };
+    let mut raft = settled_leader(1, 3, 1, &[]);
+    for _ in 0..2 {
+        propose(&mut raft, 8);
+        assert_eq!(raft.may_wait(wanted), wanted);
+        let ready = raft.take_ready_with(wanted);
+        assert_eq!((ready.entries.len(), ready.early.len()), (0, 2), "sent, and not written");
+        raft.persisted();
+        assert_eq!(raft.log().durable_index(), 1);
+    }
+    assert!(raft.has_ready() && !raft.has_ready_with(wanted), "only its disk has something to do");
+    step(&mut raft, 2, accepted(1, 3));
+    assert_eq!(raft.commit_index(), 1, "it has not written what it is asked to count");
+    step(&mut raft, 3, accepted(1, 2));
+    assert_eq!(raft.commit_index(), 2, "the others are a majority without it");
+    assert_eq!(raft.take_ready().entries.len(), 2);
+    raft.persisted();
+    assert_eq!((raft.log().durable_index(), raft.commit_index()), (3, 3));
+}
+
+/// Without a majority beside it a leader's disk is needed at once: others that do not answer, or too few.
+#[test]
+fn a_leader_that_is_needed_for_the_majority_writes_at_once() {
+    let wanted = Waits { sending: false, own_disk: true };
+    let mut raft = settled_leader(1, 3, 1, &[]);
+    assert_eq!(raft.may_wait(wanted), wanted);
+    for _ in 0..=2 * config(1, 3).heartbeat_ticks {
+        raft.tick();
+        step(&mut raft, 2, accepted(1, 1));
+    }
+    assert_eq!(raft.may_wait(wanted), Waits::default(), "node 3 has not answered for long");
+    step(&mut raft, 3, accepted(1, 1));
+    assert_eq!(raft.may_wait(wanted), wanted);
+    raft.peer_unreachable(3);
+    assert_eq!(raft.may_wait(wanted), Waits::default(), "its connection is gone");
+    assert_eq!(settled_leader(1, 2, 1, &[]).may_wait(wanted), Waits::default(), "one of two");
+    assert_eq!(led_follower(1, 3).may_wait(wanted), Waits::default(), "only a leader may");
+}
+
+/// Entries that gather are neither sent nor written, and everything else goes on; then they go together.
+#[test]
+fn entries_that_gather_leave_in_one_message() {
+    let wanted = Waits { sending: true, own_disk: true };
+    let mut raft = settled_leader(1, 3, 1, &[]);
+    propose(&mut raft, 8);
+    propose(&mut raft, 8);
+    assert_eq!(raft.may_wait(wanted), wanted);
+    assert!(raft.has_ready() && !raft.has_ready_with(wanted));
+    raft.read(7);
+    let ready = raft.take_ready_with(wanted);
+    assert!(ready.entries.is_empty());
+    let entries = |message: &Message| match message {
+        Message::AppendEntries { entries, .. } => entries.len(),
+        other => panic!("{other:?}"),
+    };
+    let sent: Vec<usize> = ready.early.iter().map(|(_, message)| entries(message)).collect();
+    assert_eq!(sent, [0, 0], "the read's round does not wait, and takes no entries along");
+    raft.persisted();
+    let ready = raft.take_ready();
+    let sent: Vec<usize> = ready.early.iter().map(|(_, message)| entries(message)).collect();
+    assert_eq!((sent, ready.entries.len()), (vec![2, 2], 2));
+    raft.persisted();
 }
 
 /// What is proposed after `take_ready` is not in the `Ready`, so `persisted` says nothing about it.

@@ -3,7 +3,7 @@
 use crate::*;
 use raftkv::kv::Machine;
 use raftkv::raft::{Position, Term};
-use raftkv::wal::{SnapshotFile, Wal};
+use raftkv::wal::{SnapshotFile, SnapshotKind, Wal};
 
 const PIECE_BYTES: usize = 9000;
 
@@ -185,4 +185,48 @@ fn a_leaders_snapshot_that_finds_no_room_is_taken_when_there_is_some() {
     turn(&mut replica);
     send_all(&mut replica, newer, 1);
     assert!(is_at(&replica, newer));
+}
+
+/// So that entries do not wait for it: two pieces in a tick, and between ticks twice the log. When nobody has written
+/// for a while, a piece in every turn.
+#[test]
+fn a_snapshot_keeps_a_pace_while_entries_arrive() {
+    const PER_TICK: u64 = 8 << 10;
+    const SLACK: u64 = 2 << 10;
+    let mut replica = open_with(MemDisk::default(), 1, 300 << 10);
+    elected(&mut replica);
+    let mut key = 0;
+    while !replica.is_taking_snapshot() {
+        ask(&mut replica, put(&format!("k{key}"), &[7; 1000]));
+        key += 1;
+    }
+    let written = |replica: &Replica<MemDisk>| {
+        let progress = replica.wal().snapshot_progress(SnapshotKind::Own);
+        progress.expect("it is not finished").1
+    };
+    ask(&mut replica, put("small", b"entry"));
+    let before = written(&replica);
+    for _ in 0..10 {
+        turn(&mut replica);
+    }
+    assert_eq!(written(&replica), before, "nothing between two ticks");
+    assert!(!replica.has_work());
+    for ticks in [1, 2] {
+        let before = written(&replica);
+        (0..ticks).for_each(|_| replica.inputs().tick());
+        turn(&mut replica);
+        let more = written(&replica) - before;
+        assert!((ticks * PER_TICK..ticks * PER_TICK + SLACK).contains(&more), "{more} bytes");
+    }
+    let before = written(&replica);
+    ask(&mut replica, put("large", &[7; 20_000]));
+    assert!(written(&replica) - before >= 40_000, "twice the log");
+
+    (0..150).for_each(|_| replica.inputs().tick());
+    let before = written(&replica);
+    for pieces in 1..=3 {
+        assert!(replica.has_work());
+        turn(&mut replica);
+        assert!(written(&replica) - before >= pieces * PER_TICK / 2);
+    }
 }

@@ -42,6 +42,7 @@ faults! {
     CrashAtFile: "crash while a file is made, named or removed",
     CrashBeforeSending: "crash after the sync, before messages leave",
     CrashWhileSending: "crash when some messages and answers have left",
+    CommitAheadOfOwnDisk: "commit of what the leader's disk does not have",
     CrashInRecovery: "crash in recovery",
     Restarted: "restart",
     Paused: "process paused",
@@ -273,6 +274,8 @@ pub struct Swarm {
     pub sessions: u32,
     /// Clients let keys go at a time, watch them, and flush.
     pub is_timed: bool,
+    /// How often a leader leaves entries for later.
+    pub waiting: f64,
 }
 
 impl Swarm {
@@ -382,6 +385,7 @@ impl Swarm {
             request_loss: mood.probability(0.02),
             sessions: rng.u32(0..=10),
             is_timed: rng.bool(),
+            waiting: [0.0, 0.3, 0.9][rng.usize(0..3)],
         }
     }
 }

@@ -11,8 +11,8 @@ use super::world::{
 use raftkv::kv::Limits;
 use raftkv::node::{self, Outgoing, PeerMessage};
 use raftkv::protocol::peer;
-use raftkv::raft::{self, Message, NodeId, node_id};
-use raftkv::replica::{Replica, ReplicaError};
+use raftkv::raft::{self, Message, NodeId, Waits, node_id};
+use raftkv::replica::{Replica, ReplicaError, Speech};
 use raftkv::wal::{Disk, Identity, Recovered, Wal, WalConfig, WalError};
 
 /// Of the hello: all of these nodes are meant to talk to each other.
@@ -153,8 +153,8 @@ impl World {
         self.judge.latest_wall_ms = self.judge.latest_wall_ms.max(wall_ms);
         self.process(id).expect("it is its turn").replica.inputs().set_time(wall_ms);
         self.take_in(id);
-        self.tick(id);
-        self.flush(id);
+        let ticked = self.tick(id);
+        self.flush(id, ticked);
     }
 
     fn take_in(&mut self, id: Number) {
@@ -188,7 +188,7 @@ impl World {
         }
     }
 
-    fn tick(&mut self, id: Number) {
+    fn tick(&mut self, id: Number) -> bool {
         let now = self.now;
         let host = self.host(id);
         let period = if now < host.fast_until { FAST_TICK } else { host.tick };
@@ -197,7 +197,9 @@ impl World {
             process.next_tick = (process.next_tick + period).max(now);
             process.replica.inputs().tick();
             self.trace.mix(id);
+            return true;
         }
+        false
     }
 
     fn look(&mut self, id: Number) {
@@ -207,8 +209,9 @@ impl World {
         self.note_changes();
     }
 
-    fn flush(&mut self, id: Number) {
+    fn flush(&mut self, id: Number, ticked: bool) {
         self.look(id);
+        let wanted = self.waits(ticked);
         if self.crashes_at(id, CrashPoint::BeforeFlush, |process| process.replica.has_work()) {
             self.faults.add(Fault::CrashBeforeFlush);
             let ending = self.any_ending();
@@ -219,13 +222,24 @@ impl World {
         let process = self.process(id).expect("it is its turn");
         let before = Before::of(&process.replica, &disk);
         let may_crash = process.crash_point == Some(CrashPoint::WhileSendingEarly);
-        let mut early = Vec::new();
-        let result = process.replica.flush(|messages| {
-            early = messages;
-            if may_crash && !early.is_empty() {
-                disk.arm(Failure::Crash, 0);
+        if process.replica.leaves_all(wanted) {
+            let next = process.next_tick;
+            return self.wake(id, next);
+        }
+        let (mut early, mut durable) = (Vec::new(), Vec::new());
+        let mut result = process.replica.flush_with(wanted, |speech| match speech {
+            Speech::Early(messages) => {
+                early = messages;
+                if may_crash && !early.is_empty() {
+                    disk.arm(Failure::Crash, 0);
+                }
             }
+            Speech::Durable(messages) => durable = messages,
         });
+        if let Ok(outgoing) = &mut result {
+            durable.append(&mut outgoing.messages);
+            outgoing.messages = durable;
+        }
         let crashes = may_crash && !early.is_empty();
         if crashes {
             early.truncate(self.nemesis.usize(0..=early.len()));
@@ -241,6 +255,14 @@ impl World {
             Ok(outgoing) => self.flushed(id, outgoing, wrote, &before),
             Err(error) => self.disk_failed(id, &error),
         }
+    }
+
+    /// What the server's pace would leave for later is left to chance, but no longer than for a tick.
+    fn waits(&mut self, ticked: bool) -> Waits {
+        if ticked || self.rng.f64() >= self.swarm.waiting {
+            return Waits::default();
+        }
+        Waits { sending: self.rng.bool(), own_disk: self.rng.bool() }
     }
 
     /// Nothing was written, or the disk was to see to it that not all was.
@@ -275,6 +297,10 @@ impl World {
         let Host { health, disk, .. } = &self.hosts[id as usize - 1];
         let (is_struck, gave_up) = (*health == Health::Struck, before.gave_up_incoming(disk));
         let me = process.replica.node().raft().id();
+        let raft = process.replica.node().raft();
+        if raft.is_leader() && raft.commit_index() > raft.log().durable_index() {
+            self.faults.add(Fault::CommitAheadOfOwnDisk);
+        }
         self.judge.flushed(me, &process.replica, is_struck, gave_up);
         for (to, message) in &outgoing.messages {
             self.judge.check_sent(me, *to, message, &process.replica);

@@ -4,7 +4,7 @@ use crate::mem_disk::{Files, MemDisk};
 use crate::model::{self, Batch, Model, command, config, position, small_log};
 use raftkv::wal::{FileDisk, Identity, SnapshotKind, Wal, WalError};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A folder that does not exist yet, for one test.
 fn folder(test: &str) -> PathBuf {
@@ -102,38 +102,42 @@ fn snapshots_on_a_real_disk_replace_the_log_before_them() {
 
 /// To give all pages of a large file back at once takes as long as an election.
 #[test]
-fn a_large_snapshot_is_removed_little_by_little_and_never_found_again() {
+fn the_room_of_a_large_snapshot_is_given_back_little_by_little() {
     const PIECE_BYTES: usize = 1 << 20;
-    const OLD: &str = "snapshot-old.tmp";
+    const PIECES: usize = 10;
     let folder = folder("large-snapshots");
-    let open = || Wal::open(FileDisk::open(&folder).unwrap(), config(2048)).unwrap();
-    let length = || fs::metadata(folder.join(OLD)).map(|file| file.len());
-    let (mut wal, _) = open();
-    let write = |wal: &mut Wal<FileDisk>, index| {
+    let (mut wal, _) = Wal::open(FileDisk::open(&folder).unwrap(), config(2048)).unwrap();
+    for index in 1..=3 {
         wal.begin_snapshot(SnapshotKind::Own, position(index, 1)).unwrap();
-        for _ in 0..70 {
+        for _ in 0..PIECES {
             wal.append_snapshot(SnapshotKind::Own, &[index as u8; PIECE_BYTES]).unwrap();
         }
         wal.finish_snapshot(SnapshotKind::Own).unwrap();
-    };
-    (1..=3).for_each(|index| write(&mut wal, index));
-    let whole = length().unwrap();
-    wal.remove_some().unwrap();
-    let part = length().unwrap();
-    assert!(whole >= 70 << 20 && (1..whole).contains(&part), "{whole}, then {part}");
-    // A crash in the middle: what is left of it is no snapshot.
-    drop(wal);
-    let (mut wal, recovered) = open();
-    assert!(length().is_err());
-    assert_eq!((recovered.base, recovered.notes.len()), (position(3, 1), 0));
-    write(&mut wal, 4);
-    while length().is_ok() {
-        wal.remove_some().unwrap();
     }
-    wal.remove_some().unwrap();
+    let name = "snapshot-0000000000000001-0000000000000001";
+    assert!(!folder.join(name).exists(), "its name goes at once");
+    let left = || removed_bytes(&folder.join(name));
+    let mut before = left();
+    assert!(before >= (PIECES * PIECE_BYTES) as u64, "{before} bytes are left");
+    while wal.is_freeing() {
+        wal.free_some().unwrap();
+        let now = left();
+        assert!((1..=8 << 20).contains(&(before - now)), "{before} bytes, then {now}");
+        before = now;
+    }
+    assert_eq!(left(), 0);
+    wal.free_some().unwrap();
     let kept: Vec<_> = wal.snapshots().iter().map(|file| file.position.index).collect();
-    assert_eq!(kept, [3, 4]);
+    assert_eq!(kept, [2, 3]);
     fs::remove_dir_all(&folder).unwrap();
+}
+
+/// How long the file still is that had this name, while this process holds it open.
+fn removed_bytes(path: &Path) -> u64 {
+    let wanted = format!("{} (deleted)", path.display());
+    let open = fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
+    let mut held = open.filter(|fd| fs::read_link(fd).is_ok_and(|to| to == Path::new(&wanted)));
+    held.next().map_or(0, |fd| fs::metadata(fd).unwrap().len())
 }
 
 #[test]

@@ -14,3 +14,4 @@ mod history;
 mod marker;
 mod model;
 mod snapshots;
+mod spares;

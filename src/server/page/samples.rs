@@ -23,13 +23,15 @@ pub struct Sample {
     pub sync_p99: u32,
     pub sync_max: u32,
     pub turn_max: u32,
+    /// Of turns without their syncs.
+    pub unsynced_max: u32,
     pub commit_index: u64,
     pub applied: u64,
     pub log_bytes: u64,
 }
 
 impl Sample {
-    pub const FIELDS: [&str; 12] = [
+    pub const FIELDS: [&str; 13] = [
         "at",
         "writes",
         "reads",
@@ -39,6 +41,7 @@ impl Sample {
         "sync_p99_us",
         "sync_max_us",
         "turn_max_us",
+        "turn_unsynced_max_us",
         "commit_index",
         "applied",
         "log_bytes",
@@ -56,6 +59,7 @@ impl Sample {
             u64::from(self.sync_p99),
             u64::from(self.sync_max),
             u64::from(self.turn_max),
+            u64::from(self.unsynced_max),
             self.commit_index,
             self.applied,
             self.log_bytes,
@@ -155,6 +159,8 @@ pub struct Samples {
     before: Totals,
     pub requests: Times,
     pub turns: Times,
+    /// Turns without their syncs.
+    pub unsynced: Times,
 }
 
 impl Samples {
@@ -174,6 +180,7 @@ impl Samples {
         let before = std::mem::replace(&mut self.before, totals);
         let requests = std::mem::take(&mut self.requests);
         let turns = std::mem::take(&mut self.turns);
+        let unsynced = std::mem::take(&mut self.unsynced);
         let syncs = std::mem::take(syncs);
         if is_first {
             return;
@@ -187,6 +194,7 @@ impl Samples {
         sample.sync_p99 = syncs.percentile_us(99);
         sample.sync_max = syncs.max_us();
         sample.turn_max = turns.max_us();
+        sample.unsynced_max = unsynced.max_us();
         if self.ring.len() >= SAMPLES_MAX {
             self.ring.pop_front();
         } else if self.ring.is_empty() {
