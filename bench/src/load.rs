@@ -33,6 +33,14 @@ pub struct Work {
     pub duration: Duration,
 }
 
+/// One request.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    /// When it was sent, or was due.
+    pub begun: Instant,
+    pub took: Duration,
+}
+
 impl Default for Work {
     fn default() -> Self {
         Work {
@@ -61,8 +69,16 @@ pub struct Measured {
     pub operations: u64,
     /// In microseconds.
     pub latency: Histogram<u64>,
-    /// Answers that were errors, by their first word.
+    /// In an open loop every request, in the order of their answers.
+    pub each: Vec<Asked>,
+    /// Good answers to each client.
+    pub per_client: Vec<u64>,
+    /// Answers that were errors, by their text.
     pub errors: BTreeMap<String, u64>,
+    /// How long those took, in microseconds.
+    pub error_latency: Histogram<u64>,
+    /// Requests that were due, and not sent in time to be answered: no client was free.
+    pub unsent: u64,
     /// The longest time without any good answer.
     pub longest_gap: Duration,
 }
@@ -108,6 +124,9 @@ struct Driver<'a> {
     value: Vec<u8>,
     buffer: Vec<u8>,
     counting: bool,
+    keeps_each: bool,
+    /// Of an open loop: the client whose turn it is.
+    first: usize,
     measured: Measured,
     last_answer: Instant,
     last_error: Option<String>,
@@ -137,8 +156,12 @@ pub fn drive(
     }
     mark(Mark::End);
     driver.end_counting(begin);
+    driver.measured.unsent = due.waiting.len() as u64;
     Ok(driver.measured)
 }
+
+/// Of values that are written and not answered while a server is filled: what all of them take.
+const FILL_BYTES_MAX: usize = 16 << 20;
 
 /// Makes all keys, with as many requests on their way as goes well with every server.
 pub fn fill(
@@ -146,7 +169,9 @@ pub fn fill(
     new_wire: &dyn Fn() -> Box<dyn Wire>,
     work: &Work,
 ) -> Result<f64, String> {
-    let work = Work { clients: 64, pipeline: 8, rate: None, ..work.clone() };
+    let under_way = (FILL_BYTES_MAX / work.value_bytes.max(1)).max(1);
+    let (clients, pipeline) = (under_way.min(64), (under_way / 64).clamp(1, 8));
+    let work = Work { clients, pipeline, rate: None, ..work.clone() };
     let source = Source::Fill { next: 0, keys: work.keys };
     let mut driver = Driver::connect(targets, new_wire, &work, source)?;
     let begun = Instant::now();
@@ -205,8 +230,12 @@ impl<'a> Driver<'a> {
         let measured = Measured {
             seconds: 0.0,
             operations: 0,
-            latency: Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("sound bounds"),
+            each: Vec::new(),
+            latency: new_histogram(),
+            per_client: vec![0; work.clients],
             errors: BTreeMap::new(),
+            error_latency: new_histogram(),
+            unsent: 0,
             longest_gap: Duration::ZERO,
         };
         let mut driver = Driver {
@@ -216,6 +245,8 @@ impl<'a> Driver<'a> {
             value,
             buffer: vec![0; READ_BYTES],
             counting: false,
+            keeps_each: work.rate.is_some(),
+            first: 0,
             measured,
             last_answer: now,
             last_error: None,
@@ -260,7 +291,10 @@ impl<'a> Driver<'a> {
         self.counting = true;
         self.last_answer = now;
         self.measured.latency.reset();
+        self.measured.each.clear();
         self.measured.errors.clear();
+        self.measured.error_latency.reset();
+        self.measured.per_client.fill(0);
         self.measured.operations = 0;
     }
 
@@ -272,18 +306,26 @@ impl<'a> Driver<'a> {
     /// Sends what is to be sent now.
     fn ask(&mut self, work: &Work, due: &mut Schedule, now: Instant) -> Result<(), String> {
         due.advance(now);
-        for number in 0..self.clients.len() {
+        // Those that fell due together are spread over all, and sent with one call each.
+        let share = due.waiting.len().div_ceil(self.clients.len());
+        for at in 0..self.clients.len() {
             if work.rate.is_none() {
-                if self.clients[number].asked.is_empty() {
-                    (0..work.pipeline).for_each(|_| self.ask_one(number, now));
-                    self.write(number)?;
+                if self.clients[at].asked.is_empty() {
+                    (0..work.pipeline).for_each(|_| self.ask_one(at, now));
+                    self.write(at)?;
                 }
-            } else if !due.waiting.is_empty() && self.clients[number].asked.len() < work.pipeline {
-                let begun = due.waiting.pop_front().expect("it is not empty");
-                self.ask_one(number, begun);
+                continue;
+            }
+            // Another one is the first each time.
+            let number = (at + self.first) % self.clients.len();
+            let free = work.pipeline.saturating_sub(self.clients[number].asked.len());
+            let taken = share.min(free).min(due.waiting.len());
+            if taken > 0 {
+                due.waiting.drain(..taken).for_each(|begun| self.ask_one(number, begun));
                 self.write(number)?;
             }
         }
+        self.first += 1;
         Ok(())
     }
 
@@ -381,18 +423,22 @@ impl<'a> Driver<'a> {
                 Step::Answer { consumed, result } => {
                     taken += consumed;
                     let begun = client.asked.pop_front().ok_or("an answer to nothing")?;
+                    let latency = ((now - begun).as_micros() as u64).max(1);
                     match result {
                         Ok(()) => {
                             let gap = now - self.last_answer;
                             self.measured.longest_gap = self.measured.longest_gap.max(gap);
                             self.last_answer = now;
                             self.measured.operations += 1;
-                            let latency = (now - begun).as_micros() as u64;
-                            self.measured.latency.saturating_record(latency.max(1));
+                            if self.keeps_each {
+                                self.measured.each.push(Asked { begun, took: now - begun });
+                            }
+                            self.measured.per_client[number] += 1;
+                            self.measured.latency.saturating_record(latency);
                         }
                         Err(error) => {
-                            let word = error.split(' ').next().unwrap_or_default().to_string();
-                            *self.measured.errors.entry(word).or_default() += 1;
+                            *self.measured.errors.entry(error.clone()).or_default() += 1;
+                            self.measured.error_latency.saturating_record(latency);
                             self.last_error = Some(error);
                         }
                     }
@@ -402,6 +448,10 @@ impl<'a> Driver<'a> {
         client.inbox.drain(..taken);
         if client.waits_to_write || client.outbox.is_empty() { Ok(()) } else { self.write(number) }
     }
+}
+
+fn new_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("sound bounds")
 }
 
 /// Sixteen bytes.

@@ -1,13 +1,21 @@
 //! Drives raftkv and what one would pick instead with the same load, on one machine, and compares them.
 
+mod crowd;
 mod failover;
+mod fairness;
+mod limits;
 mod load;
+mod overload;
+mod phases;
 mod plot;
 mod process;
 mod report;
 mod servers;
+mod snapshot;
 mod suite;
 mod sweep;
+mod turns;
+mod watch;
 mod wire;
 
 use lexopt::prelude::*;
@@ -28,6 +36,12 @@ Commands:
   failover  the leader killed, or paused: time until the next write is acknowledged
   memory    memory of idle nodes and with a million keys; restart with them
   sweep     how raftkv grows: --by values|clients|nodes|keys
+  snapshot  SET at a fixed rate (--rate) without and with a snapshot of all keys under way, and the longest turns
+            of each node's loop; a GiB: --keys 1000000 --value-bytes 1024 --rate 6000 --seconds 60
+  fairness  63 ordinary clients of raftkv, alone and beside one greedy client of each kind
+  overload  raftkv at twice what it can take, also with clients that never read, idle ones, and a storm of new ones
+  phases    what the time of raftkv's loops goes to, by the number of clients
+  limits    what the machine allows: syncs and round trips
 Peers that are not installed are left out, and it is said so.
 
 Options:
@@ -38,6 +52,7 @@ Options:
   --seconds N        of each round, after a warm-up of a quarter [8]
   --clients N, --pipeline N, --keys N, --value-bytes N, --reads PERCENT, --nodes N
   --rate N           an open loop with N requests a second
+  --only WORD        of fairness and overload: only the parts whose names have it in them
   --trials N         of a failover [20]
   --plot FILE        of a sweep: an SVG
   --awake            keeps idle cores awake with a loop of the lowest priority, for all servers alike
@@ -53,6 +68,7 @@ pub struct Options {
     pub by: String,
     pub plot: Option<PathBuf>,
     pub work: Work,
+    pub only: String,
     awake: bool,
 }
 
@@ -85,6 +101,11 @@ fn run() -> Result<(), String> {
         "failover" => failover::compare(&options),
         "memory" => suite::memory(&options),
         "sweep" => sweep::run(&options),
+        "snapshot" => snapshot::run(&options),
+        "fairness" => fairness::run(&options),
+        "phases" => phases::run(&options),
+        "limits" => limits::run(&options),
+        "overload" => overload::run(&options),
         other => Err(format!("{other} is no command; see --help")),
     }
 }
@@ -101,6 +122,7 @@ fn parse() -> Result<(String, Options), lexopt::Error> {
         by: "values".to_string(),
         plot: None,
         work: Work::default(),
+        only: String::new(),
         awake: false,
     };
     let work = &mut options.work;
@@ -131,6 +153,7 @@ fn parse() -> Result<(String, Options), lexopt::Error> {
             Long("value-bytes") => work.value_bytes = parser.value()?.parse()?,
             Long("reads") => work.reads_percent = parser.value()?.parse()?,
             Long("rate") => work.rate = Some(parser.value()?.parse()?),
+            Long("only") => options.only = parser.value()?.string()?,
             Long("awake") => options.awake = true,
             other => return Err(other.unexpected()),
         }

@@ -10,6 +10,8 @@ const TOP: f64 = 40.0;
 const BOTTOM: f64 = 48.0;
 /// Told apart with and without seeing colours: the dashes differ too.
 const STYLES: [(&str, &str); 3] = [("#2a7de1", ""), ("#d9822b", "6 3"), ("#8a56c2", "2 3")];
+/// Names of lines that end close together are set apart.
+const NAME_HEIGHT: f64 = 13.0;
 const GREY: &str = "#808080";
 
 pub struct Line {
@@ -86,9 +88,12 @@ fn draw(out: &mut String, plot: &Plot) {
     for tick in y.ticks() {
         text(LEFT - 8.0, y.at(tick) + 4.0, "end", GREY, &short(tick));
     }
+    // Lines come from the lowest to the highest.
+    let mut highest = f64::INFINITY;
     for (line, (colour, _)) in plot.lines.iter().zip(STYLES) {
         if let Some((_, last)) = line.points.last() {
-            text(WIDTH - RIGHT + 8.0, y.at(*last) + 4.0, "start", colour, &line.name);
+            highest = (y.at(*last) + 4.0).min(highest - NAME_HEIGHT);
+            text(WIDTH - RIGHT + 8.0, highest, "start", colour, &line.name);
         }
     }
     for tick in y.ticks() {

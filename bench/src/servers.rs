@@ -175,10 +175,7 @@ impl Cluster {
                 let said = ask(client, b"srvr");
                 said.contains("Mode: leader") || said.contains("Mode: standalone")
             }
-            Kind::Etcd => {
-                let request = b"GET /metrics HTTP/1.0\r\n\r\n";
-                ask(client, request).contains("\netcd_server_is_leader 1")
-            }
+            Kind::Etcd => metrics(client).contains("\netcd_server_is_leader 1"),
         }
     }
 }
@@ -233,7 +230,7 @@ pub fn try_put(
 }
 
 /// Whatever a server says to this until it closes the connection or stops talking.
-fn ask(target: SocketAddr, words: &[u8]) -> String {
+pub fn ask(target: SocketAddr, words: &[u8]) -> String {
     let mut said = Vec::new();
     let patience = Duration::from_millis(500);
     if let Ok(mut stream) = TcpStream::connect_timeout(&target, patience) {
@@ -242,6 +239,11 @@ fn ask(target: SocketAddr, words: &[u8]) -> String {
         let _ = stream.read_to_end(&mut said);
     }
     String::from_utf8_lossy(&said).into_owned()
+}
+
+/// What a server's Prometheus endpoint says, with the head of the answer.
+pub fn metrics(target: SocketAddr) -> String {
+    ask(target, b"GET /metrics HTTP/1.0\r\n\r\n")
 }
 
 fn free_ports(count: usize) -> Vec<u16> {
@@ -273,6 +275,9 @@ fn command(kind: Kind, number: usize, ports: &[u16], folder: &Path, raftkv: &Pat
                 peers,
                 "--data-dir".into(),
                 data_text,
+                // As many clients as the sweep has, and those that look at the nodes.
+                "--connections-max".into(),
+                "10100".into(),
             ]
         }
         Kind::Redis => {

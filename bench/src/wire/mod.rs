@@ -5,7 +5,7 @@ mod resp;
 mod zookeeper;
 
 pub use etcd::Etcd;
-pub use resp::Resp;
+pub use resp::{Resp, command};
 pub use zookeeper::ZooKeeper;
 
 /// What has arrived on a connection.
