@@ -129,7 +129,7 @@ build_static() {
         cargo build --release --locked --target "$target" --manifest-path "$ROOT/Cargo.toml" >&2 ||
         die "the build failed" "the compiler's messages are above"
     for binary in srvraft cltraft; do
-        ! LC_ALL=C ldd "$TARGET_DIR/$target/release/$binary" 2>/dev/null | grep -q '=>' ||
+        ! LC_ALL=C ldd "$TARGET_DIR/$target/release/$binary" 2>/dev/null | grep '=>' >/dev/null ||
             die "$binary for $target is not static" "rustup target add ${target%-gnu}-musl"
     done
     printf '%s\n' "$TARGET_DIR/$target/release"

@@ -156,7 +156,7 @@ docker_stop() {
 docker_wipe() {
     [[ $(docker_state "$1") != running ]] || die "$1 is running" \
         "./run.sh kill $1 first: a disk is not taken out of a node that writes to it"
-    docker volume ls --quiet --filter "label=$DOCKER_LABEL" | grep -qx "raftkv-$1" ||
+    docker volume ls --quiet --filter "label=$DOCKER_LABEL" | grep -x "raftkv-$1" >/dev/null ||
         die "$1 has no data: there is no volume raftkv-$1 of ours"
     [[ $(docker_state "$1") == gone ]] || docker rm "$1" >/dev/null
     docker volume rm "raftkv-$1" >/dev/null

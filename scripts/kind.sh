@@ -12,7 +12,7 @@ REGISTRY_LABEL=app=raftkv-registry
 need_kind() { need_tools docker kind kubectl; }
 
 kind_cluster_exists() {
-    command -v kind >/dev/null && kind get clusters 2>/dev/null | grep -qx "$KIND_CLUSTER"
+    command -v kind >/dev/null && kind get clusters 2>/dev/null | grep -x "$KIND_CLUSTER" >/dev/null
 }
 
 need_kind_cluster() {

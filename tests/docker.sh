@@ -251,7 +251,7 @@ case_disconnect_leader() {
     check "what it said of that write is true" keeps_its_word
 }
 
-leads_nobody() { ! inside "$1" --timeout 2s status 2>/dev/null | grep -q " leader "; }
+leads_nobody() { ! inside "$1" --timeout 2s status 2>/dev/null | grep " leader " >/dev/null; }
 
 case_majority() {
     local survivor others before
@@ -271,7 +271,7 @@ case_majority() {
 }
 
 alive_and_not_ready() {
-    ask "$1" 'GET /livez HTTP/1.1' 'Host: raftkv' 'Connection: close' '' | grep -q '^HTTP/1.1 200 ' && ! is_ready "$1"
+    ask "$1" 'GET /livez HTTP/1.1' 'Host: raftkv' 'Connection: close' '' | grep '^HTTP/1.1 200 ' >/dev/null && ! is_ready "$1"
 }
 
 case_stop_leader() {
@@ -288,7 +288,12 @@ case_stop_leader() {
     recovered "${FIRST[@]}"
 }
 
-hands_over() { docker logs --tail 5 "$PREFIX-$1" 2>&1 | grep -q "hands over and stops: SIGTERM"; }
+# Of this start of it: what follows, as of others who disconnect meanwhile, is of any length.
+hands_over() { log_since_start "$1" | grep "hands over and stops: SIGTERM" >/dev/null; }
+
+log_since_start() {
+    docker logs --since "$(docker container inspect --format '{{.State.StartedAt}}' "$PREFIX-$1")" "$PREFIX-$1" 2>&1
+}
 
 case_rolling_restart() {
     local node unknown
@@ -411,7 +416,7 @@ six() { printf 'fd37:%x::%x\n' $(($$ % 65536)) $((16 + ${1#raft-})); }
 
 nobody_answers_over_ipv4() {
     local node
-    for node in "${FIRST[@]}"; do ! info "$node" | grep -q . || return 1; done
+    for node in "${FIRST[@]}"; do ! info "$node" | grep . >/dev/null || return 1; done
 }
 
 # Both images by way of a registry, from which they come back as they were. As `./run.sh k8s --registry` does it.

@@ -200,7 +200,7 @@ never_called() { ! grep -qE -- "$1" "$CALLS"; }
 # Every kubectl call must name the context first: somebody's current one is not ours to touch.
 every_kubectl_names_the_context() {
     grep -q '^kubectl --context' "$CALLS" && ! grep '^kubectl' "$CALLS" |
-        grep -v '^kubectl config get-contexts ' | grep -qv "^kubectl --context ${1-kind-raftkv} "
+        grep -v '^kubectl config get-contexts ' | grep -v "^kubectl --context ${1-kind-raftkv} " >/dev/null
 }
 
 # ------------------------------------------------------------------------------------- tests

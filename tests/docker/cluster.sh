@@ -135,7 +135,7 @@ ask() {
 info() { ask "$1" INFO QUIT; }
 field() { info "$1" | sed -n "s/^$2://p"; }
 
-is_ready() { ask "$1" 'GET /readyz HTTP/1.1' 'Host: raftkv' 'Connection: close' '' | grep -q '^HTTP/1.1 200 '; }
+is_ready() { ask "$1" 'GET /readyz HTTP/1.1' 'Host: raftkv' 'Connection: close' '' | grep '^HTTP/1.1 200 ' >/dev/null; }
 
 all_ready() {
     local node
