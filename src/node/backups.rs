@@ -20,7 +20,7 @@ const READS_PER_TURN: usize = 4;
 /// Pieces that wait to be read, of all clients.
 const READS_MAX: usize = 64;
 /// While pieces are asked for, the log grows to so many times its usual length before the next snapshot.
-const PINNED_LOG_TIMES: usize = 4;
+const PINNED_LOG_TIMES: u64 = 4;
 
 #[derive(Debug, Default)]
 pub(super) struct Backups {
@@ -61,9 +61,9 @@ impl Node {
     }
 
     /// Whether the snapshots on disk should stay for a while.
-    pub(super) fn is_backed_up(&self, log_bytes_max: usize) -> bool {
+    pub(super) fn is_backed_up(&self) -> bool {
         let is_used = self.now_ticks < self.backups.used_until_ticks;
-        is_used && self.bytes_since_snapshot < PINNED_LOG_TIMES.saturating_mul(log_bytes_max)
+        is_used && !self.log_growth.is_long(PINNED_LOG_TIMES)
     }
 
     /// The confirmed beginning: the state as it is now, or a later one.

@@ -9,6 +9,7 @@
 mod audit;
 mod backups;
 mod expiry;
+mod log_growth;
 mod members;
 mod requests;
 
@@ -23,6 +24,7 @@ use crate::raft::{
 };
 use audit::{Audit, Point};
 use backups::Backups;
+use log_growth::LogGrowth;
 use members::{Connected, PendingTransfer};
 use requests::{OUTCOME_UNKNOWN_ADVICE, failure};
 use std::collections::{BTreeMap, VecDeque};
@@ -160,7 +162,7 @@ pub struct Node {
     /// The index at which a majority has another state than this node.
     diverged_at: Option<Index>,
     /// Of entries applied since the newest snapshot.
-    bytes_since_snapshot: usize,
+    log_growth: LogGrowth,
     /// Of the log that this snapshot covers, what is still in memory, while there is more than is kept.
     covered_bytes: Option<(Position, usize)>,
     /// The term this node leads, as of the last input.
@@ -230,6 +232,8 @@ pub struct Unreadable {
 impl Node {
     /// A node as its disk remembers it; `machine` is the state of its newest snapshot.
     pub fn new(config: Config, restored: Restored, machine: Machine) -> Self {
+        let is_fresh = restored.snapshot.is_none() && restored.entries.is_empty();
+        let log_growth = LogGrowth::new(config.raft.id, is_fresh);
         let raft = Raft::restore(config.raft.clone(), restored);
         let mut rng = fastrand::Rng::with_seed(config.raft.seed);
         assert_eq!(machine.applied(), raft.commit_index(), "the state is that of the snapshot");
@@ -260,7 +264,7 @@ impl Node {
             backups: Backups::default(),
             refuses_growth: false,
             diverged_at: None,
-            bytes_since_snapshot: 0,
+            log_growth,
             covered_bytes: None,
             led_term: None,
             tally: Tally::default(),
@@ -427,10 +431,8 @@ impl Node {
     // Snapshots; `Replica` moves their bytes.
 
     pub fn wants_snapshot(&self) -> bool {
-        let state = self.machine.store().bytes() / SNAPSHOT_STATE_FRACTION;
-        let log_bytes_max = self.config.snapshot_log_bytes.max(state);
-        let is_long = self.bytes_since_snapshot >= log_bytes_max;
-        let is_read = self.raft.is_sending_snapshot() || self.is_backed_up(log_bytes_max);
+        let is_long = self.log_growth.is_long(1);
+        let is_read = self.raft.is_sending_snapshot() || self.is_backed_up();
         self.snapshot_is_due || self.backup_wants_snapshot() || (is_long && !is_read)
     }
 
@@ -441,7 +443,7 @@ impl Node {
 
     /// Begins a snapshot of what is applied.
     pub fn begin_snapshot(&mut self) -> Position {
-        self.bytes_since_snapshot = 0;
+        self.log_growth.restart();
         self.snapshot_is_due = false;
         self.machine.begin_snapshot();
         let index = self.machine.applied();
@@ -522,7 +524,7 @@ impl Node {
         let old = std::mem::replace(&mut self.machine, machine);
         self.machine.free_slowly(old);
         self.covered_bytes = None;
-        self.bytes_since_snapshot = 0;
+        self.log_growth.restart();
         // Their entries were committed, but what became of them is now only in the state.
         let skipped: Vec<PendingWrite> = {
             let later = self.writes.split_off(&(chunk.position.index + 1));
@@ -558,7 +560,8 @@ impl Node {
             if let Some(point) = self.audit.applied(index, digest) {
                 self.report(point);
             }
-            self.bytes_since_snapshot += cost_bytes;
+            let state = self.machine.store().bytes() / SNAPSHOT_STATE_FRACTION;
+            self.log_growth.add(cost_bytes, self.config.snapshot_log_bytes.max(state));
             if let Some(write) = self.writes.remove(&index) {
                 assert_eq!(
                     write.term, term,
