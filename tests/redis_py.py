@@ -114,7 +114,7 @@ def transactions(client):
 
 def count(client, seconds):
     client.set("n", 0)
-    print("counting", flush=True)
+    print("writing", flush=True)
     acknowledged = unknown = 0
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -6,18 +6,13 @@
 #[allow(dead_code)] // Other tests use the rest.
 mod processes;
 
+use processes::redis::{QUICK, killing_the_leader, sentinel_client_survives_the_leader};
 use processes::{Cluster, run};
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-const QUICK: [&str; 4] = ["--heartbeat", "20ms", "--election", "150ms"];
-
-fn redis_py(cluster: &Cluster, node: usize, what: &str) -> Command {
-    let python = std::env::var("PYTHON").unwrap_or("python3".to_string());
-    let address = cluster.address(node);
-    let (_, port) = address.rsplit_once(':').expect("host:port");
-    let mut command = Command::new(python);
-    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/redis_py.py")).args([what, port]);
+fn python() -> Command {
+    let mut command = Command::new(std::env::var("PYTHON").unwrap_or("python3".to_string()));
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/redis_py.py"));
     command
 }
 
@@ -27,7 +22,7 @@ fn its_calls_are_answered_as_it_expects_at_every_node() {
     let cluster = Cluster::start(3, &QUICK);
     cluster.await_leader();
     for node in 0..3 {
-        let (status, _, errors) = run(&mut redis_py(&cluster, node, "calls"));
+        let (status, _, errors) = run(python().args(["calls", &cluster.port(node)]));
         assert_eq!(status, Some(0), "node {node}: {errors}");
     }
 }
@@ -39,18 +34,9 @@ fn its_calls_are_answered_as_it_expects_at_every_node() {
 fn its_increments_are_neither_lost_nor_doubled_when_the_leader_dies() {
     let mut cluster = Cluster::start(3, &QUICK);
     let leader = cluster.await_leader();
-    let mut child = redis_py(&cluster, (leader + 1) % 3, "count")
-        .arg("4")
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("python3 starts");
-    let mut output = BufReader::new(child.stdout.take().expect("it is piped"));
-    let mut line = String::new();
-    output.read_line(&mut line).expect("it says that it begins");
-    cluster.kill(leader);
-    let mut counts = String::new();
-    output.read_to_string(&mut counts).expect("it counts");
-    assert!(child.wait().expect("it ends").success());
+    let mut client = python();
+    client.args(["count", &cluster.port((leader + 1) % 3), "4"]);
+    let counts = killing_the_leader(&mut cluster, leader, &mut client);
     let counts: Vec<u64> =
         counts.split_whitespace().map(|n| n.parse().expect("a number")).collect();
     let [acknowledged, unknown, counter] = counts[..] else { panic!("{counts:?}") };
@@ -63,28 +49,7 @@ fn its_increments_are_neither_lost_nor_doubled_when_the_leader_dies() {
 #[test]
 #[ignore = "needs python3 with redis"]
 fn its_sentinel_client_writes_through_the_death_of_the_leader() {
-    let mut cluster = Cluster::start(3, &QUICK);
-    let leader = cluster.await_leader();
-    let port = |node| cluster.address(node).rsplit_once(':').expect("host:port").1.to_owned();
-    let ports: Vec<String> = (0..3).map(port).collect();
-    let python = std::env::var("PYTHON").unwrap_or("python3".to_string());
-    let mut child = Command::new(python)
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/redis_py.py"))
-        .args(["sentinel", &ports.join(","), &ports[leader]])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("python3 starts");
-    let mut output = BufReader::new(child.stdout.take().expect("it is piped"));
-    let mut line = String::new();
-    output.read_line(&mut line).expect("it says that it begins");
-    assert_eq!(line, "writing\n");
-    cluster.kill(leader);
-    let mut said = String::new();
-    output.read_to_string(&mut said).expect("it writes");
-    assert!(child.wait().expect("it ends").success());
-    let (acknowledged, new) = said.trim().split_once(' ').expect("two numbers");
-    assert!(acknowledged.parse::<u32>().expect("a number") >= 200, "{said}");
-    let next = cluster.await_leader_among(&cluster.running());
-    assert_eq!(new, ports[next], "it found the leader there is");
-    println!("acknowledged {acknowledged}, then led by {new}");
+    let mut client = python();
+    client.arg("sentinel");
+    sentinel_client_survives_the_leader(client);
 }

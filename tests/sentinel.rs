@@ -52,10 +52,7 @@ fn every_node_says_where_the_leader_is_and_who_else_there_is() {
         assert!(client.ask("SENTINEL masters").contains("name mymaster ip 127.0.0.1"));
         let sentinels = client.ask("SENTINEL sentinels mymaster");
         for other in 0..3 {
-            let port = format!(
-                " ip 127.0.0.1 port {} ",
-                cluster.address(other).rsplit_once(':').expect("port").1
-            );
+            let port = format!(" ip 127.0.0.1 port {} ", cluster.port(other));
             let replicas = client.ask("SENTINEL slaves mymaster");
             assert_eq!(replicas.contains(&port), other != leader, "{replicas}");
             assert_eq!(sentinels.contains(&port), other != node, "{sentinels}");

@@ -3,6 +3,8 @@
 //! Every wait is for a condition and has a deadline; whatever was started is killed, by process id, when
 //! the cluster is dropped, also after a failed assertion.
 
+pub mod redis;
+
 use raftkv::client::{Client, ClientConfig};
 use raftkv::net::ResolverConfig;
 use rustix::process::{Pid, Signal, kill_process};
@@ -71,6 +73,10 @@ impl Cluster {
 
     pub fn address(&self, node: usize) -> String {
         format!("{}:{}", self.hosts[node], self.ports[node])
+    }
+
+    pub fn port(&self, node: usize) -> String {
+        self.ports[node].to_string()
     }
 
     /// From now on all that is started knows the nodes as `raft-0.test` and so on, and looks that up.
