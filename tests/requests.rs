@@ -4,8 +4,8 @@ mod common;
 
 use common::core::{accepted, accepted_in_round, append, config, pre_vote, vote};
 use raftkv::kv::{
-    Answer, Command, Condition, Expiry, Failure, FailureCode, Limits, Machine, Outcome, Request,
-    TimedOp, WriteOp,
+    Answer, Command, Condition, Expiry, Failure, FailureCode, Found, Limits, Machine, Outcome,
+    ReadOp, Request, TimedOp, WriteOp,
 };
 use raftkv::node::{Config, Node, Outgoing, Peer, PeerMessage, Routing, Standing, Ticket};
 use raftkv::raft::{
@@ -298,7 +298,9 @@ fn a_key_whose_time_has_come_is_read_until_its_removal_is_applied() {
     // A reply confirms the leader, and says nothing of the removal.
     read(2, 2, Some(b"v"));
     read(3, 2, Some(b"v"));
-    read(4, 3, None);
+    // Asked for before the removal is committed, and answered after it.
+    read(4, 3, Some(b"v"));
+    read(5, 3, None);
 }
 
 /// What is applied in a turn may be due at once. Its removal is for the next turn: this one is written already.
@@ -318,6 +320,97 @@ fn a_turn_ends_with_nothing_in_the_log_that_the_disk_was_not_given() {
         assert_eq!(node.machine().store().is_empty(), removed);
         hear(&mut node, node_of(2), accepted(1, last));
     }
+}
+
+/// The newest round that the others are asked to confirm.
+fn round_of(outgoing: &Outgoing) -> u64 {
+    let round = |(_, message): &(NodeId, PeerMessage)| match message {
+        PeerMessage::Raft(Message::AppendEntries { round, .. }) => Some(*round),
+        _ => None,
+    };
+    outgoing.messages.iter().filter_map(round).max().expect("the others are asked")
+}
+
+fn values(outgoing: &Outgoing) -> Vec<(Ticket, Vec<u8>)> {
+    let value = |(ticket, answer): &(Ticket, Answer)| match answer {
+        Answer::Value { value: Some(value), .. } => (*ticket, value.to_vec()),
+        Answer::Found { found: Found::Values(values), .. } => match &values[..] {
+            [Some(value)] => (*ticket, value.to_vec()),
+            other => panic!("{ticket} is answered {other:?}"),
+        },
+        other => panic!("{ticket} is answered {other:?}"),
+    };
+    outgoing.answers.iter().map(value).collect()
+}
+
+/// A state that is not yet that of the commit index may lack what an earlier leader has acknowledged.
+#[test]
+fn a_new_leader_looks_nothing_up_before_it_has_applied_what_is_committed() {
+    const ENTRIES: u64 = 20_000;
+    let mut node = follower();
+    let entry = |index: u64| match put(&index.to_be_bytes()) {
+        Request::Write { command } => Entry { term: 1, index, payload: Payload::Command(command) },
+        other => panic!("{other:?}"),
+    };
+    hear(&mut node, node_of(2), append(1, (0, 0), 0, (1..=ENTRIES).map(entry).collect()));
+    turn(&mut node);
+    while node.raft().role_name() != "pre-candidate" {
+        node.tick();
+    }
+    turn(&mut node);
+    hear(&mut node, node_of(3), pre_vote(2, true));
+    turn(&mut node);
+    hear(&mut node, node_of(3), vote(2, true));
+    turn(&mut node);
+    hear(&mut node, node_of(3), accepted(2, ENTRIES + 1));
+    turn(&mut node);
+    let (applied, commit_index) = (node.machine().applied(), node.raft().commit_index());
+    assert!(applied > 0 && applied < commit_index && commit_index == ENTRIES + 1);
+    ask(&mut node, 1, get());
+    let outgoing = turn(&mut node);
+    assert_eq!((&outgoing.answers[..], node.machine().applied()), (&[][..], commit_index));
+    hear(&mut node, node_of(3), accepted_in_round(2, commit_index, round_of(&outgoing)));
+    assert_eq!(values(&turn(&mut node)), [(1, ENTRIES.to_be_bytes().to_vec())]);
+}
+
+/// Those of a connection are sent one after the other: with a write between them, the second one must not see less.
+#[test]
+fn a_later_read_sees_no_less_than_an_earlier_one() {
+    let mut node = leader();
+    ask(&mut node, 1, put(b"old"));
+    turn(&mut node);
+    hear(&mut node, node_of(2), accepted(1, 2));
+    turn(&mut node);
+    ask(&mut node, 2, put(b"new"));
+    ask(&mut node, 3, Request::Read(ReadOp::Values(vec![b"k"[..].into()])));
+    let round = round_of(&turn(&mut node));
+    ask(&mut node, 4, get());
+    turn(&mut node);
+    hear(&mut node, node_of(2), accepted_in_round(1, 3, round));
+    let mut outgoing = turn(&mut node);
+    assert!(matches!(outgoing.answers.remove(0), (2, Answer::Written { .. })));
+    assert_eq!(values(&outgoing), [(3, b"new".to_vec())]);
+    let round = round_of(&outgoing);
+    hear(&mut node, node_of(2), accepted_in_round(1, 3, round));
+    assert_eq!(values(&turn(&mut node)), [(4, b"new".to_vec())]);
+}
+
+/// It was there when it was asked for, and nobody else led then: how long it takes to know is no matter.
+#[test]
+fn a_value_is_looked_up_when_it_is_asked_for_and_told_when_the_leader_is_confirmed() {
+    let mut node = leader();
+    ask(&mut node, 1, put(b"old"));
+    turn(&mut node);
+    hear(&mut node, node_of(2), accepted(1, 2));
+    turn(&mut node);
+    assert_eq!(node.request(2, get(), Routing::Forward), b"old".len());
+    ask(&mut node, 3, put(b"new"));
+    let outgoing = turn(&mut node);
+    assert_eq!(outgoing.answers, []);
+    hear(&mut node, node_of(2), accepted(1, 3));
+    assert!(matches!(turn(&mut node).answers[..], [(3, Answer::Written { .. })]));
+    hear(&mut node, node_of(2), accepted_in_round(1, 3, round_of(&outgoing)));
+    assert_eq!(values(&turn(&mut node)), [(2, b"old".to_vec())]);
 }
 
 /// A request that was held back while nobody led is no exception, when the last vote is the own one.

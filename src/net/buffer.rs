@@ -111,6 +111,10 @@ impl Outbox {
 
     /// The socket took `n` bytes off the front.
     fn taken(&mut self, n: usize) {
+        if self.draining.is_empty() && n == self.filling.len() {
+            // As it mostly is; filled again while it is in the cache.
+            return empty(&mut self.filling);
+        }
         self.sent += n;
         if self.sent >= self.draining.len() {
             self.sent -= self.draining.len();

@@ -60,9 +60,19 @@ impl ConnId {
         Token((self.generation as usize) << 32 | self.slot as usize)
     }
 
+    /// Below the most connections there have been at once; used again.
+    pub(crate) fn slot(self) -> usize {
+        self.slot as usize
+    }
+
     #[cfg(test)]
     pub(crate) fn for_test(slot: u32) -> ConnId {
         ConnId { slot, generation: 0 }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_next_generation(self) -> ConnId {
+        ConnId { generation: self.generation + 1, ..self }
     }
 
     fn from_token(token: Token) -> ConnId {

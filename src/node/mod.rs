@@ -134,6 +134,8 @@ pub struct Node {
     /// Writes in this leader's log, by index.
     writes: BTreeMap<Index, PendingWrite>,
     reads: BTreeMap<ReadId, PendingRead>,
+    /// How many of them are still to be read.
+    unread: usize,
     /// Confirmed reads, by the index that has to be applied first; that never decreases.
     confirmed: VecDeque<(Index, ReadId)>,
     /// Of those that may be answered, the ones that look at many keys.
@@ -197,7 +199,14 @@ struct PendingWrite {
 #[derive(Debug)]
 struct PendingRead {
     origin: Origin,
-    request: Request,
+    wanted: Wanted,
+}
+
+#[derive(Debug)]
+enum Wanted {
+    /// It has been read, and is the answer if this node led at that time.
+    Found(Answer),
+    Request(Request),
 }
 
 #[derive(Debug)]
@@ -247,6 +256,7 @@ impl Node {
             removing_expired: None,
             writes: BTreeMap::new(),
             reads: BTreeMap::new(),
+            unread: 0,
             confirmed: VecDeque::new(),
             searches: VecDeque::new(),
             search_steps: 0,
@@ -320,9 +330,10 @@ impl Node {
         self.release_held();
     }
 
-    /// A client asks. The answer comes out of a later flush under the same ticket.
-    pub fn request(&mut self, ticket: Ticket, request: Request, routing: Routing) {
-        self.handle_request(Origin::Client(ticket), request, routing);
+    /// A client asks. The answer comes out of a later flush under the same ticket. Returns how long the value will
+    /// be if it is a [`Request::Get`], as far as this node knows.
+    pub fn request(&mut self, ticket: Ticket, request: Request, routing: Routing) -> usize {
+        self.handle_request(Origin::Client(ticket), request, routing)
     }
 
     pub fn peer_message(
@@ -503,7 +514,7 @@ impl Node {
 
     fn abort_reads(&mut self) {
         for id in self.raft.take_aborted_reads() {
-            if let Some(read) = self.reads.remove(&id) {
+            if let Some(read) = self.take_read(id) {
                 self.fail_not_leader(read.origin);
             }
         }

@@ -3,7 +3,7 @@
 
 use super::{
     Forwarded, Held, Node, Origin, Outgoing, PeerMessage, PendingRead, PendingWrite, REQUESTS_MAX,
-    Routing, SEARCH_STEPS_PER_TURN, Ticket,
+    Routing, SEARCH_STEPS_PER_TURN, Ticket, Wanted,
 };
 use crate::kv::{
     Answer, BackupRequest, Budget, Command, Executed, Failure, FailureCode, LeaderHint, Request,
@@ -14,40 +14,62 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 impl Node {
-    pub(super) fn handle_request(&mut self, origin: Origin, request: Request, routing: Routing) {
+    /// Returns how long the value is that is asked for, as far as it is known.
+    pub(super) fn handle_request(
+        &mut self,
+        origin: Origin,
+        request: Request,
+        routing: Routing,
+    ) -> usize {
         if let Err(failure) = self.check(&request) {
-            return self.answer(origin, Answer::Failed(failure));
+            self.answer(origin, Answer::Failed(failure));
+            return 0;
         }
         if self.is_holding() {
-            return self.held.push(Held { origin, request, routing });
+            let value_bytes = self.value_bytes(&request);
+            self.held.push(Held { origin, request, routing });
+            return value_bytes;
         }
         if self.is_leaving {
             let what = format!("{} stops; nothing was done, ask another node", self.config.name);
             let leaving =
                 Failure { leader: self.leader_hint(), ..failure(FailureCode::ShuttingDown, what) };
-            return self.answer(origin, Answer::Failed(leaving));
+            self.answer(origin, Answer::Failed(leaving));
+            return 0;
         }
-        self.route(origin, request, routing);
+        self.route(origin, request, routing)
     }
 
-    fn route(&mut self, origin: Origin, request: Request, routing: Routing) {
+    fn route(&mut self, origin: Origin, request: Request, routing: Routing) -> usize {
         if let Request::Backup(step @ (BackupRequest::Find { .. } | BackupRequest::Piece { .. })) =
             request
         {
-            return self.go_on_with_backup(origin, step);
+            self.go_on_with_backup(origin, step);
+            return 0;
         }
         match (self.raft.leader(), origin) {
             (Some(leader), _) if leader == self.raft.id() => match request {
                 Request::Write { command } => self.propose(origin, command),
                 Request::Get { .. } | Request::Digest | Request::Read(_) | Request::Backup(_) => {
-                    self.begin_read(origin, request)
+                    return self.begin_read(origin, request);
                 }
                 Request::Member(request) => self.change_members(origin, request),
             },
             (Some(leader), Origin::Client(ticket)) if routing == Routing::Forward => {
+                let value_bytes = self.value_bytes(&request);
                 self.forward(ticket, leader, request);
+                return value_bytes;
             }
             _ => self.fail_not_leader(origin),
+        }
+        0
+    }
+
+    /// How long the value of the one key that is asked for is here, and now.
+    fn value_bytes(&self, request: &Request) -> usize {
+        match request {
+            Request::Get { key } => self.machine.store().value_bytes(key).unwrap_or(0),
+            _ => 0,
         }
     }
 
@@ -95,14 +117,46 @@ impl Node {
         }
     }
 
-    pub(super) fn begin_read(&mut self, origin: Origin, request: Request) {
+    /// Returns how long the value is that is asked for.
+    pub(super) fn begin_read(&mut self, origin: Origin, request: Request) -> usize {
         let id = self.next_id();
-        if self.raft.read(id) {
-            self.reads.insert(id, PendingRead { origin, request });
-            self.tally.reads += 1;
-        } else {
+        if !self.raft.read(id) {
             self.fail_not_leader(origin);
+            return 0;
         }
+        self.tally.reads += 1;
+        let (wanted, value_bytes) = self.look_up(request);
+        self.unread += usize::from(matches!(wanted, Wanted::Request(_)));
+        self.reads.insert(id, PendingRead { origin, wanted });
+        value_bytes
+    }
+
+    /// A value is looked up when it is asked for, if the state is that of the newest commit: the read takes effect
+    /// at that moment, provided that this node led then, which the round will show. So one look says what the
+    /// answer is and how long. A read that is not done yet goes first: otherwise, with a write between the two,
+    /// the later one would see less.
+    fn look_up(&self, request: Request) -> (Wanted, usize) {
+        let applied = self.machine.applied();
+        let is_newest = self.raft.knows_commit() && applied == self.raft.commit_index();
+        match &request {
+            Request::Get { key } if is_newest && self.unread == 0 => {
+                let value = self.machine.store().get(key);
+                let value_bytes = value.as_ref().map_or(0, |value| value.len());
+                let leader = number(self.raft.id());
+                (Wanted::Found(Answer::Value { value, index: applied, leader }), value_bytes)
+            }
+            _ => {
+                let value_bytes = self.value_bytes(&request);
+                (Wanted::Request(request), value_bytes)
+            }
+        }
+    }
+
+    /// A read that waits no more.
+    pub(super) fn take_read(&mut self, id: ReadId) -> Option<PendingRead> {
+        let read = self.reads.remove(&id)?;
+        self.unread -= usize::from(matches!(read.wanted, Wanted::Request(_)));
+        Some(read)
     }
 
     pub(super) fn forward(&mut self, ticket: Ticket, leader: NodeId, request: Request) {
@@ -225,9 +279,10 @@ impl Node {
                 return;
             }
             self.confirmed.pop_front();
-            let request = self.reads.get(&id).map(|read| &read.request);
-            match request {
-                Some(Request::Read(op)) if op.is_search() => self.searches.push_back(id),
+            match self.reads.get(&id).map(|read| &read.wanted) {
+                Some(Wanted::Request(Request::Read(op))) if op.is_search() => {
+                    self.searches.push_back(id);
+                }
                 _ => self.answer_read(id),
             }
         }
@@ -244,10 +299,11 @@ impl Node {
     }
 
     fn answer_read(&mut self, id: ReadId) {
-        let Some(read) = self.reads.remove(&id) else { return };
-        let answer = match read.request {
-            Request::Backup(_) => self.begin_backup(),
-            request => self.read_answer(&request, id),
+        let Some(read) = self.take_read(id) else { return };
+        let answer = match read.wanted {
+            Wanted::Found(answer) => answer,
+            Wanted::Request(Request::Backup(_)) => self.begin_backup(),
+            Wanted::Request(request) => self.read_answer(&request, id),
         };
         self.answer(read.origin, answer);
     }

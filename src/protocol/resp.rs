@@ -18,6 +18,10 @@ pub const MULTIBULK_COUNT_MAX: i64 = 1024 * 1024;
 pub const ARGUMENTS_MAX: usize = 1024;
 /// The longest `*N` or `$N` line with its end, in bytes.
 const NUMBER_LINE_BYTES_MAX: usize = 32;
+/// Of the longest count in decimal.
+const COUNT_DIGITS_MAX: usize = usize::MAX.ilog10() as usize + 1;
+/// The longest `$N` line with its end that is written, in bytes.
+const BULK_HEAD_BYTES_MAX: usize = 1 + COUNT_DIGITS_MAX + CRLF.len();
 
 /// In bytes, but for the count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,14 +133,16 @@ fn check_argument(length: usize, end: usize, limits: &TextLimits) -> Result<(), 
 }
 
 fn command(args: Vec<Vec<u8>>, consumed: usize) -> TextStep {
-    let name = args[0].to_ascii_lowercase();
-    if name == b"post" || name.starts_with(b"host:") {
+    let name = &args[0];
+    let is_host = name.get(..HOST.len()).is_some_and(|start| start.eq_ignore_ascii_case(HOST));
+    if is_host || name.eq_ignore_ascii_case(b"post") {
         return TextStep::CrossProtocol;
     }
     TextStep::Command { args, consumed }
 }
 
 const CRLF: &[u8] = b"\r\n";
+const HOST: &[u8] = b"host:";
 
 fn unterminated() -> ProtocolError {
     protocol_error("expected CRLF after an argument")
@@ -341,7 +347,8 @@ pub fn put_integer(out: &mut Vec<u8>, value: i64) {
 }
 
 pub fn put_bulk(out: &mut Vec<u8>, bytes: &[u8]) {
-    put_line(out, b'$', &bytes.len().to_string());
+    out.reserve(BULK_HEAD_BYTES_MAX + bytes.len() + CRLF.len());
+    put_count(out, b'$', bytes.len());
     out.extend_from_slice(bytes);
     out.extend_from_slice(CRLF);
 }
@@ -366,7 +373,7 @@ pub fn put_null(out: &mut Vec<u8>, version: Version) {
 pub fn put_map(out: &mut Vec<u8>, version: Version, pairs: usize) {
     match version {
         Version::Resp2 => put_array(out, 2 * pairs),
-        Version::Resp3 => put_line(out, b'%', &pairs.to_string()),
+        Version::Resp3 => put_count(out, b'%', pairs),
     }
 }
 
@@ -376,7 +383,7 @@ pub fn put_text(out: &mut Vec<u8>, version: Version, text: &str) {
         Version::Resp2 => put_bulk(out, text.as_bytes()),
         Version::Resp3 => {
             const FORMAT: &str = "txt:";
-            put_line(out, b'=', &(FORMAT.len() + text.len()).to_string());
+            put_count(out, b'=', FORMAT.len() + text.len());
             out.extend_from_slice(FORMAT.as_bytes());
             out.extend_from_slice(text.as_bytes());
             out.extend_from_slice(CRLF);
@@ -386,15 +393,29 @@ pub fn put_text(out: &mut Vec<u8>, version: Version, text: &str) {
 
 /// The start of an array; its elements follow.
 pub fn put_array(out: &mut Vec<u8>, elements: usize) {
-    put_line(out, b'*', &elements.to_string());
+    put_count(out, b'*', elements);
 }
 
 /// The start of what nobody asked for: a push, and an array in the version that has none.
 pub fn put_push(out: &mut Vec<u8>, version: Version, elements: usize) {
     match version {
         Version::Resp2 => put_array(out, elements),
-        Version::Resp3 => put_line(out, b'>', &elements.to_string()),
+        Version::Resp3 => put_count(out, b'>', elements),
     }
+}
+
+/// Every value that is read begins with one, so it is not worth an allocation.
+fn put_count(out: &mut Vec<u8>, kind: u8, count: usize) {
+    let mut digits = [0; COUNT_DIGITS_MAX];
+    let (mut at, mut rest) = (digits.len(), count);
+    while at == digits.len() || rest > 0 {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    out.push(kind);
+    out.extend_from_slice(&digits[at..]);
+    out.extend_from_slice(CRLF);
 }
 
 fn put_line(out: &mut Vec<u8>, kind: u8, text: &str) {

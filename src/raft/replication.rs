@@ -48,6 +48,7 @@ impl Raft {
 
     /// One tick of a leader: heartbeats, and whether it still has its quorum.
     pub(super) fn tick_leader(&mut self) {
+        self.ask_all();
         let Role::Leader(leadership) = &mut self.role else { return };
         leadership.progress.values_mut().for_each(|peer| peer.silent_ticks += 1);
         leadership.heartbeat_elapsed_ticks += 1;
@@ -235,6 +236,7 @@ impl Raft {
             && let Some(progress) = leadership.progress.get_mut(&peer)
         {
             progress.lost_contact();
+            self.ask_all();
         }
     }
 

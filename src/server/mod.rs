@@ -5,6 +5,7 @@
 //! Nothing answers a request in the middle of a turn but the node's own status.
 
 mod commands;
+mod conns;
 mod cursors;
 mod events;
 mod files;
@@ -39,6 +40,7 @@ use crate::protocol::client::{ReplyBody, ReplyFrame};
 use crate::protocol::{frame, text};
 use crate::replica::{Replica, ReplicaError, Speech};
 use crate::wal::{Disk, Identity, WalError};
+use conns::ByConn;
 use cursors::Cursors;
 use events::Kind;
 use line::Line;
@@ -51,7 +53,7 @@ use pubsub::Herald;
 use ready::Level;
 use slab::Slab;
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{fmt, io};
@@ -71,7 +73,7 @@ pub struct Server<D: Disk> {
     limits: Limits,
     replica: Replica<D>,
     links: Links,
-    talks: BTreeMap<ConnId, Talk>,
+    talks: ByConn<Talk>,
     /// Requests the node has not answered, by ticket.
     asked: Slab<Asked>,
     /// About how long the answers to all of `asked` will be.
@@ -176,7 +178,7 @@ impl<D: Disk> Server<D> {
             config,
             replica,
             links,
-            talks: BTreeMap::new(),
+            talks: ByConn::default(),
             asked: Slab::new(),
             awaited_bytes: 0,
             paused: BTreeSet::new(),
@@ -227,6 +229,7 @@ impl<D: Disk> Server<D> {
             if now >= self.next_tick {
                 self.replica.inputs().tick();
                 self.links.tick(now);
+                self.talks.tidy();
                 self.next_tick = (self.next_tick + self.config.tick()).max(now);
             }
             let heard = Instant::now();
@@ -395,13 +398,11 @@ impl<D: Disk> Server<D> {
                 frame::put_frame(outbox, |out| reply.encode(out));
             }
             (ReplyTo::Slot(slot, _), Talk::Text(texts)) => {
-                let reply = texts.collected_reply(slot, &answer, form).unwrap_or_else(|| {
-                    let mut reply = Vec::new();
-                    text::answer_to_resp(&answer, form, &mut reply);
-                    reply
+                let collected = texts.collected_reply(slot, &answer, form);
+                texts.answered(slot, asked.answer_bytes, outbox, |out| match collected {
+                    Some(reply) => out.extend_from_slice(&reply),
+                    None => text::answer_to_resp(&answer, form, out),
                 });
-                texts.answered(slot, reply, asked.answer_bytes);
-                texts.write_ready(outbox);
             }
             (reply, talk) => unreachable!("{reply:?} does not fit {talk:?}"),
         }

@@ -416,7 +416,6 @@ impl<D: Disk> Server<D> {
         routing: Routing,
     ) -> usize {
         let answer_bytes = self.answer_bytes(&request);
-        self.awaited_bytes += answer_bytes;
         let asked = Asked {
             conn,
             reply,
@@ -424,8 +423,11 @@ impl<D: Disk> Server<D> {
             arrived: self.turn_began,
             answer_bytes,
         };
-        let ticket = self.asked.insert(asked) as Ticket;
-        self.replica.inputs().request(ticket, request, routing);
+        let ticket = self.asked.insert(asked);
+        let value_bytes = self.replica.inputs().request(ticket as Ticket, request, routing);
+        let answer_bytes = answer_bytes + value_bytes;
+        self.asked[ticket].answer_bytes = answer_bytes;
+        self.awaited_bytes += answer_bytes;
         answer_bytes
     }
 
@@ -434,7 +436,8 @@ impl<D: Disk> Server<D> {
     fn answer_bytes(&self, request: &Request) -> usize {
         let store = self.replica.node().machine().store();
         let values = match request {
-            Request::Get { key } => store.value_bytes(key).unwrap_or(0),
+            // The node looks it up, and says so.
+            Request::Get { .. } => 0,
             Request::Read(op) => {
                 op.answer_bytes(store, &self.limits).min(self.limits.answer_bytes_max())
             }

@@ -97,10 +97,24 @@ impl TextTalk {
         self.next_slot()
     }
 
-    pub fn answered(&mut self, slot: u64, reply: Vec<u8>, awaited_bytes: usize) {
+    /// The node has answered: the reply is written if nothing earlier holds it back, and what it held back.
+    pub fn answered(
+        &mut self,
+        slot: u64,
+        awaited_bytes: usize,
+        outbox: &mut Vec<u8>,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
         self.unanswered -= 1;
         self.is_held &= self.unanswered > 0;
         self.awaited_bytes -= awaited_bytes;
+        if slot == self.first_slot {
+            self.pop_slot();
+            write(outbox);
+            return self.write_ready(outbox);
+        }
+        let mut reply = Vec::new();
+        write(&mut reply);
         self.fill(slot, reply);
     }
 
@@ -133,8 +147,12 @@ impl TextTalk {
         while let Some(Some(reply)) = self.slots.front() {
             outbox.extend_from_slice(reply);
             self.held_bytes -= reply.len();
-            self.slots.pop_front();
-            self.first_slot += 1;
+            self.pop_slot();
         }
+    }
+
+    fn pop_slot(&mut self) {
+        self.slots.pop_front();
+        self.first_slot += 1;
     }
 }

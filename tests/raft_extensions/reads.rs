@@ -103,6 +103,83 @@ fn reads_that_wait_share_a_round() {
     assert!(!raft.has_ready());
 }
 
+fn receivers(messages: &[(NodeId, Message)]) -> Vec<NodeId> {
+    messages.iter().map(|(to, _)| *to).collect()
+}
+
+/// A leader of five that all others follow, and whose first round was answered by 2 and 4 first.
+fn leader_with_prompt_followers() -> Raft {
+    let mut raft = settled_leader(1, 5, 1, &[]);
+    (2..=5).for_each(|id| step(&mut raft, id, accepted(1, 1)));
+    raft.read(1);
+    assert_eq!(receivers(&sent(&mut raft)), [2, 3, 4, 5]);
+    [4, 2].into_iter().for_each(|id| step(&mut raft, id, accepted_in_round(1, 1, 1)));
+    assert_eq!(confirmed(&mut raft), [(1, 1)]);
+    raft
+}
+
+/// Who was not needed for a majority is left alone, as long as a majority is as prompt as it was.
+#[test]
+fn those_who_answer_first_are_asked_again_and_no_more_than_it_takes() {
+    let mut raft = leader_with_prompt_followers();
+    for round in 2..10 {
+        raft.read(round);
+        assert_eq!(receivers(&sent(&mut raft)), [2, 4]);
+        step(&mut raft, 2, accepted_in_round(1, 1, round));
+        assert_eq!(confirmed(&mut raft), []);
+        step(&mut raft, 4, accepted_in_round(1, 1, round));
+        assert_eq!(confirmed(&mut raft), [(round, 1)]);
+    }
+}
+
+/// Any majority will do: when the few do not answer within a tick, the others are asked the same, and with the
+/// next round all are, from the first.
+#[test]
+fn the_others_are_asked_when_a_tick_passes_and_whoever_is_first_then_is_asked_from_then_on() {
+    let mut raft = leader_with_prompt_followers();
+    raft.read(2);
+    assert_eq!(receivers(&sent(&mut raft)), [2, 4]);
+    step(&mut raft, 4, accepted_in_round(1, 1, 2));
+    raft.tick();
+    let messages = sent(&mut raft);
+    assert_eq!((receivers(&messages), round_of(&messages)), (vec![2, 3, 5], 2));
+    step(&mut raft, 5, accepted_in_round(1, 1, 2));
+    assert_eq!(confirmed(&mut raft), [(2, 1)]);
+    raft.read(3);
+    assert_eq!(receivers(&sent(&mut raft)), [2, 3, 4, 5]);
+    [3, 5].into_iter().for_each(|id| step(&mut raft, id, accepted_in_round(1, 1, 3)));
+    assert_eq!(confirmed(&mut raft), [(3, 1)]);
+    raft.read(4);
+    assert_eq!(receivers(&sent(&mut raft)), [3, 5]);
+}
+
+/// A connection that is gone is not waited for, not even for a tick.
+#[test]
+fn the_others_are_asked_at_once_when_one_of_the_few_is_gone() {
+    let mut raft = leader_with_prompt_followers();
+    raft.read(2);
+    assert_eq!(receivers(&sent(&mut raft)), [2, 4]);
+    raft.peer_unreachable(2);
+    assert!(raft.has_ready());
+    assert_eq!(receivers(&sent(&mut raft)), [2, 3, 4, 5]);
+    [3, 4].into_iter().for_each(|id| step(&mut raft, id, accepted_in_round(1, 1, 2)));
+    assert_eq!(confirmed(&mut raft), [(2, 1)]);
+}
+
+/// Whoever has entries to write may answer late, and is sent a message anyway: then the first of all counts.
+#[test]
+fn all_are_asked_while_one_of_the_few_lacks_entries() {
+    let mut raft = leader_with_prompt_followers();
+    propose(&mut raft, 8);
+    turn(&mut raft);
+    raft.read(2);
+    assert_eq!(receivers(&sent(&mut raft)), [2, 3, 4, 5]);
+    [2, 3].into_iter().for_each(|id| step(&mut raft, id, accepted_in_round(1, 2, 2)));
+    assert_eq!(confirmed(&mut raft), [(2, 1)]);
+    raft.read(3);
+    assert_eq!(receivers(&sent(&mut raft)), [2, 3], "these have them");
+}
+
 /// The answer to the round is what counts, not whether the follower has the newest entries.
 #[test]
 fn a_follower_that_lags_confirms_reads() {

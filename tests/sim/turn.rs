@@ -180,7 +180,7 @@ impl World {
                 Input::Unreachable(peer) => node.peer_unreachable(peer),
                 Input::Ended(peer) => node.peer_process_ended(peer),
                 Input::Request { ticket, request, routing } => {
-                    node.request(ticket, request, routing)
+                    node.request(ticket, request, routing);
                 }
             }
             // One input may change the members, let a commit be counted by them, and the next undo that.
