@@ -26,8 +26,8 @@ fn append(wal: &mut Wal<MemDisk>, entries: &[Entry]) {
 fn replaced() -> (MemDisk, Wal<MemDisk>, Vec<Entry>) {
     let disk = MemDisk::default();
     let (mut wal, _) = open(&disk, SEGMENT_BYTES).unwrap();
-    entries(1, 1..30).iter().for_each(|entry| append(&mut wal, &[entry.clone()]));
-    entries(2, 20..41).iter().for_each(|entry| append(&mut wal, &[entry.clone()]));
+    entries(1, 1..30).iter().for_each(|entry| append(&mut wal, std::slice::from_ref(entry)));
+    entries(2, 20..41).iter().for_each(|entry| append(&mut wal, std::slice::from_ref(entry)));
     let expected = [entries(1, 1..20), entries(2, 20..41)].concat();
     assert!(wal.segments() > 4);
     (disk, wal, expected)
