@@ -10,8 +10,8 @@
 use crate::kv::{Answer, Loader, Machine};
 use crate::node::{self, BackupBytes, BackupRead, Node, Outgoing, PeerMessage, Ticket, Unreadable};
 use crate::raft::{
-    Entry, Index, Message, NodeId, Position, Ready, Restored, SnapshotChunk, SnapshotRead, Term,
-    Waits,
+    Entry, Index, LogRead, Message, NodeId, Position, Ready, Restored, SnapshotChunk, SnapshotRead,
+    Term, Waits,
 };
 use crate::wal::{
     BLOCK_BYTES, Disk, Recovered, SnapshotFile, SnapshotKind, Wal, WalConfig, WalError,
@@ -29,8 +29,6 @@ const CHECKSUMS_FRACTION: usize = 1024;
 const FULL_SNAPSHOT_TICKS: u64 = 256;
 /// Segments of the log that are removed at once, before their room is given back.
 const SEGMENTS_PER_TURN: usize = 2;
-/// Entries that are dropped from memory in one turn: of a KiB each, they take about a millisecond.
-const ENTRIES_PER_TURN: usize = 4096;
 /// While a snapshot is taken, at least twice as much of it is written in a turn as of the log, up to so many
 /// bytes: so the log grows by half of the state meanwhile, or more if turns bring very much, but no turn
 /// writes much more for it.
@@ -349,6 +347,9 @@ impl<D: Disk> Replica<D> {
         for read in &ready.snapshot_reads {
             messages.extend(self.read_chunk(read)?);
         }
+        for read in &ready.log_reads {
+            messages.extend(self.read_log(read)?);
+        }
         self.read_for_backups()?;
         speak(Speech::Early(messages));
         if let Some(hard_state) = ready.hard_state {
@@ -499,13 +500,14 @@ impl<D: Disk> Replica<D> {
 
     /// With a snapshot safely on disk, the log that the *older* one of two covers is not needed: if the
     /// newest turns out to be unreadable, the older one and the log after it still make the state. It
-    /// goes a part in every turn, first from memory, then from the disk.
+    /// goes a part in every turn.
     fn tidy(&mut self, ticks: u64) -> Result<(), WalError> {
         if ticks > 0 {
             self.wal.free_some()?;
         }
         let Some(newest) = self.tidying else { return Ok(()) };
-        if !self.node.snapshot_saved(newest, ENTRIES_PER_TURN) || self.wal.is_freeing() {
+        self.node.snapshot_saved(newest);
+        if self.wal.is_freeing() {
             return Ok(());
         }
         let is_done = match self.wal.snapshots() {
@@ -519,6 +521,19 @@ impl<D: Disk> Replica<D> {
             self.tidying = None;
         }
         Ok(())
+    }
+
+    /// Entries that are not in memory any more, for a follower.
+    fn read_log(&mut self, read: &LogRead) -> Result<Option<(NodeId, PeerMessage)>, WalError> {
+        let entries = match self.wal.read_entries(read.first..=read.last, read.bytes_max) {
+            Ok(entries) => entries,
+            Err(error @ WalError::BadLog { .. }) => {
+                log::error!("{error}");
+                Vec::new()
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(self.node.log_read(*read, entries))
     }
 
     /// The next piece of the newest snapshot, for a follower.

@@ -19,8 +19,8 @@ pub use members::{Applicant, Peer, Standing};
 use crate::codec::Malformed;
 use crate::kv::{self, Answer, Command, Executed, FailureCode, Limits, Machine, Outcome, Request};
 use crate::raft::{
-    self, Contradiction, Entry, Index, Membership, Message, NodeId, Payload, Position, Raft,
-    ReadId, Ready, Restored, SnapshotChunk, Term, Waits,
+    self, Contradiction, Entry, Index, LogRead, Membership, Message, NodeId, Payload, Position,
+    Raft, ReadId, Ready, Restored, SnapshotChunk, Term, Waits,
 };
 use audit::{Audit, Point};
 use backups::Backups;
@@ -48,8 +48,12 @@ const FREED_PER_TURN: usize = 16 * 1024;
 const FREED_FRACTION: usize = 32;
 const FREED_PER_TURN_MAX: usize = 128 * 1024;
 
-/// Of the log before the newest snapshot, kept in memory for followers that are a little behind.
-const RETAINED_LOG_BYTES: usize = 8 * 1024 * 1024;
+/// Of the log, kept in memory for followers that are a little behind. What they need of what is older is read from
+/// the disk, if it is not much older than the newest snapshot.
+const LOG_IN_MEMORY_BYTES: usize = 8 * 1024 * 1024;
+/// Entries that are dropped from memory in one turn: more than a turn brings, and of a KiB each, they take some
+/// milliseconds.
+const EVICTED_PER_TURN: usize = 2 * APPLY_ENTRIES_PER_TURN as usize;
 /// A snapshot is taken when the log since the last one has reached the configured size, and this fraction of
 /// the state: so that the snapshots of a large state do not cost many times its changes.
 const SNAPSHOT_STATE_FRACTION: usize = 4;
@@ -163,10 +167,9 @@ pub struct Node {
     refuses_growth: bool,
     /// The index at which a majority has another state than this node.
     diverged_at: Option<Index>,
-    /// Of entries applied since the newest snapshot.
     log_growth: LogGrowth,
-    /// Of the log that this snapshot covers, what is still in memory, while there is more than is kept.
-    covered_bytes: Option<(Position, usize)>,
+    /// The log that is kept when the snapshot that is being taken is on disk comes after this.
+    keeps_log_after: Position,
     /// The term this node leads, as of the last input.
     led_term: Option<Term>,
     tally: Tally,
@@ -275,7 +278,7 @@ impl Node {
             refuses_growth: false,
             diverged_at: None,
             log_growth,
-            covered_bytes: None,
+            keeps_log_after: Position::default(),
             led_term: None,
             tally: Tally::default(),
             messages: Vec::new(),
@@ -405,6 +408,7 @@ impl Node {
 
     /// What is to be written, and what may be sent before that: a leader's entries, forwarded requests.
     pub fn take_ready(&mut self, waits: Waits) -> (Ready, Vec<(NodeId, PeerMessage)>) {
+        self.evict_log();
         self.release_held();
         self.remove_expired();
         let mut ready = self.raft.take_ready_with(waits);
@@ -456,6 +460,7 @@ impl Node {
     pub fn begin_snapshot(&mut self) -> Position {
         self.log_growth.restart();
         self.snapshot_is_due = false;
+        self.keeps_log_after = self.raft.log().evicted();
         self.machine.begin_snapshot();
         let index = self.machine.applied();
         let term = self.raft.log().term_at(index).expect("what is applied is in the log");
@@ -467,29 +472,28 @@ impl Node {
         self.machine.snapshot_piece(bytes_max)
     }
 
-    /// A snapshot at `newest` is on disk: the log before it goes, but for what followers that are a
-    /// little behind still need. It goes by `entries_max`; returns whether no more of it is left.
-    pub fn snapshot_saved(&mut self, newest: Position, entries_max: usize) -> bool {
-        let log = self.raft.log();
-        let first = log.before().index + 1;
-        let covered = || log.iter_from(first).take_while(|entry| entry.index <= newest.index);
-        // Of a long log, adding them up takes as long as dropping some thousands.
-        let mut excess = match self.covered_bytes {
-            Some((position, bytes)) if position == newest => bytes,
-            _ => covered().map(Entry::cost_bytes).sum::<usize>(),
-        };
-        let retained = RETAINED_LOG_BYTES.min(self.config.snapshot_log_bytes);
-        let mut keep_from = log.before();
-        for entry in covered().take(entries_max) {
-            if excess <= retained {
-                break;
-            }
-            excess -= entry.cost_bytes();
-            keep_from = Position { index: entry.index, term: entry.term };
-        }
-        self.raft.compact(newest, keep_from);
-        self.covered_bytes = (excess > retained).then_some((newest, excess));
-        excess <= retained
+    /// The snapshot at `newest` that was taken is on disk: the log before it goes, but for what followers that are a
+    /// little behind still need.
+    pub fn snapshot_saved(&mut self, newest: Position) {
+        self.raft.compact(newest, self.keeps_log_after);
+    }
+
+    /// Drops from memory what is applied and on disk of the log, but for the newest part.
+    fn evict_log(&mut self) {
+        let kept = LOG_IN_MEMORY_BYTES.min(self.config.snapshot_log_bytes);
+        self.raft.evict(self.machine.applied(), kept, EVICTED_PER_TURN);
+    }
+
+    /// Entries that were read from the disk for a follower; none if they can't be. Then it is sent a snapshot, and
+    /// a new one if there is none that the log goes on from.
+    pub fn log_read(
+        &mut self,
+        read: LogRead,
+        entries: Vec<Entry>,
+    ) -> Option<(NodeId, PeerMessage)> {
+        let message = self.raft.log_read(read, entries);
+        self.snapshot_is_due |= !self.raft.log_connects_to_snapshot();
+        message.map(|(to, message)| (to, PeerMessage::Raft(message)))
     }
 
     pub fn abandon_snapshot(&mut self) {
@@ -534,7 +538,6 @@ impl Node {
         let is_void = self.raft.install_snapshot(chunk, Rc::clone(machine.membership()));
         let old = std::mem::replace(&mut self.machine, machine);
         self.machine.free_slowly(old);
-        self.covered_bytes = None;
         self.log_growth.restart();
         // Their entries were committed, but what became of them is now only in the state.
         let skipped: Vec<PendingWrite> = {

@@ -1,7 +1,9 @@
-//! The log in memory: what Raft reads. The write-ahead log is what it is rebuilt from.
+//! The log as Raft sees it: its newest entries are in memory, and of those before them, which only a follower
+//! that lags can still need, only the terms are. The write-ahead log has all of them.
 //!
 //! Invariants:
 //! - indexes are contiguous, starting right after `before.index` (0 until logs are compacted);
+//! - entries after `evicted.index` are in memory; `before.index <= evicted.index <= durable_index`;
 //! - terms never decrease along the log, and no entry has term 0;
 //! - `durable_index <= last_index`: entries up to it are known to be on this node's disk;
 //! - `unwritten_from <= last_index + 1`: entries from it on were not handed to the disk yet.
@@ -9,10 +11,19 @@
 use super::{Entry, Index, Term};
 use std::collections::VecDeque;
 
+/// Room for so many entries is kept; what is far more than that and is needed is given back.
+const ROOM_MIN: usize = 16 * 1024;
+
 #[derive(Debug)]
 pub struct Log {
     before: Position,
+    /// The newest entry that only the disk has; `before` if there is none.
+    evicted: Position,
+    /// The first index of each term from `before` to `evicted`, less those that begin before that.
+    evicted_terms: VecDeque<Position>,
     entries: VecDeque<Entry>,
+    /// Of the entries in memory.
+    bytes: usize,
     durable_index: Index,
     unwritten_from: Index,
     /// Of the entries from there on.
@@ -31,7 +42,10 @@ impl Log {
     pub fn new(before: Position, entries: Vec<Entry>) -> Self {
         let mut log = Log {
             before,
+            evicted: before,
+            evicted_terms: VecDeque::new(),
             entries: VecDeque::with_capacity(entries.len()),
+            bytes: 0,
             durable_index: before.index,
             unwritten_from: before.index + 1,
             unwritten_bytes: 0,
@@ -48,12 +62,17 @@ impl Log {
     pub fn last(&self) -> Position {
         self.entries
             .back()
-            .map_or(self.before, |entry| Position { index: entry.index, term: entry.term })
+            .map_or(self.evicted, |entry| Position { index: entry.index, term: entry.term })
     }
 
     /// The last entry that is compacted; 0 if none is.
     pub fn before(&self) -> Position {
         self.before
+    }
+
+    /// The newest entry that only the disk has; where the log begins if there is none.
+    pub fn evicted(&self) -> Position {
+        self.evicted
     }
 
     /// Forgets the entries up to `upto`, which must be one of them.
@@ -62,8 +81,43 @@ impl Log {
             return;
         }
         assert_eq!(self.term_at(upto.index), Some(upto.term), "what is compacted is in the log");
-        self.entries.drain(..(upto.index - self.before.index) as usize);
+        let in_memory = upto.index.saturating_sub(self.evicted.index) as usize;
+        self.drop_first(in_memory);
         self.before = upto;
+        self.evicted = self.evicted.max(upto);
+        while self.evicted_terms.front().is_some_and(|first| first.index <= upto.index) {
+            self.evicted_terms.pop_front();
+        }
+    }
+
+    /// Drops the oldest entries up to `upto` from memory, which the disk has and this node will not read again:
+    /// `entries_max` of them, and only as long as there are more than `bytes_kept`.
+    pub fn evict(&mut self, upto: Index, bytes_kept: usize, entries_max: usize) {
+        assert!(upto <= self.durable_index, "what is evicted is on disk");
+        let mut excess = self.bytes.saturating_sub(bytes_kept);
+        let mut count = 0;
+        while let Some(entry) = self.entries.get(count)
+            && excess > 0
+            && count < entries_max
+            && entry.index <= upto
+        {
+            if entry.term > self.evicted.term {
+                self.evicted_terms.push_back(Position { index: entry.index, term: entry.term });
+            }
+            self.evicted = Position { index: entry.index, term: entry.term };
+            excess = excess.saturating_sub(entry.cost_bytes());
+            count += 1;
+        }
+        self.drop_first(count);
+    }
+
+    fn drop_first(&mut self, count: usize) {
+        self.bytes -= self.entries.drain(..count).map(|entry| entry.cost_bytes()).sum::<usize>();
+        // After a start there are as many as the disk had.
+        let wanted = ROOM_MIN.max(self.entries.len() * 2);
+        if wanted < self.entries.capacity() / 4 {
+            self.entries.shrink_to(wanted);
+        }
     }
 
     /// A snapshot at `position` has become the state. Keeps what follows it, if the log agrees with it;
@@ -86,11 +140,22 @@ impl Log {
         if index == self.before.index {
             return Some(self.before.term);
         }
+        if self.before.index < index && index <= self.evicted.index {
+            return Some(self.evicted_term_at(index).term);
+        }
         self.get(index).map(|entry| entry.term)
     }
 
+    /// Of an entry that only the disk has: its term, and where in the log that begins.
+    fn evicted_term_at(&self, index: Index) -> Position {
+        let after = self.evicted_terms.partition_point(|first| first.index <= index);
+        let began = after.checked_sub(1).map(|at| self.evicted_terms[at]);
+        began.unwrap_or(Position { index: self.before.index + 1, term: self.before.term })
+    }
+
+    /// An entry that is in memory.
     pub fn get(&self, index: Index) -> Option<&Entry> {
-        let offset = index.checked_sub(self.before.index + 1)?;
+        let offset = index.checked_sub(self.evicted.index + 1)?;
         self.entries.get(usize::try_from(offset).ok()?)
     }
 
@@ -100,14 +165,16 @@ impl Log {
         assert!(entry.term >= last.term, "terms never decrease along the log");
         assert!(entry.term > 0, "no entry belongs to term 0");
         self.unwritten_bytes += entry.cost_bytes();
+        self.bytes += entry.cost_bytes();
         self.entries.push_back(entry);
     }
 
     /// Drops the entry at `index` and everything after it.
     pub fn truncate_from(&mut self, index: Index) {
-        assert!(index > self.before.index, "what is compacted cannot be truncated");
-        let keep = (index - self.before.index - 1) as usize;
-        self.entries.truncate(keep);
+        assert!(index > self.evicted.index, "what only the disk has is committed");
+        let keep = (index - self.evicted.index - 1) as usize;
+        let dropped = self.entries.drain(keep.min(self.entries.len())..);
+        self.bytes -= dropped.map(|entry| entry.cost_bytes()).sum::<usize>();
         self.durable_index = self.durable_index.min(index - 1);
         self.unwritten_from = self.unwritten_from.min(index);
         self.unwritten_bytes = self.iter_from(self.unwritten_from).map(Entry::cost_bytes).sum();
@@ -127,8 +194,8 @@ impl Log {
     }
 
     pub fn iter_from(&self, first: Index) -> impl Iterator<Item = &Entry> {
-        assert!(first > self.before.index, "entries before {first} are compacted");
-        let skip = (first - self.before.index - 1) as usize;
+        assert!(first > self.evicted.index, "entry {first} is not in memory any more");
+        let skip = (first - self.evicted.index - 1) as usize;
         self.entries.range(skip.min(self.entries.len())..)
     }
 
@@ -136,12 +203,19 @@ impl Log {
     /// log ending in (`index`, `term`) can agree with this one. Skips whole terms (section 5.3).
     pub fn last_possible_match(&self, index: Index, term: Term) -> Position {
         let mut index = index.min(self.last().index);
-        while index > self.before.index {
+        while index > self.evicted.index {
             let here = self.get(index).expect("between the ends of the log").term;
             if here <= term {
                 return Position { index, term: here };
             }
             index -= 1;
+        }
+        while index > self.before.index {
+            let Position { index: first, term: here } = self.evicted_term_at(index);
+            if here <= term {
+                return Position { index, term: here };
+            }
+            index = first - 1;
         }
         self.before
     }

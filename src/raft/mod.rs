@@ -53,7 +53,7 @@ pub use message::{
     node_id, number,
 };
 pub use read::{ConfirmedRead, ReadId};
-pub use replication::ProposeError;
+pub use replication::{LogRead, ProposeError};
 pub use snapshot::{SnapshotChunk, SnapshotRead};
 
 use membership::Memberships;
@@ -136,6 +136,8 @@ pub struct Ready {
     pub snapshot_chunks: Vec<SnapshotChunk>,
     /// To be read from disk and sent; early, as what is read was synced long ago.
     pub snapshot_reads: Vec<SnapshotRead>,
+    /// To be read from the disk's log and given to `log_read`, also early.
+    pub log_reads: Vec<LogRead>,
     /// To be sent once all of it is synced: votes, requests for votes, acknowledgements.
     pub messages: Vec<(NodeId, Message)>,
 }
@@ -201,6 +203,7 @@ pub struct Raft {
     lost_in_term: Term,
     snapshot_chunks: Vec<SnapshotChunk>,
     snapshot_reads: Vec<SnapshotRead>,
+    log_reads: Vec<LogRead>,
     early_messages: Vec<(NodeId, Message)>,
     messages: Vec<(NodeId, Message)>,
     confirmed_reads: Vec<ConfirmedRead>,
@@ -257,6 +260,7 @@ impl Raft {
             lost_in_term,
             snapshot_chunks: Vec::new(),
             snapshot_reads: Vec::new(),
+            log_reads: Vec::new(),
             early_messages: Vec::new(),
             messages: Vec::new(),
             confirmed_reads: Vec::new(),
@@ -432,6 +436,7 @@ impl Raft {
             entries,
             snapshot_chunks: std::mem::take(&mut self.snapshot_chunks),
             snapshot_reads: std::mem::take(&mut self.snapshot_reads),
+            log_reads: std::mem::take(&mut self.log_reads),
             messages: std::mem::take(&mut self.messages),
         }
     }

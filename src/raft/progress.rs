@@ -1,7 +1,7 @@
 //! One follower as its leader sees it.
 
 use super::log::Position;
-use super::{Config, Index, Round};
+use super::{Config, Entry, Index, Round};
 use std::collections::VecDeque;
 
 /// How entries are sent.
@@ -119,8 +119,15 @@ impl Progress {
         }
     }
 
+    /// These left in one message, if there are any.
+    pub fn sent_all(&mut self, entries: &[Entry]) {
+        if let Some(last) = entries.last() {
+            self.sent(last.index, entries.iter().map(Entry::cost_bytes).sum());
+        }
+    }
+
     /// Entries up to `last` left in one message of `bytes`.
-    pub fn sent(&mut self, last: Index, bytes: usize) {
+    fn sent(&mut self, last: Index, bytes: usize) {
         match &mut self.pace {
             Pace::Probe { awaiting } => *awaiting = true,
             Pace::Replicate { window, window_bytes } => {

@@ -20,6 +20,19 @@ pub enum ProposeError {
     HandingOver,
 }
 
+/// To be read from the disk's log and sent as [`Message::AppendEntries`] of this term: entries that are not in
+/// memory any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogRead {
+    pub to: NodeId,
+    pub term: Term,
+    pub first: Index,
+    /// The newest entry that may be read, as later ones may yet be replaced.
+    pub last: Index,
+    /// At least one entry, then as many as this allows.
+    pub bytes_max: usize,
+}
+
 /// The fields of one AppendEntries that a follower looks at.
 pub(super) struct Append {
     pub prev: Position,
@@ -93,7 +106,7 @@ impl Raft {
 
     /// Sends one AppendEntries if one is owed. Returns whether there may be more to send.
     fn send_append(&mut self, to: NodeId, entries_wait: bool) -> bool {
-        let Role::Leader(Leadership { progress, reads, .. }) = &mut self.role else { return false };
+        let Role::Leader(Leadership { progress, .. }) = &mut self.role else { return false };
         let progress = progress.get_mut(&to).expect("the peer is a member");
         let before = self.log.before();
         if progress.next_index <= before.index {
@@ -102,6 +115,16 @@ impl Raft {
         let has_entries =
             !entries_wait && progress.may_send_entries(self.log.last().index, &self.config);
         if !has_entries && !progress.owes_message {
+            return false;
+        }
+        if has_entries && progress.next_index <= self.log.evicted().index {
+            self.log_reads.push(LogRead {
+                to,
+                term: self.hard_state.term,
+                first: progress.next_index,
+                last: self.log.evicted().index,
+                bytes_max: self.config.append_bytes_max,
+            });
             return false;
         }
         progress.owes_message = false;
@@ -115,19 +138,56 @@ impl Raft {
         } else {
             Vec::new()
         };
-        if let Some(last) = entries.last() {
-            progress.sent(last.index, entries.iter().map(Entry::cost_bytes).sum());
+        progress.sent_all(&entries);
+        let message = self.append_message(prev_log_index, entries);
+        self.early_messages.push((to, message));
+        has_entries
+    }
+
+    /// What was to be read for a follower is here: the message with it, to be sent at once. Without entries, or
+    /// with others than this log has, it is as if this log began behind what only the disk has.
+    pub fn log_read(&mut self, read: LogRead, entries: Vec<Entry>) -> Option<(NodeId, Message)> {
+        let is_sound = entries.first().is_some_and(|entry| entry.index == read.first)
+            && entries.iter().all(|entry| self.log.term_at(entry.index) == Some(entry.term));
+        if !is_sound {
+            self.log.compact(self.log.evicted());
+            return None;
         }
-        let message = Message::AppendEntries {
+        let Role::Leader(Leadership { progress, .. }) = &mut self.role else { return None };
+        let progress = progress.get_mut(&read.to)?;
+        if read.term != self.hard_state.term || read.first != progress.next_index {
+            return None;
+        }
+        progress.owes_message = false;
+        progress.sent_all(&entries);
+        Some((read.to, self.append_message(read.first - 1, entries)))
+    }
+
+    fn append_message(&self, prev_log_index: Index, entries: Vec<Entry>) -> Message {
+        let round = match &self.role {
+            Role::Leader(leadership) => leadership.reads.round(),
+            _ => 0,
+        };
+        Message::AppendEntries {
             term: self.hard_state.term,
             prev_log_index,
             prev_log_term: self.log.term_at(prev_log_index).expect("next_index is in the log"),
             leader_commit: self.commit_index,
-            round: reads.round(),
+            round,
             entries,
-        };
-        self.early_messages.push((to, message));
-        has_entries
+        }
+    }
+
+    /// Drops entries from memory that the disk has, the oldest first, up to `upto`: what a follower needs of them is
+    /// read again.
+    pub fn evict(&mut self, upto: Index, bytes_kept: usize, entries_max: usize) {
+        let upto = upto.min(self.commit_index).min(self.log.durable_index());
+        self.log.evict(upto, bytes_kept, entries_max);
+    }
+
+    /// Whether a follower can be given what it needs: the log goes on where the newest snapshot ends, or before.
+    pub fn log_connects_to_snapshot(&self) -> bool {
+        self.log.before().index <= self.snapshot.map_or(0, |position| position.index)
     }
 
     /// A member that is leaving is told how far its removal is committed.
@@ -135,7 +195,8 @@ impl Raft {
         let Role::Leader(Leadership { progress, .. }) = &mut self.role else { return };
         let Some(progress) = progress.get_mut(&to) else { return };
         progress.owes_message = true;
-        self.send_append(to, false);
+        let is_far_behind = progress.next_index <= self.log.evicted().index;
+        self.send_append(to, is_far_behind);
     }
 
     /// A leader of an older term learns the newer one and steps down.

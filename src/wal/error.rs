@@ -29,6 +29,13 @@ pub enum WalError {
         offset: u64,
         what: String,
     },
+    /// A part of the log that was read again does not hold what was once written.
+    BadLog {
+        file: PathBuf,
+        /// Bytes of the stream of batches.
+        at: u64,
+        what: String,
+    },
     /// No such snapshot is kept (any more), or none of that kind is being written.
     NoSnapshot { folder: PathBuf, position: Option<Position> },
     /// More records in one batch than the format allows.
@@ -84,6 +91,12 @@ impl fmt::Display for WalError {
                  older one or another node's takes its place",
                 file.display(),
                 super::SET_ASIDE
+            ),
+            WalError::BadLog { file, at, what } => write!(
+                f,
+                "the log in {} is damaged at byte {at} of its batches: {what}; whoever needs it is sent a \
+                 snapshot; check the disk",
+                file.display()
             ),
             WalError::NoSnapshot { folder, position: Some(Position { index, term }) } => write!(
                 f,

@@ -105,6 +105,7 @@
 
 mod active;
 mod disk;
+mod entries;
 mod error;
 mod identity;
 mod marker;
@@ -125,6 +126,7 @@ pub use snapshots::{SET_ASIDE, SNAPSHOTS_KEPT, SnapshotKind};
 
 use crate::raft::{Entry, HardState, Index, Position, Term};
 use active::{Active, NoSegment, Reserve, Spare};
+use entries::Places;
 use marker::Marker;
 use record::{BATCH_HEADER_BYTES, BatchHeader};
 use segment::Standing;
@@ -197,7 +199,8 @@ struct Closed {
 struct Batch {
     /// Room for a batch header, then the records.
     bytes: Vec<u8>,
-    /// The highest index of an entry in it; 0 if there is none.
+    /// The lowest and the highest index of an entry in it; 0 if there is none.
+    first_index: Index,
     last_index: Index,
     /// It makes everything before it void.
     has_base: bool,
@@ -205,7 +208,14 @@ struct Batch {
 
 impl Batch {
     fn new() -> Self {
-        Batch { bytes: vec![0; BATCH_HEADER_BYTES], last_index: 0, has_base: false }
+        Batch { bytes: vec![0; BATCH_HEADER_BYTES], first_index: 0, last_index: 0, has_base: false }
+    }
+
+    fn note(&mut self, index: Index) {
+        if self.first_index == 0 || index < self.first_index {
+            self.first_index = index;
+        }
+        self.last_index = self.last_index.max(index);
     }
 
     fn has_records(&self) -> bool {
@@ -215,6 +225,7 @@ impl Batch {
     fn clear(&mut self) {
         self.bytes.truncate(BATCH_HEADER_BYTES);
         self.bytes.shrink_to(KEPT_BUFFER_BYTES);
+        self.first_index = 0;
         self.last_index = 0;
         self.has_base = false;
     }
@@ -235,6 +246,8 @@ pub struct Wal<D: Disk> {
     /// The batch as sectors, while it is being written.
     image: Vec<u8>,
     snapshots: Snapshots<D::File>,
+    /// Where synced entries are.
+    places: Places,
     /// Files of removed segments, for new ones.
     spares: VecDeque<Spare>,
     reserve: Reserve,
@@ -273,7 +286,7 @@ impl<D: Disk> Wal<D> {
                 panic!("appended to the write-ahead log: {broken}");
             }
             record::put_entry(&mut self.batch.bytes, entry);
-            self.batch.last_index = self.batch.last_index.max(entry.index);
+            self.batch.note(entry.index);
         }
     }
 
@@ -300,6 +313,7 @@ impl<D: Disk> Wal<D> {
         }
         self.shape.reset(base);
         record::put_base(&mut self.batch.bytes, base);
+        self.batch.first_index = 0;
         self.batch.last_index = 0;
         self.batch.has_base = true;
     }
@@ -329,10 +343,16 @@ impl<D: Disk> Wal<D> {
         let written = self.write_batch();
         self.or_stop(written)?;
         if self.batch.has_base {
+            self.places.clear();
             self.closed.iter_mut().for_each(|closed| closed.last_index = 0);
             self.active.last_index = 0;
         }
         self.active.last_index = self.active.last_index.max(self.batch.last_index);
+        if self.batch.first_index > 0 {
+            let entries = self.batch.first_index..=self.standing.last.index;
+            let offset = self.active.end - self.batch.bytes.len() as u64;
+            self.places.add(entries, self.active.header.number, offset);
+        }
         self.batch.clear();
         self.image.shrink_to(KEPT_BUFFER_BYTES);
         Ok(())
@@ -577,6 +597,8 @@ impl<D: Disk> Wal<D> {
                 }
             }
         }
+        let first = self.closed.front().map_or(self.active.header.number, |closed| closed.number);
+        self.places.forget_before(first);
         self.disk.sync_dir().map_err(|e| WalError::io("sync", self.disk.path(""), e))
     }
 }

@@ -10,6 +10,7 @@
 //! hold only what the snapshot holds too: that is what a crash in the middle of a compaction looks like.
 
 use super::active::{self, Active, UNFINISHED_RESERVE, UNFINISHED_SEGMENT};
+use super::entries::Places;
 use super::marker::{Marker, UNFINISHED_MARKER, one_line};
 use super::replay::{Replay, Run, Segment, Stop};
 use super::sector::{self, DATA_BYTES, SECTOR_BYTES};
@@ -228,6 +229,7 @@ fn resume<D: Disk>(
     let Verdict { kept, base, is_void, hard_state, .. } = verdict;
     let mut torn_bytes = 0;
     let mut entries = Vec::new();
+    let mut places = Places::default();
     let (active, standing, shape, closed) = match kept {
         Some(run) => {
             if run.newest.stop == Stop::Torn {
@@ -235,6 +237,7 @@ fn resume<D: Disk>(
             }
             let active = mend(&mut disk, &run.newest, hard_state, verdict.damaged.is_some())?;
             entries = run.entries;
+            places = run.places;
             (active, run.standing, run.shape, run.closed)
         }
         None => {
@@ -258,6 +261,7 @@ fn resume<D: Disk>(
         batch: Batch::new(),
         image: Vec::new(),
         snapshots: Snapshots::new(found.finished[first_kept..].to_vec()),
+        places,
         spares: VecDeque::new(),
         reserve,
         damaged: verdict.damaged.clone(),

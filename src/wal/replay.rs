@@ -5,6 +5,7 @@
 //! is one run. Several can be left of a log whose oldest segments a crash removed only in part, or of one
 //! that the disk has damaged; [`super::recovery`] says which of them counts.
 
+use super::entries::Places;
 use super::record::{BATCH_HEADER_BYTES, BATCH_MAGIC, BatchHeader, Record, read_record};
 use super::sector::{DATA_BYTES, SECTOR_BYTES, SectorState, Sectors};
 use super::segment::{
@@ -178,6 +179,7 @@ pub struct Run {
     pub shape: LogShape,
     /// Contiguous; empty if nothing follows where the run begins.
     pub entries: Vec<Entry>,
+    pub places: Places,
     pub closed: VecDeque<Closed>,
     pub newest: Segment,
     /// Why the log does not go on after it, though it should.
@@ -191,6 +193,7 @@ impl Run {
             standing: start,
             shape: LogShape::starting_after(start.last, start.hard_state),
             entries: Vec::new(),
+            places: Places::default(),
             closed: VecDeque::new(),
             newest: segment,
             hole: None,
@@ -245,6 +248,7 @@ impl Run {
             }
             records.push(record);
         }
+        self.note_place(&records, start as u64);
         records.into_iter().for_each(|record| self.take(record));
         self.shape = shape;
         self.standing = Standing {
@@ -256,6 +260,26 @@ impl Run {
         self.newest.last_batch = start;
         self.newest.end = frame_end;
         Ok(())
+    }
+
+    /// Where the entries of a batch are.
+    fn note_place(&mut self, records: &[Record], offset: u64) {
+        let mut span = None;
+        for record in records {
+            match record {
+                Record::Entry(Entry { index, .. }) => {
+                    let (first, _) = span.unwrap_or((*index, 0));
+                    span = Some((first.min(*index), *index));
+                }
+                Record::Base(_) => {
+                    self.places.clear();
+                    span = None;
+                }
+            }
+        }
+        if let Some((first, last)) = span {
+            self.places.add(first..=last, self.newest.header.number, offset);
+        }
     }
 
     fn take(&mut self, record: Record) {

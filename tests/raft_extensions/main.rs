@@ -8,6 +8,7 @@ mod common;
 mod clusters;
 mod disks;
 mod elections;
+mod evicted;
 mod handovers;
 mod leaders;
 mod members;

@@ -6,6 +6,7 @@ mod common;
 mod mem_disk;
 
 mod divergence;
+mod evicted;
 mod full_disk;
 mod snapshots;
 mod times;

@@ -73,6 +73,7 @@ faults! {
     TransferRestarted: "seen: a transfer begins again",
     TransferReplaced: "seen: another snapshot or leader takes over a transfer",
     LogDropped: "seen: old files of the log dropped",
+    LogReadAgain: "seen: entries read from the disk for a follower",
     ClockFast: "clock runs ahead",
     ClockStopped: "clock stands still",
     ClockDrift: "clocks drift",

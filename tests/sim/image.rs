@@ -25,12 +25,12 @@ pub struct Image {
 impl Image {
     pub fn of_memory(replica: &Replica<SimDisk>, committed: &[Term]) -> Image {
         let raft = replica.node().raft();
-        let before = raft.log().before().index;
-        let mut terms = committed[..before as usize].to_vec();
-        terms.extend(raft.log().iter_from(before + 1).map(|entry| entry.term));
+        let last = raft.log().last().index;
+        let terms = (1..=last)
+            .map(|index| term_in(raft, index, committed).expect("the log goes up to there"));
         Image {
             hard_state: raft.hard_state(),
-            terms,
+            terms: terms.collect(),
             snapshot: newest_snapshot(replica),
             is_damaged: raft.is_damaged(),
         }

@@ -11,7 +11,7 @@ use super::world::{
 use raftkv::kv::Limits;
 use raftkv::node::{self, Outgoing, PeerMessage};
 use raftkv::protocol::peer;
-use raftkv::raft::{self, Message, NodeId, Waits, node_id};
+use raftkv::raft::{self, Index, Message, NodeId, Waits, node_id};
 use raftkv::replica::{Replica, ReplicaError, Speech};
 use raftkv::wal::{Disk, Identity, Recovered, Wal, WalConfig, WalError};
 
@@ -244,7 +244,13 @@ impl World {
         if crashes {
             early.truncate(self.nemesis.usize(0..=early.len()));
         }
+        let evicted = self
+            .process(id)
+            .map_or(0, |process| process.replica.node().raft().log().evicted().index);
         for (to, message) in early {
+            if is_read_again(&message, evicted) {
+                self.faults.add(Fault::LogReadAgain);
+            }
             self.judge.check_early(self.known_node_of(id), &message, &disk);
             self.send(id, to, &message);
         }
@@ -473,4 +479,10 @@ fn words(input: &Input) -> String {
         Input::Peer { from, bytes, .. } => format!("{:?} of {from}", peer::decode(bytes)),
         other => format!("{other:?}"),
     }
+}
+
+/// Whether it has entries that are not in its sender's memory.
+fn is_read_again(message: &PeerMessage, evicted: Index) -> bool {
+    let PeerMessage::Raft(Message::AppendEntries { entries, .. }) = message else { return false };
+    entries.first().is_some_and(|entry| entry.index <= evicted)
 }

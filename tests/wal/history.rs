@@ -218,6 +218,18 @@ impl Run<'_> {
             _ => self.batch(),
         }
     }
+
+    /// What is read again from a place in the log is what was written there last.
+    fn read_again(&mut self) {
+        let state = &self.promise.current;
+        let oldest = state.base.index.max(self.promise.compacted) + 1;
+        if oldest <= state.last_index() {
+            let first = self.rng.u64(oldest..=state.last_index());
+            let expected = &state.entries[(first - state.base.index - 1) as usize..];
+            let found = self.wal.read_entries(first..=state.last_index(), usize::MAX);
+            assert_eq!(found.expect("nothing is damaged"), expected, "from {first} on");
+        }
+    }
 }
 
 /// Opens the log, holds what it finds against the promise, and goes on until the disk fails.
@@ -241,6 +253,7 @@ fn run(
     let mut run = Run { wal, promise, rng };
     for _ in 0..most {
         run.step()?;
+        run.read_again();
     }
     Ok(())
 }

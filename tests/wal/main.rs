@@ -7,6 +7,7 @@ mod mem_disk;
 mod behaviour;
 mod crash;
 mod damage;
+mod entries;
 mod folder;
 mod format;
 mod full_disk;

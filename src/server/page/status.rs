@@ -99,7 +99,7 @@ fn put_log<D: Disk>(server: &Server<D>, json: &mut Json) {
         json.text_of("space", server.replica.space());
         // Index, term, kind, size. Keys and values are nobody's business here.
         json.array_of("tail", |json| {
-            let from = log.last().index.saturating_sub(TAIL_MAX - 1).max(log.before().index + 1);
+            let from = log.last().index.saturating_sub(TAIL_MAX - 1).max(log.evicted().index + 1);
             log.iter_from(from).for_each(|entry| put_entry(entry, json));
         });
     });
