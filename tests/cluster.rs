@@ -344,3 +344,27 @@ fn a_client_that_never_reads_is_held_back_and_others_are_served() {
     let kib: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number");
     assert!(kib < 100 * 1024, "{line}");
 }
+
+#[test]
+fn clients_that_never_read_are_closed_before_all_together_cost_too_much_and_others_are_served() {
+    const CLIENTS: usize = 60;
+    const UNREAD_MAX: u64 = 16 * 1024 * 1024;
+    let cluster = Cluster::start(1, &["--unread-bytes-max", "16MiB"]);
+    let node = cluster.await_leader();
+    let value = vec![b'v'; 1_000_000];
+    cluster.client().put(b"large", &value).expect("it is written");
+    let commands = b"GET large\n".repeat(10);
+    let mut deaf: Vec<_> = (0..CLIENTS).map(|_| cluster.connect(node)).collect();
+    deaf.iter_mut().for_each(|client| client.write_all(&commands).expect("it is sent"));
+    let field = |name| number(&cluster.info(node).expect("it answers"), name);
+    await_condition("some are closed", || field("unread_clients_closed") > 0);
+    for _ in 0..20 {
+        let read = cluster.client().get(b"large").expect("it answers");
+        assert!(read.value == Some(value.clone()), "one that reads is served");
+        assert!(field("unread_bytes") <= UNREAD_MAX, "{}", field("unread_bytes"));
+    }
+    let closed = field("unread_clients_closed");
+    assert!(closed < CLIENTS as u64 / 2 + 20, "{closed} are closed, the others wait");
+    let told = cluster.log(node);
+    assert!(told.contains("bytes of unread answers"), "{told}");
+}

@@ -142,6 +142,59 @@ fn an_outbox_far_over_its_limit_ends_its_connection() {
 }
 
 #[test]
+fn what_clients_have_not_read_is_counted_for_as_long_as_they_are_there() {
+    let mut node = Node::start(config(None));
+    let (_reset, reset_conn) = node.client();
+    let (reader, reader_conn) = node.client();
+    for conn in [reset_conn, reader_conn] {
+        node.send(conn, &pattern(A_LOT));
+    }
+    let unsent = [reset_conn, reader_conn].map(|conn| node.net.outbox_len(conn));
+    assert!(unsent.iter().all(|bytes| *bytes > A_LOT / 2), "the kernel took most: {unsent:?}");
+    assert_eq!(node.net.clients_unsent(), unsent[0] + unsent[1]);
+    let mut by_client: Vec<_> = node.net.unsent_by_client().collect();
+    by_client.sort();
+    assert_eq!(by_client, [(reset_conn, unsent[0]), (reader_conn, unsent[1])]);
+    node.net.close(reset_conn);
+    assert_eq!(node.net.clients_unsent(), unsent[1], "what nobody will read any more");
+    node.net.close_after_flush(reader_conn);
+    assert_eq!(node.drain(reader).unwrap().len(), A_LOT);
+    assert_eq!(node.net.clients_unsent(), 0);
+}
+
+#[test]
+fn what_many_clients_say_at_once_is_read_in_several_turns() {
+    const CLIENTS: usize = 100;
+    const EACH: usize = 60_000;
+    const PER_TURN: usize = 4 * 1024 * 1024;
+    const { assert!(CLIENTS * EACH > PER_TURN && CLIENTS * EACH < 2 * PER_TURN) };
+    let mut node = Node::start(config(None));
+    let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| node.connect()).collect();
+    clients.iter_mut().for_each(|client| client.write_all(&[b'x'; EACH]).unwrap());
+    let (mut turns, mut heard) = (0, 0);
+    while heard < CLIENTS * EACH {
+        let before = node.net.received_bytes();
+        node.turn();
+        let read = (node.net.received_bytes() - before) as usize;
+        assert!(read <= PER_TURN, "{read} bytes in a turn");
+        heard += read;
+        turns += usize::from(read > 0);
+    }
+    assert!(turns >= 2);
+}
+
+#[test]
+fn connections_that_are_reset_before_they_are_accepted_leave_nothing() {
+    let mut node = Node::start(config(None));
+    for _ in 0..50 {
+        reset_on_close(node.connect());
+    }
+    let (_client, conn) = node.client();
+    node.until("only the one that speaks is left", |net| net.connections() == 1);
+    assert!(node.net.inbox(conn).is_some());
+}
+
+#[test]
 fn a_full_inbox_is_read_on_after_it_was_consumed() {
     let mut node = Node::start(NetConfig { inbox_bytes_max: 1000, ..config(None) });
     let mut client = node.connect();

@@ -15,6 +15,9 @@ pub const LARGE_KEY: &[u8] = b"large";
 /// Commands that are written with one call, if they are small.
 const BATCH: usize = 64;
 
+/// When no socket takes more of what deaf clients say, until they try again.
+const DEAF_PAUSE: Duration = Duration::from_millis(1);
+
 /// What one client does as fast as it can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Greed {
@@ -150,10 +153,11 @@ impl Greedy {
     }
 }
 
-/// Clients that ask for large values and write, and never read an answer.
+/// Clients that ask for large values and write, and never read an answer. One thread for all of them: hundreds would
+/// take the processor from the nodes for as long as they are not blocked.
 pub struct Deaf {
-    streams: Vec<TcpStream>,
-    writers: Vec<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+    writer: JoinHandle<()>,
 }
 
 impl Deaf {
@@ -164,21 +168,34 @@ impl Deaf {
             command(&[b"GET", LARGE_KEY], &mut out);
             command(&[b"SET", format!("deaf:{number}").as_bytes(), &[b'v'; 256]], &mut out);
         }
-        let out: Arc<[u8]> = out.into();
-        let write = |stream: &TcpStream| {
-            let (mut stream, out) = (clone(stream)?, Arc::clone(&out));
-            Ok(thread::spawn(move || while stream.write_all(&out).is_ok() {}))
-        };
-        let writers = streams.iter().map(write).collect::<Result<Vec<_>, String>>()?;
-        Ok(Deaf { streams, writers })
+        for stream in &streams {
+            stream.set_nonblocking(true).map_err(|error| error.to_string())?;
+        }
+        let stop = Arc::<AtomicBool>::default();
+        let is_over = stop.clone();
+        let mut clients: Vec<(TcpStream, usize)> = streams.into_iter().map(|it| (it, 0)).collect();
+        let writer = thread::spawn(move || {
+            while !is_over.load(Ordering::Relaxed) {
+                let written: usize = clients.iter_mut().map(|it| write_on(it, &out)).sum();
+                if written == 0 {
+                    thread::sleep(DEAF_PAUSE);
+                }
+            }
+        });
+        Ok(Deaf { stop, writer })
     }
 
     pub fn stop(self) {
-        for stream in &self.streams {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-        self.writers.into_iter().for_each(|writer| drop(writer.join()));
+        self.stop.store(true, Ordering::Relaxed);
+        drop(self.writer.join());
     }
+}
+
+/// Writes on in what is said again and again; returns how many bytes of it the socket took.
+fn write_on((stream, at): &mut (TcpStream, usize), out: &[u8]) -> usize {
+    let written = stream.write(&out[*at..]).unwrap_or(0);
+    *at = (*at + written) % out.len();
+    written
 }
 
 /// Clients that have said something once; returns also what those heard that were turned away.

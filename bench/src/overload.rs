@@ -27,6 +27,9 @@ const IDLE: usize = 10_000;
 const STORM_THREADS: usize = 4;
 /// What a storm costs the machine, whatever a node does.
 const ELSEWHERE: &str = "beside a storm of connections to somebody else";
+const TWICE: &str = "open loop, twice that";
+/// What a node logs of a turn that took long.
+const SLOW_TURN: &str = "a turn took";
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// After a part, before memory is looked at again.
 const SETTLING: Duration = Duration::from_secs(2);
@@ -44,16 +47,11 @@ pub fn run(options: &Options) -> Result<(), String> {
     let closed = Work { clients: CLIENTS, pipeline: 1, rate: None, ..options.work.clone() };
     println!("{HEADER}");
     let plain = bench.part("closed loop, 256 clients", &closed)?.per_second();
-    let deep = Work { pipeline: PIPELINE, ..closed.clone() };
-    let capacity = bench.part("closed loop, 256 clients, 16 deep", &deep)?.per_second().max(plain);
-    let open = |rate| Work { pipeline: PIPELINE_MAX, rate: Some(rate), ..closed.clone() };
-    // The same generator at what the nodes can take: what it costs by itself is no loss by overload.
-    let once = bench.part("open loop, as much as that", &open(capacity))?.per_second();
-    let twice = bench.part("open loop, twice that", &open(TIMES * capacity))?.per_second();
+    if bench.is_wanted(TWICE) {
+        bench.twice(&closed, plain)?;
+    }
     bench.beside_crowds(&closed)?;
     bench.part("closed loop, afterwards", &closed)?;
-    println!("kept: {:.0} % of the open loop's {once:.0}/s", 100.0 * twice / once);
-    println!("      {:.0} % of the closed loop's {capacity:.0}/s", 100.0 * twice / capacity);
     Ok(())
 }
 
@@ -70,6 +68,20 @@ impl Bench<'_> {
 
     fn is_wanted(&self, name: &str) -> bool {
         name.contains(self.only)
+    }
+
+    /// Once and twice what closed loops reach.
+    fn twice(&self, closed: &Work, plain: f64) -> Result<(), String> {
+        let deep = Work { pipeline: PIPELINE, ..closed.clone() };
+        let capacity =
+            self.part("closed loop, 256 clients, 16 deep", &deep)?.per_second().max(plain);
+        let open = |rate| Work { pipeline: PIPELINE_MAX, rate: Some(rate), ..closed.clone() };
+        // The same generator at what the nodes can take: what it costs by itself is no loss by overload.
+        let once = self.part("open loop, as much as that", &open(capacity))?.per_second();
+        let twice = self.part(TWICE, &open(TIMES * capacity))?.per_second();
+        println!("kept: {:.0} % of the open loop's {once:.0}/s", 100.0 * twice / once);
+        println!("      {:.0} % of the closed loop's {capacity:.0}/s", 100.0 * twice / capacity);
+        Ok(())
     }
 
     /// The ordinary load, beside those that misbehave.
@@ -124,6 +136,7 @@ impl Bench<'_> {
     fn part(&self, name: &str, work: &Work) -> Result<Measured, String> {
         let nodes = self.cluster.addresses();
         let before = self.cluster.resident_kib();
+        let told = self.cluster.logged(SLOW_TURN);
         let mut turns = None;
         let stop = AtomicBool::new(false);
         let wire = || self.cluster.kind.wire();
@@ -146,6 +159,8 @@ impl Bench<'_> {
         for (text, count) in &measured.errors {
             println!("  {:.0}/s: {text}", *count as f64 / measured.seconds);
         }
+        let slow = self.cluster.logged(SLOW_TURN);
+        slow.iter().filter(|line| !told.contains(line)).for_each(|line| println!("  {line}"));
         Ok(measured)
     }
 

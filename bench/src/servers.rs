@@ -112,6 +112,15 @@ impl Cluster {
         self.nodes.iter().filter_map(|node| node.child.as_ref()).map(Child::id).collect()
     }
 
+    /// Lines of all logs with these words in them, node by node.
+    pub fn logged(&self, words: &str) -> Vec<String> {
+        let logs = self.nodes.iter().map(|node| fs::read_to_string(&node.log).unwrap_or_default());
+        let with_words = |log: String| {
+            log.lines().filter(|line| line.contains(words)).map(String::from).collect()
+        };
+        logs.flat_map::<Vec<String>, _>(with_words).collect()
+    }
+
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.nodes.iter().map(|node| node.client).collect()
     }

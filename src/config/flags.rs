@@ -29,6 +29,7 @@ pub struct Raw {
     pub uncommitted_bytes_max: usize,
     pub connections_max: usize,
     pub client_outbox_bytes_max: usize,
+    pub unread_bytes_max: usize,
     pub client_pipeline_max: usize,
     pub resolv_conf: PathBuf,
     pub hosts: PathBuf,
@@ -200,6 +201,13 @@ pub const FLAGS: &[Flag] = &[
         default: "4MiB",
         help: "answers a client has not read; its requests wait until it reads",
         set: set!(client_outbox_bytes_max, parse_size),
+    },
+    Flag {
+        name: "unread-bytes-max",
+        value: "SIZE",
+        default: "256MiB",
+        help: "the same of all clients together; those with most of them are closed",
+        set: set!(unread_bytes_max, parse_size),
     },
     Flag {
         name: "client-pipeline-max",

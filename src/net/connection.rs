@@ -15,12 +15,18 @@ use std::time::{Duration, Instant};
 /// A peer that vanished without a word is noticed by its unanswered probes within 4 s.
 const PEER_KEEPALIVE: KeepAlive = KeepAlive { idle_s: 1, interval_s: 1, probes: 3 };
 /// A client that vanished only costs a slot, and probes cost a sleeping laptop its connection.
-const CLIENT_KEEPALIVE: KeepAlive = KeepAlive { idle_s: 60, interval_s: 10, probes: 3 };
+pub(super) const CLIENT_KEEPALIVE: KeepAlive = KeepAlive { idle_s: 60, interval_s: 10, probes: 3 };
 
-struct KeepAlive {
-    idle_s: u64,
-    interval_s: u64,
-    probes: u32,
+/// Bytes for a client that the kernel takes and cannot send yet. Its own limit grows to megabytes for each of those
+/// who do not read, and copying them costs the others.
+pub(super) const CLIENT_UNSENT_IN_KERNEL: u32 = 128 * 1024;
+/// What the system is set to.
+const UNSENT_IN_KERNEL: u32 = 0;
+
+pub(super) struct KeepAlive {
+    pub(super) idle_s: u64,
+    pub(super) interval_s: u64,
+    pub(super) probes: u32,
 }
 
 /// Where a connection is in its life.
@@ -65,6 +71,8 @@ pub(super) struct Connection {
     pub(super) inbox: Inbox,
     pub(super) outbox: Outbox,
     pub(super) outbox_max: usize,
+    /// What it had unsent when that was looked at last, if it is a client.
+    pub(super) counted_unsent: usize,
     /// The socket may hold bytes, or the news of its end.
     pub(super) may_read: bool,
     /// The poll has told of the end: only a read that finds it says the last.
@@ -107,6 +115,7 @@ impl Connection {
             inbox: Inbox::new(limits.inbox_max),
             outbox: Outbox::default(),
             outbox_max: limits.outbox_max,
+            counted_unsent: 0,
             may_read: false,
             may_end: false,
             paused: false,
@@ -185,6 +194,11 @@ impl Connection {
         }
     }
 
+    /// Of a client: bytes that wait to be sent.
+    pub(super) fn client_unsent(&self) -> usize {
+        if self.peer.is_none() { self.outbox.len() } else { 0 }
+    }
+
     /// What the kernel should tell of: a function of the state and nothing else.
     fn interest(&self) -> Interest {
         match self.phase {
@@ -239,25 +253,20 @@ impl Connection {
         }
     }
 
-    /// Small messages leave at once, and a client that vanished is noticed some day.
-    pub(super) fn set_client_options(&self) -> io::Result<()> {
-        let Some(stream) = &self.stream else { return Ok(()) };
-        stream.set_nodelay(true)?;
-        SockRef::from(stream).set_tcp_keepalive(&CLIENT_KEEPALIVE.params())
-    }
-
-    /// The same, but sooner: an idle peer by probes, one that owes acknowledgements by `user_timeout`.
+    /// Small messages leave at once; a peer that vanished is noticed soon, an idle one by probes, one that owes
+    /// acknowledgements by `user_timeout`.
     pub(super) fn set_peer_options(&self, user_timeout: Duration) -> io::Result<()> {
         let Some(stream) = &self.stream else { return Ok(()) };
         stream.set_nodelay(true)?;
         let socket = SockRef::from(stream);
+        socket.set_tcp_notsent_lowat(UNSENT_IN_KERNEL)?;
         socket.set_tcp_keepalive(&PEER_KEEPALIVE.params())?;
         socket.set_tcp_user_timeout(Some(user_timeout))
     }
 }
 
 impl KeepAlive {
-    fn params(&self) -> TcpKeepalive {
+    pub(super) fn params(&self) -> TcpKeepalive {
         TcpKeepalive::new()
             .with_time(Duration::from_secs(self.idle_s))
             .with_interval(Duration::from_secs(self.interval_s))

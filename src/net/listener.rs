@@ -3,7 +3,13 @@
 //! A connection that nobody accepts stays in the kernel's queue, and its edge does not come again. So every
 //! connection is accepted, and one too many is closed at once. Out of descriptors even that fails; then a
 //! descriptor that was kept in reserve is given up for the moment that it takes.
+//!
+//! Those who are connected come first. A loop that has little else to do accepts as fast as it can; one that is
+//! busy spends a part of its time on new connections, and the rest of a storm waits in the kernel's queue, or
+//! finds no room there and tries again. What every accepted socket needs is set on the listening one, from which
+//! Linux copies it.
 
+use super::connection::{CLIENT_KEEPALIVE, CLIENT_UNSENT_IN_KERNEL};
 use log::{info, warn};
 use mio::net::{TcpListener, TcpStream};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -15,7 +21,15 @@ use std::time::{Duration, Instant};
 /// Connections that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 1024;
 /// Connections accepted in one turn; the rest waits for the next one.
-pub(super) const ACCEPTS_PER_TURN: usize = 1024;
+const ACCEPTS_PER_TURN: u32 = 256;
+/// About what a connection costs from being accepted to being closed, if little is said on it.
+const ACCEPT_COST: Duration = Duration::from_micros(20);
+/// Of the time in which the loop is at work, new connections get one part in so many: 5000 in a second. Time
+/// in which it has nothing to do is all theirs.
+const BUSY_PARTS: u32 = 10;
+const ALLOWANCE_MAX: Duration = ACCEPT_COST.saturating_mul(ACCEPTS_PER_TURN);
+/// When the allowance is used up and nothing else is to be done, the next attempt.
+const ALLOWANCE_PAUSE: Duration = Duration::from_millis(1);
 /// When accepting fails for lack of something, the next attempt.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -31,7 +45,9 @@ pub(super) struct Acceptor {
     reserve: Option<File>,
     /// There may be connections to accept.
     pub(super) ready: bool,
-    pub(super) retry_at: Option<Instant>,
+    retry_at: Option<Instant>,
+    /// Time that may be spent on new connections.
+    allowance: Duration,
     /// What the log has already been told of.
     told_full: bool,
     told_starved: bool,
@@ -66,6 +82,11 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
+    // Inherited: small messages leave at once, a client that vanished is noticed some day, and what one does not
+    // read waits here, where it is counted.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(CLIENT_UNSENT_IN_KERNEL)?;
+    socket.set_tcp_keepalive(&CLIENT_KEEPALIVE.params())?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(TcpListener::from_std(socket.into()))
@@ -79,6 +100,7 @@ impl Acceptor {
             reserve: open_reserve(),
             ready: true,
             retry_at: None,
+            allowance: ALLOWANCE_MAX,
             told_full: false,
             told_starved: false,
         }
@@ -92,10 +114,25 @@ impl Acceptor {
         }
     }
 
+    /// Time has passed: so much in which the loop was at work, and so much in which it had nothing to do.
+    pub(super) fn earn(&mut self, busy: Duration, idle: Duration) {
+        self.allowance = (self.allowance + busy / BUSY_PARTS + idle).min(ALLOWANCE_MAX);
+    }
+
+    /// Whether there may be something to accept at once.
+    pub(super) fn has_work(&self) -> bool {
+        self.ready && self.allowance >= ACCEPT_COST
+    }
+
+    /// When to look again, if nothing else happens.
+    pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
+        if self.ready { Some(now + ALLOWANCE_PAUSE) } else { self.retry_at }
+    }
+
     /// The next connection. `open`: how many there are already. `None`: no more for now.
     pub(super) fn accept(&mut self, open: usize, now: Instant) -> Option<(TcpStream, SocketAddr)> {
-        let mut turned_away = 0;
-        while self.ready && turned_away < ACCEPTS_PER_TURN {
+        while self.has_work() {
+            self.allowance -= ACCEPT_COST;
             match self.listener.accept() {
                 Ok((stream, remote)) => {
                     self.told_starved = false;
@@ -108,7 +145,6 @@ impl Acceptor {
                 }
                 Err(error) => self.on_error(&error, now),
             }
-            turned_away += 1;
         }
         None
     }
@@ -191,4 +227,53 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 
 fn open_reserve() -> Option<File> {
     File::open("/dev/null").ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use socket2::SockRef;
+
+    /// How many of those in the queue are accepted.
+    fn accepted(acceptor: &mut Acceptor) -> Vec<TcpStream> {
+        let now = Instant::now();
+        std::iter::from_fn(|| acceptor.accept(0, now)).map(|(stream, _)| stream).collect()
+    }
+
+    fn acceptor_and_clients(count: u32) -> (Acceptor, Vec<std::net::TcpStream>) {
+        let listener = listen("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let clients = (0..count).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        (Acceptor::new(listener, 10_000), clients)
+    }
+
+    #[test]
+    fn accepted_sockets_have_what_was_set_on_the_listening_one() {
+        let (mut acceptor, _clients) = acceptor_and_clients(1);
+        let streams = accepted(&mut acceptor);
+        let socket = SockRef::from(&streams[0]);
+        assert!(socket.tcp_nodelay().unwrap());
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), CLIENT_UNSENT_IN_KERNEL);
+        let seconds = Duration::from_secs;
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), seconds(CLIENT_KEEPALIVE.idle_s));
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), seconds(CLIENT_KEEPALIVE.interval_s));
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), CLIENT_KEEPALIVE.probes);
+    }
+
+    #[test]
+    fn a_busy_loop_accepts_a_part_of_a_storm_and_an_idle_one_all_of_it() {
+        let (mut acceptor, _clients) = acceptor_and_clients(ACCEPTS_PER_TURN + 100);
+        let now = Instant::now();
+        assert_eq!(accepted(&mut acceptor).len(), ACCEPTS_PER_TURN as usize, "one turn's");
+        assert!(!acceptor.has_work(), "it would keep the loop from waiting");
+        assert_eq!(acceptor.deadline(now), Some(now + ALLOWANCE_PAUSE), "the others are not lost");
+        acceptor.earn(ACCEPT_COST * 10 * BUSY_PARTS, Duration::ZERO);
+        assert_eq!(accepted(&mut acceptor).len(), 10, "a tenth of the time of a busy loop");
+        acceptor.earn(Duration::ZERO, ACCEPT_COST * 20);
+        assert_eq!(accepted(&mut acceptor).len(), 20, "all the time of an idle one");
+        acceptor.earn(Duration::ZERO, Duration::from_secs(1));
+        assert_eq!(accepted(&mut acceptor).len(), 70, "the rest");
+        assert_eq!(acceptor.deadline(now), None);
+    }
 }

@@ -178,6 +178,10 @@ pub struct Net {
     scratch: Box<[u8]>,
     received_bytes: u64,
     sent_bytes: u64,
+    /// Bytes that waited to be sent to all clients after the last push.
+    clients_unsent: usize,
+    /// When the last wait was over and its reading began.
+    woke: Instant,
     /// The time of the last call that brought it.
     now: Instant,
     /// When to look for connections whose patience is at its end.
@@ -211,6 +215,8 @@ impl Net {
             scratch: vec![0; READ_CHUNK].into_boxed_slice(),
             received_bytes: 0,
             sent_bytes: 0,
+            clients_unsent: 0,
+            woke: now,
             now,
             sweep_at: None,
             config,
@@ -255,6 +261,22 @@ impl Net {
         connection.filter(|known| known.id == conn).map_or(0, |known| known.outbox.len())
     }
 
+    /// Bytes that wait to be sent to all that are no peers, without what was appended since the last push.
+    pub fn clients_unsent(&self) -> usize {
+        self.clients_unsent
+    }
+
+    /// Each of them that has such bytes, and how many.
+    pub fn unsent_by_client(&self) -> impl Iterator<Item = (ConnId, usize)> {
+        let unsent = self.connections.iter().map(|(_, known)| (known.id, known.counted_unsent));
+        unsent.filter(|(_, bytes)| *bytes > 0)
+    }
+
+    /// When the last wait was over: what follows is work.
+    pub fn woke(&self) -> Instant {
+        self.woke
+    }
+
     /// Sends what the sockets take of everything that was appended since the last push. The rest follows
     /// during the next waits.
     pub fn push(&mut self) {
@@ -295,11 +317,9 @@ impl Net {
         self.sweep_no_later_than(deadline);
     }
 
-    /// Closes the connection now; what was not sent is lost.
+    /// Closes the connection now, also one that was to be closed later; what was not sent is lost.
     pub fn close(&mut self, conn: ConnId) {
-        if self.open(conn).is_some() {
-            self.discard(conn);
-        }
+        self.discard(conn);
     }
 
     /// Lets go of the connection: it is closed as soon as everything in its outbox has been sent, at the
@@ -364,8 +384,10 @@ impl Net {
         let Some(connection) = self.open(conn) else { return };
         connection.peer = Some(peer);
         connection.outbox_max = outbox_max;
+        let counted = std::mem::take(&mut connection.counted_unsent);
         let options = connection.set_peer_options(user_timeout);
         let half_closed = connection.half_closed;
+        self.clients_unsent -= counted;
         self.dialer.attached(peer, conn);
         match options {
             Err(error) => self.lose(conn, false, &format!("cannot be used: {error}")),

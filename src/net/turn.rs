@@ -3,9 +3,7 @@
 use super::buffer::Flushed;
 use super::connection::{Connection, End, Limits, Phase};
 use super::dialer::{DialStep, seconds};
-use super::listener::ACCEPTS_PER_TURN;
 use super::{CLOSED_BY_OTHER_SIDE, ConnId, DNS_TOKEN, LISTENER_TOKEN, Net, NetEvent, SIGNAL_TOKEN};
-use log::warn;
 use mio::event::Event;
 use mio::net::TcpStream;
 use std::io::{self, ErrorKind};
@@ -14,6 +12,9 @@ use std::time::Instant;
 
 /// Bytes read from one connection in one turn, so that a loud one does not keep the others waiting.
 const READ_PER_TURN: usize = 256 * 1024;
+/// ... and from all clients together. More than that is not carried out in a turn, and in an inbox it would only
+/// cost memory; what waits in the sockets makes their senders wait. Peers are always read from.
+const CLIENTS_READ_PER_TURN: usize = 4 * 1024 * 1024;
 /// Timers of connections are looked at no more often than this part of the silent timeout.
 const SWEEPS_PER_TIMEOUT: u32 = 16;
 
@@ -30,6 +31,7 @@ impl Net {
         events: &mut Vec<NetEvent>,
     ) -> io::Result<()> {
         events.clear();
+        let busy = now.saturating_duration_since(self.woke);
         self.now = now;
         self.free_slots();
         self.run_timers();
@@ -40,6 +42,8 @@ impl Net {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
+        self.woke = Instant::now();
+        self.acceptor.earn(busy, self.woke.saturating_duration_since(now));
         self.accept();
         self.read();
         events.append(&mut self.queued);
@@ -54,11 +58,12 @@ impl Net {
     }
 
     fn next_deadline(&self, deadline: Instant) -> Instant {
-        let busy = !self.queued.is_empty() || !self.readable.is_empty() || self.acceptor.ready;
+        let busy = !self.queued.is_empty() || !self.readable.is_empty() || self.acceptor.has_work();
         if busy {
             return self.now;
         }
-        let timers = [self.sweep_at, self.acceptor.retry_at, self.dialer.deadline(self.now)];
+        let accepting = self.acceptor.deadline(self.now);
+        let timers = [self.sweep_at, accepting, self.dialer.deadline(self.now)];
         timers.into_iter().flatten().fold(deadline, Instant::min)
     }
 
@@ -114,24 +119,18 @@ impl Net {
 
     // Accepting and dialing.
 
+    /// What has been said already is read at once, before anybody is asked to watch the socket: one that was
+    /// reset in the queue is closed without further ado.
     fn accept(&mut self) {
-        for _ in 0..ACCEPTS_PER_TURN {
-            let Some((stream, remote)) = self.acceptor.accept(self.inbound, self.now) else {
-                break;
-            };
+        while let Some((stream, remote)) = self.acceptor.accept(self.inbound, self.now) {
             let conn = self.insert(stream, remote, Phase::Open);
             self.inbound += 1;
             let deadline = self.now + self.config.silent_timeout;
             self.sweep_no_later_than(deadline);
-            let registry = self.poll.registry();
             let connection = &mut self.connections[conn.slot as usize];
             connection.deadline = Some(deadline);
-            let usable = connection.set_client_options();
-            if let Err(error) = usable.and_then(|()| connection.update_interest(registry)) {
-                // The caller has not heard of it yet, and need not.
-                warn!("a connection from {remote} cannot be used: {error}");
-                self.discard(conn);
-            }
+            connection.may_read = true;
+            self.list_readable(conn);
         }
     }
 
@@ -190,14 +189,23 @@ impl Net {
     fn read(&mut self) {
         let spare = std::mem::take(&mut self.reading);
         let mut reading = std::mem::replace(&mut self.readable, spare);
+        let (mut left, mut left_out_from) = (CLIENTS_READ_PER_TURN, None);
         for conn in reading.drain(..) {
             let Some(connection) = self.connections.get_mut(conn.slot as usize) else { continue };
             if connection.id != conn || connection.is_closed() {
                 continue;
             }
+            let is_client = connection.peer.is_none();
+            if is_client && left == 0 {
+                left_out_from.get_or_insert(self.readable.len());
+                self.readable.push(conn);
+                continue;
+            }
             connection.listed = false;
-            let result = connection.read(&mut self.scratch, READ_PER_TURN);
+            let budget = if is_client { READ_PER_TURN.min(left) } else { READ_PER_TURN };
+            let result = connection.read(&mut self.scratch, budget);
             self.received_bytes += result.bytes as u64;
+            left -= if is_client { result.bytes } else { 0 };
             let news = result.bytes > 0 || std::mem::take(&mut connection.announce);
             let half_closed = connection.half_closed;
             let worth_telling = news && (half_closed || !connection.inbox.bytes().is_empty());
@@ -208,10 +216,16 @@ impl Net {
             }
             match result.end {
                 None => self.list_readable(conn),
-                Some(End::Failed(error)) => self.fail(conn, &error),
+                Some(End::Failed(error)) => {
+                    self.fail(conn, &error);
+                    continue;
+                }
                 Some(End::HalfClosed) => self.on_half_closed(conn),
             }
+            self.update_interest(conn);
         }
+        // Those that had nothing of this turn come first in the next.
+        self.readable.rotate_left(left_out_from.unwrap_or(0));
         self.reading = reading;
     }
 
@@ -229,6 +243,9 @@ impl Net {
         let flushed = connection.flush();
         let (len, max) = (connection.outbox.len(), connection.outbox_max);
         let is_flushing = connection.phase == Phase::Flushing;
+        let (counted, unsent) = (connection.counted_unsent, connection.client_unsent());
+        connection.counted_unsent = unsent;
+        self.clients_unsent = self.clients_unsent - counted + unsent;
         self.sent_bytes += (waiting - len) as u64;
         match flushed {
             Err(error) => self.fail(conn, &error),
@@ -334,9 +351,11 @@ impl Net {
     fn close_socket(&mut self, conn: ConnId) {
         let Some(connection) = self.get(conn) else { return };
         connection.close();
+        let counted = std::mem::take(&mut connection.counted_unsent);
         let (peer, inbound) = (connection.peer, connection.inbound);
         self.closed.push(conn.slot as usize);
         self.inbound -= usize::from(inbound);
+        self.clients_unsent -= counted;
         if let Some(peer) = peer {
             self.dialer.closed(peer, conn);
         }

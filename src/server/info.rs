@@ -51,6 +51,8 @@ impl<D: Disk> Server<D> {
             ("maxclients", self.config.connections_max.to_string()),
             ("requests_received", self.requests.to_string()),
             ("requests_pending", self.replica.node().requests_pending().to_string()),
+            ("unread_bytes", self.unread_bytes().to_string()),
+            ("unread_clients_closed", self.unread.closed.to_string()),
             ("change_streams", self.streams.len().to_string()),
             ("pubsub_clients", self.herald.listeners().to_string()),
         ])

@@ -181,6 +181,10 @@ fn put_connections<D: Disk>(server: &Server<D>, out: &mut Exposition) {
     of[4].1 += silent;
     out.gauges("raftkv_connections", "Open connections.", "protocol", of);
     let net = &server.links.net;
+    let help = "Answers that clients have not read.";
+    out.gauge("raftkv_unread_bytes", help, server.unread_bytes());
+    let help = "Clients that were closed because all together had too many answers unread.";
+    out.counter("raftkv_unread_clients_closed_total", help, server.unread.closed);
     let help = "Bytes read from all connections.";
     out.counter("raftkv_network_received_bytes_total", help, net.received_bytes());
     let help = "Bytes written to all connections.";

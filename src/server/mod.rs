@@ -28,6 +28,7 @@ mod talk;
 mod texts;
 mod transactions;
 mod turns;
+mod unread;
 mod watch;
 mod why;
 mod words;
@@ -60,6 +61,7 @@ use std::{fmt, io};
 use streams::Streams;
 use talk::{Owed, Talk};
 use turns::{Phases, Turns};
+use unread::Unread;
 use watch::Watch;
 
 /// Bytes of answers that all clients of this node may wait for together; beyond it requests wait unread.
@@ -86,6 +88,7 @@ pub struct Server<D: Disk> {
     pace: Pace,
     /// Clients that have said more than was taken in.
     line: Line,
+    unread: Unread,
     watch: Watch,
     counts: Counts,
     samples: Samples,
@@ -185,6 +188,7 @@ impl<D: Disk> Server<D> {
             resumed_last: None,
             pace: Pace::default(),
             line: Line::default(),
+            unread: Unread::default(),
             watch: Watch::default(),
             counts: Counts::new(syncs),
             samples: Samples::default(),
@@ -213,7 +217,7 @@ impl<D: Disk> Server<D> {
             let timer = self.pace.deadline().map_or(self.next_tick, |at| at.min(self.next_tick));
             let deadline = if has_work { now } else { timer };
             self.links.net.wait(deadline, now, &mut events).map_err(ServerError::Poll)?;
-            let now = Instant::now();
+            let (woke, now) = (self.links.net.woke(), Instant::now());
             self.replica.inputs().set_time(unix_ms());
             self.turn_began = now;
             for event in events.drain(..) {
@@ -242,7 +246,8 @@ impl<D: Disk> Server<D> {
             self.resume();
             self.serve_line();
             self.links.net.push();
-            self.turned([now, heard, flushed, Instant::now()]);
+            self.close_who_read_least(now);
+            self.turned([woke, heard, flushed, Instant::now()]);
             if let Some(stopping) = self.stopping.filter(|stopping| self.may_stop(*stopping, now)) {
                 return self.stop(stopping.signal);
             }
@@ -451,6 +456,11 @@ impl<D: Disk> Server<D> {
             unreached -= 1;
         }
         self.line.end_turn(unreached, now);
+        for _ in 0..self.line.long_len() {
+            let Some(conn) = self.line.next_long() else { break };
+            self.links.net.pause_reading(conn, false);
+            self.readable(conn, now);
+        }
     }
 
     /// Whether a client that was held back still waits for its earlier commands, or has more than half of
@@ -465,7 +475,7 @@ impl<D: Disk> Server<D> {
     fn is_full(&self, conn: ConnId, owed: Owed, divisor: usize) -> bool {
         owed.answers >= self.config.client_pipeline_max.div_ceil(divisor)
             || self.links.net.outbox_len(conn) + owed.bytes
-                >= self.config.client_outbox_bytes_max.div_ceil(divisor)
+                >= self.unread_bytes_max().div_ceil(divisor)
             || self.awaited_bytes >= AWAITED_BYTES_MAX.div_ceil(divisor)
     }
 

@@ -165,7 +165,7 @@ impl<D: Disk> Server<D> {
             return Err(Pause::TurnIsOver);
         }
         let unsent = self.links.net.outbox_len(conn);
-        let searched = self.replica.node().search_steps();
+        let (searched, awaited) = (self.replica.node().search_steps(), self.awaited_bytes);
         self.step(conn, talk, now)?;
         let taken = unread.saturating_sub(self.inbox(conn).len());
         self.line.heard(taken);
@@ -174,7 +174,8 @@ impl<D: Disk> Server<D> {
         }
         let said = self.links.net.outbox_len(conn).saturating_sub(unsent);
         let search_steps = self.replica.node().search_steps() - searched;
-        self.line.pay(Cost { bytes: taken + said, search_steps: search_steps as usize });
+        let awaited = self.awaited_bytes.saturating_sub(awaited);
+        self.line.pay(Cost { bytes: taken + said, awaited, search_steps: search_steps as usize });
         Ok(())
     }
 
@@ -216,7 +217,10 @@ impl<D: Disk> Server<D> {
             Sniffed::Text => {
                 self.links.net.mark_spoken(conn);
                 self.text_clients += 1;
-                *talk = Talk::Text(Box::new(TextTalk::new(self.text_clients)));
+                *talk = Talk::Text(Box::new(TextTalk::new(
+                    self.text_clients,
+                    self.unread.held_bytes.clone(),
+                )));
             }
             // Without `mark_spoken`: each request has to come in time, the first as well.
             Sniffed::Http => *talk = Talk::Http,

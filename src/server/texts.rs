@@ -6,7 +6,9 @@ use super::talk::Owed;
 use super::transactions::Collected;
 use crate::protocol::resp::{SkipCommand, Version};
 use crate::protocol::text::Context;
+use std::cell::Cell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 /// A text client. Its commands are answered in order: each has a slot, and the filled ones at the front
 /// are written.
@@ -23,7 +25,7 @@ pub struct TextTalk {
     /// About how long the answers will be whose slots are empty.
     pub awaited_bytes: usize,
     /// Bytes in filled slots behind an empty one.
-    held_bytes: usize,
+    held: Held,
     pub skip: Option<SkipCommand>,
     /// After QUIT or a protocol error nothing more is read.
     pub leaving: bool,
@@ -35,6 +37,31 @@ pub struct TextTalk {
     /// Changes that it is told of.
     pub stream: Option<Stream>,
     pub subscriptions: Subscriptions,
+}
+
+/// Bytes that wait with a connection, and with all together.
+#[derive(Debug, Default)]
+struct Held {
+    bytes: usize,
+    all: Rc<Cell<usize>>,
+}
+
+impl Held {
+    fn add(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        self.all.set(self.all.get() + bytes);
+    }
+
+    fn take(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+        self.all.set(self.all.get() - bytes);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.take(self.bytes);
+    }
 }
 
 /// What a text client has said of itself, and how it wants to be answered.
@@ -51,12 +78,19 @@ pub struct TextClient {
 }
 
 impl TextTalk {
-    pub fn new(id: u64) -> Self {
-        TextTalk { client: TextClient { id, ..TextClient::default() }, ..TextTalk::default() }
+    /// `all_held`: bytes of replies that wait with all connections.
+    pub fn new(id: u64, all_held: Rc<Cell<usize>>) -> Self {
+        let client = TextClient { id, ..TextClient::default() };
+        TextTalk { client, held: Held { bytes: 0, all: all_held }, ..TextTalk::default() }
+    }
+
+    /// Bytes of replies that earlier ones hold back.
+    pub fn held_bytes(&self) -> usize {
+        self.held.bytes
     }
 
     pub fn owed(&self) -> Owed {
-        Owed { answers: self.slots.len(), bytes: self.awaited_bytes + self.held_bytes }
+        Owed { answers: self.slots.len(), bytes: self.awaited_bytes + self.held.bytes }
     }
 
     /// Whether it is told of things that it does not ask for.
@@ -120,11 +154,11 @@ impl TextTalk {
 
     /// Bytes that wait with a slot, for what it is to become.
     pub fn hold_bytes(&mut self, bytes: usize) {
-        self.held_bytes += bytes;
+        self.held.add(bytes);
     }
 
     pub fn release(&mut self, bytes: usize) {
-        self.held_bytes -= bytes;
+        self.held.take(bytes);
     }
 
     /// For what the node need not be asked.
@@ -138,7 +172,7 @@ impl TextTalk {
 
     fn fill(&mut self, slot: u64, reply: Vec<u8>) {
         let at = usize::try_from(slot - self.first_slot).expect("slots are few");
-        self.held_bytes += reply.len();
+        self.held.add(reply.len());
         self.slots[at] = Some(reply);
     }
 
@@ -146,7 +180,7 @@ impl TextTalk {
     pub fn write_ready(&mut self, outbox: &mut Vec<u8>) {
         while let Some(Some(reply)) = self.slots.front() {
             outbox.extend_from_slice(reply);
-            self.held_bytes -= reply.len();
+            self.held.take(reply.len());
             self.pop_slot();
         }
     }
@@ -154,5 +188,27 @@ impl TextTalk {
     fn pop_slot(&mut self) {
         self.slots.pop_front();
         self.first_slot += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_earlier_replies_hold_back_is_counted_until_it_is_written_or_its_client_has_gone() {
+        let all = Rc::<Cell<usize>>::default();
+        let mut held = TextTalk::new(1, all.clone());
+        held.await_answer(false);
+        held.answer_at_once(vec![0; 100]);
+        let mut free = TextTalk::new(2, all.clone());
+        free.answer_at_once(vec![0; 10]);
+        let mut outbox = Vec::new();
+        held.write_ready(&mut outbox);
+        assert_eq!((outbox.len(), held.held_bytes(), all.get()), (0, 100, 110));
+        free.write_ready(&mut outbox);
+        assert_eq!((outbox.len(), free.held_bytes(), all.get()), (10, 0, 100));
+        drop(held);
+        assert_eq!(all.get(), 0);
     }
 }

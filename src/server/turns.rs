@@ -12,7 +12,7 @@ const TOLD_EVERY: Duration = Duration::from_secs(10);
 /// What a turn consisted of.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Phases {
-    /// Taking in what arrived.
+    /// Reading and taking in what arrived, from the end of the wait on.
     pub input: Duration,
     /// Storing it, carrying out what is committed, a piece of a snapshot.
     pub flush: Duration,
