@@ -74,6 +74,8 @@ pub struct Progress {
     pub has_answered: bool,
     /// The newest read round it has answered.
     pub round: Round,
+    /// The newest commit index that it was sent.
+    pub told_commit: Index,
     /// A message is owed at the next turn whatever else happens: a heartbeat or a read round.
     pub owes_message: bool,
 }
@@ -88,6 +90,7 @@ impl Progress {
             silent_ticks: 0,
             has_answered: false,
             round: 0,
+            told_commit: 0,
             owes_message: true,
         }
     }

@@ -112,7 +112,8 @@ impl Raft {
         self.confirm_read_round();
     }
 
-    /// The prompt ones, if they make a majority with this node and have nothing else to do than to answer.
+    /// The prompt ones, if they make a majority with this node and have nothing else to do than to answer, and nobody
+    /// is to be told what is committed.
     fn whom_to_ask(&self) -> Asked {
         let Role::Leader(Leadership { reads, progress, .. }) = &self.role else {
             return Asked::All;
@@ -125,6 +126,7 @@ impl Raft {
         };
         let suffice = !reads.prompt.is_empty()
             && reads.prompt.iter().all(is_level)
+            && progress.values().all(|peer| peer.told_commit == self.commit_index)
             && self.is_majority(|id| id == self.config.id || reads.prompt.contains(&id));
         if suffice { Asked::Few } else { Asked::All }
     }

@@ -128,6 +128,7 @@ impl Raft {
             return false;
         }
         progress.owes_message = false;
+        progress.told_commit = self.commit_index;
         // Beside a snapshot, heartbeats ask about the first place that the log still knows.
         let prev_log_index = match progress.pace {
             Pace::Snapshot(_) => before.index,

@@ -166,7 +166,8 @@ fn the_others_are_asked_at_once_when_one_of_the_few_is_gone() {
     assert_eq!(confirmed(&mut raft), [(2, 1)]);
 }
 
-/// Whoever has entries to write may answer late, and is sent a message anyway: then the first of all counts.
+/// Whoever has entries to write may answer late, and whoever is to learn what is committed is sent a message anyway:
+/// then the first of all count.
 #[test]
 fn all_are_asked_while_one_of_the_few_lacks_entries() {
     let mut raft = leader_with_prompt_followers();
@@ -177,7 +178,15 @@ fn all_are_asked_while_one_of_the_few_lacks_entries() {
     [2, 3].into_iter().for_each(|id| step(&mut raft, id, accepted_in_round(1, 2, 2)));
     assert_eq!(confirmed(&mut raft), [(2, 1)]);
     raft.read(3);
-    assert_eq!(receivers(&sent(&mut raft)), [2, 3], "these have them");
+    assert_eq!(
+        receivers(&sent(&mut raft)),
+        [2, 3, 4, 5],
+        "they are committed, which is news to all"
+    );
+    [3, 5].into_iter().for_each(|id| step(&mut raft, id, accepted_in_round(1, 2, 3)));
+    assert_eq!(confirmed(&mut raft), [(3, 2)]);
+    raft.read(4);
+    assert_eq!(receivers(&sent(&mut raft)), [3, 5]);
 }
 
 /// The answer to the round is what counts, not whether the follower has the newest entries.
