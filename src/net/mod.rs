@@ -266,10 +266,9 @@ impl Net {
         self.clients_unsent
     }
 
-    /// Each of them that has such bytes, and how many.
+    /// Each connection, and how many of them are its own.
     pub fn unsent_by_client(&self) -> impl Iterator<Item = (ConnId, usize)> {
-        let unsent = self.connections.iter().map(|(_, known)| (known.id, known.counted_unsent));
-        unsent.filter(|(_, bytes)| *bytes > 0)
+        self.connections.iter().map(|(_, known)| (known.id, known.counted_unsent))
     }
 
     /// When the last wait was over: what follows is work.

@@ -60,10 +60,6 @@ impl<T> ByConn<T> {
         self.len
     }
 
-    pub fn keys(&self) -> impl Iterator<Item = ConnId> {
-        self.slots.iter().flatten().map(|(conn, _)| *conn)
-    }
-
     pub fn values(&self) -> impl Iterator<Item = &T> {
         self.slots.iter().flatten().map(|(_, kept)| kept)
     }

@@ -1,5 +1,6 @@
 //! Answers that clients do not read, or could not read yet because an earlier one is not known. Each may have some
-//! unread, and all together may have so many; the limit of all is for those who do not read at all, since ten thousand of them would take ten thousand times what one may.
+//! unread, and all together may have so many; the limit of all is for those who do not read at all, since ten
+//! thousand of them would take ten thousand times what one may.
 //!
 //! From half of it on only those are served who have read nearly everything, so that whoever reads is not affected.
 //! When that is not enough, those who have most unread are closed.
@@ -41,11 +42,9 @@ impl<D: Disk> Server<D> {
             Some(Talk::Text(text)) => text.held_bytes(),
             _ => 0,
         };
-        let net = &self.links.net;
-        let unsent = net.unsent_by_client().map(|(conn, unsent)| (conn, unsent + held(conn)));
-        let only_held = self.talks.keys().filter(|conn| net.outbox_len(*conn) == 0);
-        let only_held = only_held.map(|conn| (conn, held(conn))).filter(|(_, bytes)| *bytes > 0);
-        unsent.chain(only_held).collect()
+        let unsent = self.links.net.unsent_by_client();
+        let unread = unsent.map(|(conn, unsent)| (conn, unsent + held(conn)));
+        unread.filter(|(_, bytes)| *bytes > 0).collect()
     }
 
     /// What one client may have unread at the moment.
