@@ -52,7 +52,7 @@ struct Peer {
     address: PeerAddress,
     /// To be kept connected.
     wanted: bool,
-    /// Attempts of a probe that are still to be made; the first that is refused is the last.
+    /// Attempts of a probe that are still to be made; one that fails is the last, unless a process there was ending.
     probes_left: u32,
     /// Where the peer came from when it last came to us.
     hint: Option<IpAddr>,
@@ -73,6 +73,8 @@ struct Attempt {
     problems: Vec<String>,
     /// Something else than a refusal was among them.
     unclear: bool,
+    /// A process there took the connection as it ended: whatever it was, it is about to be clear.
+    reset: bool,
 }
 
 #[derive(Debug)]
@@ -186,6 +188,7 @@ impl Dialer {
                 peer.attempt.problems.push(format!("refused by {to}"));
             } else {
                 peer.attempt.unclear(format!("{to}: {error}"));
+                peer.attempt.reset |= error.kind() == ErrorKind::ConnectionReset;
             }
             peer.state = State::Trying { rest };
         }
@@ -379,11 +382,11 @@ impl Peer {
     }
 
     fn end_attempt(&mut self, turn: &mut Turn) -> bool {
-        let Attempt { problems, unclear } = std::mem::take(&mut self.attempt);
+        let Attempt { problems, unclear, reset } = std::mem::take(&mut self.attempt);
         self.last_problem = problems.join("; ");
         self.failures = self.failures.saturating_add(1);
         self.failing_since.get_or_insert(turn.now);
-        self.probes_left = 0;
+        self.probes_left = if reset { self.probes_left.saturating_sub(1) } else { 0 };
         self.state = State::Ended;
         let (peer, reason) = (self.address.id, self.last_problem.clone());
         turn.steps.push(DialStep::Failed { peer, refused: !unclear, reason });
@@ -435,4 +438,43 @@ impl Peer {
 pub(crate) fn seconds(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     if seconds < 10.0 { format!("{seconds:.1} s") } else { format!("{seconds:.0} s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn a_probe_that_meets_a_process_at_its_end_is_made_again_until_it_is_refused() {
+        let poll = mio::Poll::new().expect("a poll");
+        let host = Ipv4Addr::LOCALHOST.to_string();
+        let address = PeerAddress { id: 1, name: "raft-1".to_string(), host, port: 1 };
+        let mut dialer = Dialer {
+            peers: [(1, Peer::new(address))].into(),
+            resolver: ResolverConfig::default(),
+            connect_timeout: Duration::from_secs(1),
+            redial_max: Duration::from_secs(1),
+            random: fastrand::Rng::with_seed(0),
+        };
+        let mut now = Instant::now();
+        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        dialer.probe(1, now);
+        for (kind, is_refused) in
+            [(ErrorKind::ConnectionReset, false), (ErrorKind::ConnectionRefused, true)]
+        {
+            let mut steps = Vec::new();
+            dialer.poll(poll.registry(), now, &mut steps);
+            assert_eq!(steps, [DialStep::Connect { peer: 1, to }]);
+            dialer.connect_failed(1, &kind.into());
+            let mut steps = Vec::new();
+            dialer.poll(poll.registry(), now, &mut steps);
+            let ended = matches!(steps[..], [DialStep::Failed { peer: 1, refused, .. }] if refused == is_refused);
+            assert!(ended, "{steps:?}");
+            now += PROBE_PAUSE;
+        }
+        let mut steps = Vec::new();
+        dialer.poll(poll.registry(), now, &mut steps);
+        assert_eq!(steps, [], "what was refused is not asked again");
+    }
 }
