@@ -142,8 +142,8 @@ pub const FLAGS: &[Flag] = &[
     Flag {
         name: "snapshot-log-bytes",
         value: "SIZE",
-        default: "64MiB",
-        help: "log after which a snapshot is taken; more if the state is larger than four times that",
+        default: "128MiB",
+        help: "log after which a snapshot is taken; a quarter of the state if that is more",
         set: set!(snapshot_log_bytes, parse_size),
     },
     Flag {
