@@ -336,10 +336,12 @@ pub fn put_error(out: &mut Vec<u8>, text: &str) {
     put_line(out, b'-', text);
 }
 
+#[inline(never)]
 pub fn put_integer(out: &mut Vec<u8>, value: i64) {
     put_line(out, b':', &value.to_string());
 }
 
+#[inline(never)]
 pub fn put_bulk(out: &mut Vec<u8>, bytes: &[u8]) {
     put_line(out, b'$', &bytes.len().to_string());
     out.extend_from_slice(bytes);
@@ -397,6 +399,7 @@ pub fn put_push(out: &mut Vec<u8>, version: Version, elements: usize) {
     }
 }
 
+#[inline(never)]
 fn put_line(out: &mut Vec<u8>, kind: u8, text: &str) {
     out.push(kind);
     out.extend(text.bytes().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }));

@@ -384,6 +384,7 @@ impl<D: Disk> Wal<D> {
     /// # Errors
     ///
     /// An error of the disk, which is final.
+    #[inline(never)]
     pub fn drop_spares(&mut self) -> Result<(), WalError> {
         self.check_running()?;
         for spare in std::mem::take(&mut self.spares) {
@@ -478,6 +479,7 @@ impl<D: Disk> Wal<D> {
     }
 
     /// Bytes allocated on disk for all segments.
+    #[inline(never)]
     pub fn bytes_on_disk(&self) -> u64 {
         let closed: u64 = self.closed.iter().map(|closed| closed.bytes).sum();
         closed + self.active.header.capacity
@@ -487,6 +489,7 @@ impl<D: Disk> Wal<D> {
         self.closed.len() + 1
     }
 
+    #[inline(never)]
     fn check_running(&self) -> Result<(), WalError> {
         match &self.failed {
             Some(first) => Err(WalError::Stopped { first: first.clone() }),
@@ -497,9 +500,15 @@ impl<D: Disk> Wal<D> {
     /// After an error nothing is accepted any more.
     fn or_stop<T>(&mut self, result: Result<T, WalError>) -> Result<T, WalError> {
         if let Err(error) = &result {
-            self.failed = Some(error.to_string());
+            self.stop(error);
         }
         result
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn stop(&mut self, error: &WalError) {
+        self.failed = Some(error.to_string());
     }
 
     /// Starts a segment if the batch needs one.
