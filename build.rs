@@ -15,6 +15,14 @@ const NO_UNWIND_TABLES: &str = "SECTIONS { /DISCARD/ : { *(.eh_frame .eh_frame.*
 /// pointers before `main`.
 const GLIBC_WITH_PACKED_RELOCATIONS: (u32, u32) = (2, 36);
 
+/// glibc's `sscanf`, which would come with all formats of floating point, 120 KB, for one caller: a thread that
+/// starts asks where its stack is (`pthread_getattr_np`), and for the first thread that is read from
+/// /proc/self/maps with `sscanf`, line by line. What stands for it knows characters and touches no memory; it
+/// never returns 2, so that no line fits, and the question has no answer. Then std sets no guard page of its
+/// own, and who overflows the first stack ends with SIGSEGV, without the words. Newer ones have the second name.
+const STANDS_FOR_SSCANF: [&str; 2] =
+    ["-Wl,--defsym=__isoc99_sscanf=isascii", "-Wl,--defsym=__isoc23_sscanf=isascii"];
+
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     if !is_static_glibc_release() {
@@ -24,6 +32,7 @@ fn main() {
     fs::write(&script, NO_UNWIND_TABLES).expect("OUT_DIR can be written");
     link_arg(&format!("-T{}", script.display()));
     link_arg("-Wl,--no-eh-frame-hdr"); // the index of those tables
+    STANDS_FOR_SSCANF.iter().for_each(|argument| link_arg(argument));
     // The addresses that a position-independent binary mends at its start: a bit each instead of 24 bytes.
     if glibc_version() >= Some(GLIBC_WITH_PACKED_RELOCATIONS) {
         link_arg("-Wl,-z,pack-relative-relocs");

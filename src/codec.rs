@@ -70,6 +70,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A `u32` length and that many bytes.
+    #[inline(never)]
     pub fn blob(&mut self, what: &'static str) -> Result<&'a [u8], Malformed> {
         let len = self.u32(what)?;
         self.take(len as usize, what)
@@ -103,6 +104,10 @@ impl<'a> Reader<'a> {
     }
 }
 
+// Fields are put in some hundred places: a call in each is as fast there as the room it would be copied into,
+// and makes the program smaller.
+
+#[inline(never)]
 pub fn put_u8(out: &mut Vec<u8>, value: u8) {
     out.push(value);
 }
@@ -111,10 +116,12 @@ pub fn put_u16(out: &mut Vec<u8>, value: u16) {
     out.extend_from_slice(&value.to_be_bytes());
 }
 
+#[inline(never)]
 pub fn put_u32(out: &mut Vec<u8>, value: u32) {
     out.extend_from_slice(&value.to_be_bytes());
 }
 
+#[inline(never)]
 pub fn put_u64(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(&value.to_be_bytes());
 }
@@ -123,11 +130,13 @@ pub fn put_i64(out: &mut Vec<u8>, value: i64) {
     out.extend_from_slice(&value.to_be_bytes());
 }
 
+#[inline(never)]
 pub fn put_bool(out: &mut Vec<u8>, value: bool) {
     out.push(u8::from(value));
 }
 
 /// A `u32` length and the bytes. Callers keep blobs far below 4 GiB; anything longer is a bug here.
+#[inline(never)]
 pub fn put_blob(out: &mut Vec<u8>, bytes: &[u8]) {
     put_u32(out, u32::try_from(bytes.len()).expect("a blob is shorter than 4 GiB"));
     out.extend_from_slice(bytes);

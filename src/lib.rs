@@ -3,6 +3,7 @@
 //! only on those above it:
 //!
 //! - [`codec`]: bytes to fields and back
+//! - [`ordered`]: a map of a few items, in little code
 //! - [`raft`]: consensus, pure
 //! - [`payload`]: what log entries carry, as bytes
 //! - [`kv`]: the state machine, pure
@@ -11,6 +12,7 @@
 //! - [`wal`]: the log on disk
 //! - [`replica`]: node and log: persist, then speak
 //! - [`net`]: sockets, names and signals
+//! - [`stamp`]: the time at the head of a line of the log
 //! - [`suggest`]: what may have been meant, for both command lines
 //! - [`config`]: the server's command line and environment, checked
 //! - [`recover`]: a cluster out of one surviving data folder
@@ -29,11 +31,13 @@ pub mod kv;
 pub mod linearizable;
 pub mod net;
 pub mod node;
+pub mod ordered;
 pub mod payload;
 pub mod protocol;
 pub mod raft;
 pub mod recover;
 pub mod replica;
 pub mod server;
+pub mod stamp;
 pub mod suggest;
 pub mod wal;

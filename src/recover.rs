@@ -15,13 +15,14 @@ use crate::codec::Malformed;
 use crate::config::RecoverRequest;
 use crate::kv::Machine;
 use crate::node::SNAPSHOT_PIECE_BYTES;
+use crate::ordered::Few;
 use crate::raft::{
     Entry, HardState, Index, Member, Membership, NodeId, Payload, Position, REMOVED_MAX, node_id,
     quorum,
 };
 use crate::replica;
-use crate::wal::{Disk, FileDisk, Identity, Recovered, SnapshotKind, Wal, WalConfig, WalError};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use crate::wal::{Disk, Identity, Recovered, SnapshotKind, Wal, WalConfig, WalError};
+use std::collections::VecDeque;
 use std::fmt;
 use std::rc::Rc;
 
@@ -88,12 +89,6 @@ impl From<WalError> for RecoverError {
     fn from(error: WalError) -> Self {
         RecoverError::Wal(error)
     }
-}
-
-/// Carries out the request on the real folder, under a random id.
-pub fn recover_folder(request: &RecoverRequest) -> Result<Report, RecoverError> {
-    let disk = FileDisk::open_existing(&request.data_dir)?;
-    recover(disk, request, fastrand::u64(1..))
 }
 
 /// Carries out the request. `cluster_id` is that of the new cluster.
@@ -199,14 +194,15 @@ fn alone(
     if others.is_empty() {
         return Err(RecoverError::OnlyMember { name });
     }
-    let named: BTreeSet<&String> = others.iter().collect();
-    let accepted: BTreeSet<&String> = request.accept_loss_of.iter().collect();
-    let owned = |names: BTreeSet<&String>| names.into_iter().cloned().collect::<Vec<_>>();
-    let unknown = owned(&accepted - &named);
+    let accepted = &request.accept_loss_of;
+    let unknown: Vec<String> =
+        accepted.iter().filter(|name| !others.contains(name)).cloned().collect();
     if !unknown.is_empty() {
         return Err(RecoverError::NotMembers { names: unknown, others });
     }
-    let missing = owned(&named - &accepted);
+    let mut missing: Vec<String> =
+        others.iter().filter(|name| !accepted.contains(*name)).cloned().collect();
+    missing.dedup(); // of one name may be several incarnations
     if !missing.is_empty() {
         return Err(RecoverError::NotAccepted { name, others, missing });
     }
@@ -214,7 +210,7 @@ fn alone(
     removed.extend(lost().map(|(id, _)| *id));
     removed.drain(..removed.len().saturating_sub(REMOVED_MAX));
     let voter = Member { is_voter: true, ..member.clone() };
-    Ok(Membership { cluster_id, members: BTreeMap::from([(own, voter)]), removed })
+    Ok(Membership { cluster_id, members: Few::from([(own, voter)]), removed })
 }
 
 /// An earlier run may not have lived to give its snapshot a name.

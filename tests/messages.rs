@@ -7,6 +7,7 @@ use raftkv::kv::{
     Found, Key, LeaderHint, Outcome, Range, ReadOp, Refusal, Request, RequestId, WriteOp,
 };
 use raftkv::node::{Applicant, PeerMessage, Standing};
+use raftkv::ordered::Few;
 use raftkv::protocol::changes::Streamed;
 use raftkv::protocol::client::{
     BadRequest, ReplyBody, ReplyFrame, RequestBody, RequestFrame, request_id,
@@ -18,7 +19,6 @@ use raftkv::protocol::hello::{
 use raftkv::protocol::peer::{self, NUMBER_MAX};
 use raftkv::protocol::{Kind, Limits, client_frame_bytes_max, peer_frame_bytes_max};
 use raftkv::raft::{AppendOutcome, Entry, Member, Membership, Message, Payload, node_id};
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 // ---------------------------------------------------------------- arbitrary values
@@ -288,7 +288,7 @@ fn membership() -> impl Strategy<Value = Membership> {
     });
     let members = prop::collection::btree_map(any::<u64>(), member, 0..4);
     (any::<u64>(), members, vec(any::<u64>(), 0..4)).prop_map(|(cluster_id, members, removed)| {
-        Membership { cluster_id, members, removed: removed.into() }
+        Membership { cluster_id, members: members.into_iter().collect(), removed: removed.into() }
     })
 }
 
@@ -554,7 +554,7 @@ const FOUNDED: Standing = Standing::Member { cluster_id: 77 };
 
 /// What raft-0 knows: the names of two others, and that incarnation 9 of raft-1 was removed.
 struct Known {
-    peers: BTreeMap<u64, String>,
+    peers: Few<u64, String>,
     membership: Membership,
 }
 

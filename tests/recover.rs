@@ -8,13 +8,13 @@ use mem_disk::MemDisk;
 use raftkv::config::{Config, Invocation, RecoverRequest, UsageError};
 use raftkv::kv::{Command, Limits, Machine, WriteOp};
 use raftkv::node;
+use raftkv::ordered::Few;
 use raftkv::raft::{
     self, Entry, HardState, Index, Member, Membership, NodeId, Payload, Position, Term, node_id,
 };
 use raftkv::recover::{RecoverError, Report, recover};
 use raftkv::replica::Replica;
 use raftkv::wal::{Identity, SnapshotKind, Wal, WalConfig};
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 const CLUSTER_NAME_ID: u64 = 5;
@@ -115,7 +115,7 @@ fn start(disk: &MemDisk) -> Replica<MemDisk> {
         },
         name: "raft-0".to_owned(),
         address: "host-0:6000".to_owned(),
-        initial: BTreeMap::new(),
+        initial: Few::new(),
         auto_members: true,
         limits,
         forward_timeout_ticks: 100,

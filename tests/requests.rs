@@ -8,10 +8,10 @@ use raftkv::kv::{
     ReadOp, Request, TimedOp, WriteOp,
 };
 use raftkv::node::{Config, Node, Outgoing, Peer, PeerMessage, Routing, Standing, Ticket};
+use raftkv::ordered::Few;
 use raftkv::raft::{
     Config as RaftConfig, Entry, Message, NodeId, Payload, Restored, Waits, node_id,
 };
-use std::collections::BTreeMap;
 
 const FORWARD_TIMEOUT_TICKS: u64 = 5;
 
@@ -40,7 +40,7 @@ fn node_with_seed(seed: u64) -> Node {
         },
         name: "node-1".to_string(),
         address: "node-1:6000".to_string(),
-        initial: BTreeMap::new(),
+        initial: Few::new(),
         auto_members: true,
         limits: Limits::default(),
         forward_timeout_ticks: FORWARD_TIMEOUT_TICKS,

@@ -2,15 +2,19 @@
 
 #![forbid(unsafe_code)]
 
-use raftkv::config::{self, Config, Invocation, UsageError};
+use log::{Log, Metadata, Record};
+use raftkv::config::{self, Config, Invocation, RecoverRequest, UsageError};
 use raftkv::node;
 use raftkv::raft::node_id;
-use raftkv::recover;
+use raftkv::recover::{self, RecoverError};
 use raftkv::replica::Replica;
 use raftkv::server::{Server, ServerError, TimedDisk};
+use raftkv::stamp;
 use raftkv::wal::{FileDisk, Identity, WalConfig};
+use simple_logger::SimpleLogger;
+use std::mem::ManuallyDrop;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 /// As for every Unix command: the command line is wrong.
 const EXIT_USAGE: u8 = 2;
@@ -20,7 +24,7 @@ fn main() -> ExitCode {
     match Config::from_args(args, |name| std::env::var(name).ok()) {
         Ok(Invocation::Help) => print!("{}", Config::help()),
         Ok(Invocation::Version) => println!("srvraft {}", env!("CARGO_PKG_VERSION")),
-        Ok(Invocation::Recover(request)) => match recover::recover_folder(&request) {
+        Ok(Invocation::Recover(request)) => match recover_folder(&request) {
             Ok(report) => print!("{report}"),
             Err(error) => {
                 eprintln!("srvraft: {error}");
@@ -39,6 +43,13 @@ fn main() -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+/// On the real folder, under a random id. The disk is the server's: one of another type would bring all of
+/// the log's code a second time.
+fn recover_folder(request: &RecoverRequest) -> Result<recover::Report, RecoverError> {
+    let (disk, _) = TimedDisk::new(FileDisk::open_existing(&request.data_dir)?);
+    recover::recover(disk, request, fastrand::u64(1..))
 }
 
 fn run(config: Config) -> Result<(), ServerError> {
@@ -77,15 +88,39 @@ fn run(config: Config) -> Result<(), ServerError> {
     if let Some(damage) = opened.damaged {
         log::error!("{damage}; this node does not vote until it has got back what it lost");
     }
-    Server::new(config, identity, replica, syncs, Instant::now())?.run()
+    // The process ends with it. To free a million keys first would take a while, and bring nothing.
+    let mut server =
+        ManuallyDrop::new(Server::new(config, identity, replica, syncs, Instant::now())?);
+    server.run()
 }
 
-/// The level is the flag's, else that of `RUST_LOG`, else info. Local time would need more than UTC does.
+/// The level is the flag's, else that of `RUST_LOG`, else info.
 fn start_logger(config: &Config) {
-    let logger = simple_logger::SimpleLogger::new().with_utc_timestamps();
+    let logger = SimpleLogger::new();
     let logger = match config.log_level {
         Some(level) => logger.with_level(level),
         None => logger.with_level(log::LevelFilter::Info).env(),
     };
-    logger.init().expect("no other logger is set");
+    log::set_max_level(logger.max_level());
+    log::set_boxed_logger(Box::new(Stamped(logger))).expect("no other logger is set");
+}
+
+/// Its lines, with the time before them. The logger's own feature for it brings a calendar with time zones.
+struct Stamped(SimpleLogger);
+
+impl Log for Stamped {
+    fn enabled(&self, metadata: &Metadata) -> bool {
+        self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record) {
+        if self.enabled(record.metadata()) {
+            eprint!("{} ", stamp::utc(SystemTime::now()));
+            self.0.log(record);
+        }
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
 }

@@ -11,11 +11,12 @@ pub use parse::{parse_duration, parse_host_port, parse_size};
 pub use recover::RecoverRequest;
 
 use crate::kv::Limits;
+use crate::ordered::Few;
 use crate::protocol::PEER_BATCH_BYTES_MAX;
 use crate::raft::{self, NodeId};
 use crate::suggest::closest;
 use flags::{FLAGS, Raw};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -35,7 +36,7 @@ pub struct Config {
     /// Where others and clients find this node: `host:port`.
     pub advertise: String,
     /// Those that a new cluster begins with, by number. A node that is not among them waits to be taken in.
-    pub members: BTreeMap<u64, Member>,
+    pub members: Few<u64, Member>,
     /// Whether a leader takes in nodes and makes learners voters by itself.
     pub auto_members: bool,
     pub data_dir: PathBuf,
@@ -280,7 +281,7 @@ impl Raw {
 
 /// Where a node says that it is to be found, if nobody says it.
 fn own_address(
-    members: &BTreeMap<u64, Member>,
+    members: &Few<u64, Member>,
     name: &str,
     subdomain: Option<&str>,
     listen: SocketAddr,
@@ -300,8 +301,8 @@ fn own_address(
 
 const SEGMENT_BYTES_MIN: u64 = 4 * 1024;
 
-fn members_given(peers: Vec<(String, String, u16)>) -> Result<BTreeMap<u64, Member>, UsageError> {
-    let mut members = BTreeMap::new();
+fn members_given(peers: Vec<(String, String, u16)>) -> Result<Few<u64, Member>, UsageError> {
+    let mut members = Few::new();
     for (name, host, port) in peers {
         let (_, id) = split_name(&name).map_err(UsageError)?;
         let member = Member { name: name.clone(), host, port };
@@ -319,7 +320,7 @@ fn members_by_name(
     prefix: &str,
     replicas: u64,
     subdomain: Option<&str>,
-) -> Result<BTreeMap<u64, Member>, UsageError> {
+) -> Result<Few<u64, Member>, UsageError> {
     let Some(subdomain) = subdomain else {
         return Err(UsageError(format!(
             "the other members are unknown: give --peers {prefix}-0=HOST:PORT,..., or set \

@@ -96,6 +96,7 @@ impl ReadOp {
     }
 
     /// The longest key, or bound or pattern of keys, in it.
+    #[inline(never)]
     pub fn key_bytes(&self) -> usize {
         match self {
             ReadOp::Values(keys) | ReadOp::Lengths(keys) | ReadOp::Versions(keys) => {
@@ -150,6 +151,7 @@ impl WriteOp<'_> {
     }
 }
 
+#[inline(never)]
 fn values_bytes(keys: &[Rc<[u8]>], store: &Store) -> usize {
     keys.iter().map(|key| ITEM_BYTES + store.value_bytes(key).unwrap_or(0)).sum()
 }

@@ -36,11 +36,13 @@ impl Store {
     }
 
     /// The value and what else is known of the key.
+    #[inline(never)]
     pub fn item(&self, key: &[u8]) -> Option<&Item> {
         self.contents.map.get(key)
     }
 
     /// How long the value is.
+    #[inline(never)]
     pub fn value_bytes(&self, key: &[u8]) -> Option<usize> {
         self.contents.map.get(key).map(|item| item.value.len())
     }

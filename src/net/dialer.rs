@@ -10,8 +10,9 @@
 
 use super::resolver::{Progress, Query};
 use super::{ConnId, DNS_TOKEN, NetConfig, PeerAddress, ResolverConfig};
+use crate::ordered::Few;
 use mio::Registry;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -40,7 +41,7 @@ pub(super) enum DialStep {
 
 #[derive(Debug)]
 pub(super) struct Dialer {
-    peers: BTreeMap<u64, Peer>,
+    peers: Few<u64, Peer>,
     resolver: ResolverConfig,
     connect_timeout: Duration,
     redial_max: Duration,
@@ -256,6 +257,7 @@ impl Dialer {
 
     /// # Panics
     /// If the peer is not in the configuration: that is where the caller has its ids from.
+    #[inline(never)]
     fn peer(&mut self, peer: u64) -> &mut Peer {
         let known = self.peers.get_mut(&peer);
         known.unwrap_or_else(|| panic!("peer {peer} is not in the configuration"))

@@ -300,7 +300,8 @@ fn outcome<'a>(a: &'a Question, aaaa: &'a Question) -> &'a str {
 fn in_order(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     let mut seen = Vec::new();
     addresses.retain(|address| !seen.contains(address) && (seen.push(*address), true).1);
-    addresses.sort_by_key(IpAddr::is_ipv6);
+    let (v6, mut addresses): (Vec<_>, Vec<_>) = addresses.into_iter().partition(IpAddr::is_ipv6);
+    addresses.extend(v6);
     addresses.truncate(ADDRESSES_MAX);
     addresses
 }

@@ -5,8 +5,9 @@
 //! may be the leader itself. Nobody believes a single other node, so one broken state cannot take the sound
 //! ones with it.
 
+use crate::ordered::Few;
 use crate::raft::{Index, NodeId, quorum};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 /// Indexes between two points of comparison.
 pub const POINT_EVERY: Index = 512;
@@ -23,7 +24,7 @@ pub struct Point {
 pub struct Audit {
     own: VecDeque<Point>,
     /// What the others said, at the leader.
-    reports: BTreeMap<Index, BTreeMap<NodeId, u64>>,
+    reports: Few<Index, Few<NodeId, u64>>,
     /// Points that a majority has agreed on.
     compared: u64,
 }
@@ -50,7 +51,7 @@ impl Audit {
         point: Point,
         voters: usize,
     ) -> Option<(Point, Vec<NodeId>)> {
-        let reports = self.reports.entry(point.index).or_default();
+        let reports = self.reports.get_or_insert_with(point.index, Few::new);
         reports.insert(from, point.digest);
         let agreeing = |digest: u64| reports.values().filter(|other| **other == digest).count();
         let digest = reports

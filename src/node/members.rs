@@ -15,11 +15,11 @@
 use super::requests::failure;
 use super::{Node, Origin, PeerMessage, PendingWrite};
 use crate::kv::{Answer, FailureCode, MemberRequest};
+use crate::ordered::Few;
 use crate::raft::{
     Change, ChangeError, FOUNDING_TERM, HandoverError, Member, Membership, NodeId, Payload, Term,
     number,
 };
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// Nodes that may wait to be taken in. One more is not heard until there is room.
@@ -132,6 +132,7 @@ impl Node {
         self.connected.values().any(is_member)
     }
 
+    #[inline(never)]
     fn connected_as(&self, at: u64) -> Option<&Peer> {
         self.connected.values().map(|connected| &connected.peer).find(|peer| number(peer.id) == at)
     }
@@ -153,7 +154,7 @@ impl Node {
             is_voter: true,
         };
         let mut members =
-            BTreeMap::from([(self.raft.id(), voter(&self.config.name, &self.config.address))]);
+            Few::from([(self.raft.id(), voter(&self.config.name, &self.config.address))]);
         for at in self.config.initial.keys().filter(|at| **at != own) {
             let peer = self.connected_as(*at).expect("all are connected");
             members.insert(peer.id, voter(&peer.name, &peer.address));

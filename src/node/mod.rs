@@ -18,6 +18,7 @@ pub use members::{Applicant, Peer, Standing};
 
 use crate::codec::Malformed;
 use crate::kv::{self, Answer, Command, Executed, FailureCode, Limits, Machine, Outcome, Request};
+use crate::ordered::Few;
 use crate::raft::{
     self, Contradiction, Entry, Index, LogRead, Membership, Message, NodeId, Payload, Position,
     Raft, ReadId, Ready, Restored, SnapshotChunk, Term, Waits,
@@ -110,7 +111,7 @@ pub struct Config {
     /// `host:port` where the others and clients find this node.
     pub address: String,
     /// Number and name of those that a new cluster begins with.
-    pub initial: BTreeMap<u64, String>,
+    pub initial: Few<u64, String>,
     /// Whether a leader takes in nodes and makes learners voters by itself.
     pub auto_members: bool,
     pub limits: Limits,
@@ -149,9 +150,9 @@ pub struct Node {
     /// Requests handed to a leader. Ids rise with time, so the first is the oldest.
     forwards: BTreeMap<u64, Forwarded>,
     /// Peers that a message can be handed to at the moment.
-    connected: BTreeMap<NodeId, Connected>,
+    connected: Few<NodeId, Connected>,
     /// At the leader: who wants to be taken in, and until when that holds, in ticks.
-    applicants: BTreeMap<NodeId, (Applicant, u64)>,
+    applicants: Few<NodeId, (Applicant, u64)>,
     transfer: Option<PendingTransfer>,
     /// Requests that wait for a new leader to be known, while leadership is handed over.
     held: Vec<Held>,
@@ -264,8 +265,8 @@ impl Node {
             searches: VecDeque::new(),
             search_steps: 0,
             forwards: BTreeMap::new(),
-            connected: BTreeMap::new(),
-            applicants: BTreeMap::new(),
+            connected: Few::new(),
+            applicants: Few::new(),
             transfer: None,
             held: Vec::new(),
             held_until_ticks: 0,
@@ -313,6 +314,7 @@ impl Node {
     }
 
     /// Whether a message can be handed to this node at the moment.
+    #[inline(never)]
     pub fn is_connected(&self, id: NodeId) -> bool {
         self.connected.contains_key(&id)
     }

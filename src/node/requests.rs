@@ -377,6 +377,7 @@ impl Node {
         Some(LeaderHint { id: number(id), address })
     }
 
+    #[inline(never)]
     pub(super) fn answer(&mut self, origin: Origin, answer: Answer) {
         match origin {
             Origin::Client(ticket) => self.answers.push((ticket, answer)),

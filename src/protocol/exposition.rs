@@ -23,14 +23,12 @@ pub struct Buckets<'a> {
 impl Exposition {
     /// Something that goes up and down.
     pub fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
-        self.head(name, help, "gauge");
-        self.sample(name, &[], value);
+        self.one(name, help, "gauge", &value);
     }
 
     /// Something that only goes up while the process lives; its name ends in `_total`.
     pub fn counter(&mut self, name: &str, help: &str, value: impl Display) {
-        self.head(name, help, "counter");
-        self.sample(name, &[], value);
+        self.one(name, help, "counter", &value);
     }
 
     /// A gauge for each value of some labels.
@@ -46,7 +44,7 @@ impl Exposition {
             if !std::mem::replace(&mut has_head, true) {
                 self.head(name, help, "gauge");
             }
-            self.sample(name, &[(label, of)], value);
+            self.sample(name, &[(label, of)], &value);
         }
     }
 
@@ -60,14 +58,14 @@ impl Exposition {
     ) {
         self.head(name, help, "counter");
         for (of, value) in values {
-            self.sample(name, &[(label, of)], value);
+            self.sample(name, &[(label, of)], &value);
         }
     }
 
     /// A gauge that is always 1, and says something by its labels.
     pub fn info(&mut self, name: &str, help: &str, labels: &[(&str, &str)]) {
         self.head(name, help, "gauge");
-        self.sample(name, labels, 1);
+        self.sample(name, labels, &1);
     }
 
     pub fn histogram(&mut self, name: &str, help: &str, buckets: Buckets<'_>) {
@@ -76,23 +74,31 @@ impl Exposition {
         let mut below = 0;
         for (bound, count) in buckets.bounds.iter().zip(buckets.counts) {
             below += count;
-            self.sample(&bucket, &[("le", &bound.to_string())], below);
+            self.sample(&bucket, &[("le", &bound.to_string())], &below);
         }
-        self.sample(&bucket, &[("le", "+Inf")], buckets.count);
-        self.sample(&format!("{name}_sum"), &[], buckets.sum);
-        self.sample(&format!("{name}_count"), &[], buckets.count);
+        self.sample(&bucket, &[("le", "+Inf")], &buckets.count);
+        self.sample(&format!("{name}_sum"), &[], &buckets.sum);
+        self.sample(&format!("{name}_count"), &[], &buckets.count);
     }
 
     pub fn into_bytes(self) -> Vec<u8> {
         self.text.into_bytes()
     }
 
+    #[inline(never)]
+    fn one(&mut self, name: &str, help: &str, kind: &str, value: &dyn Display) {
+        self.head(name, help, kind);
+        self.sample(name, &[], value);
+    }
+
+    #[inline(never)]
     fn head(&mut self, name: &str, help: &str, kind: &str) {
         let help = help.replace('\\', "\\\\").replace('\n', "\\n");
         let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+    #[inline(never)]
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: &dyn Display) {
         self.text.push_str(name);
         for (at, (label, of)) in labels.iter().enumerate() {
             let before = if at == 0 { '{' } else { ',' };

@@ -133,6 +133,12 @@ pub fn put_frame(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     put_u32(out, 0);
     put_u32(out, 0);
     write(out);
+    seal(out, start);
+}
+
+/// Fills in the header of the frame that begins at `start`.
+#[inline(never)]
+fn seal(out: &mut [u8], start: usize) {
     let (header, payload) = out[start..].split_at_mut(HEADER_BYTES);
     let length = u32::try_from(payload.len()).expect("a payload is shorter than 4 GiB");
     debug_assert!(length > 0, "a payload has at least its message type");

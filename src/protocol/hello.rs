@@ -7,10 +7,10 @@
 use super::Kind;
 use crate::codec::{Malformed, Reader, put_blob, put_u8, put_u16, put_u32, put_u64};
 use crate::node::Standing;
+use crate::ordered::Few;
 use crate::payload::read_text;
 pub use crate::payload::{ADDRESS_BYTES_MAX, NAME_BYTES_MAX};
 use crate::raft::{Membership, NUMBER_MAX, node_id};
-use std::collections::BTreeMap;
 use std::fmt;
 
 /// The oldest version of the messages that this program speaks.
@@ -312,7 +312,7 @@ pub struct Identity<'a> {
     /// The newest that is committed. Who is removed by a later one may yet be needed.
     pub committed: &'a Membership,
     /// Numbers and names of other nodes.
-    pub peers: &'a BTreeMap<u64, String>,
+    pub peers: &'a Few<u64, String>,
 }
 
 /// Whether a hello is accepted by `us`: the version to speak, or why not.

@@ -342,10 +342,12 @@ pub fn put_error(out: &mut Vec<u8>, text: &str) {
     put_line(out, b'-', text);
 }
 
+#[inline(never)]
 pub fn put_integer(out: &mut Vec<u8>, value: i64) {
     put_line(out, b':', &value.to_string());
 }
 
+#[inline(never)]
 pub fn put_bulk(out: &mut Vec<u8>, bytes: &[u8]) {
     out.reserve(BULK_HEAD_BYTES_MAX + bytes.len() + CRLF.len());
     put_count(out, b'$', bytes.len());
@@ -418,6 +420,7 @@ fn put_count(out: &mut Vec<u8>, kind: u8, count: usize) {
     out.extend_from_slice(CRLF);
 }
 
+#[inline(never)]
 fn put_line(out: &mut Vec<u8>, kind: u8, text: &str) {
     out.push(kind);
     out.extend(text.bytes().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }));

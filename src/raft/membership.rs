@@ -13,7 +13,8 @@
 use super::progress::Progress;
 use super::role::{Leadership, Role};
 use super::{Entry, Index, NodeId, Payload, Position, Raft, Term, number};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use crate::ordered::Few;
+use std::collections::VecDeque;
 use std::fmt;
 use std::rc::Rc;
 
@@ -39,7 +40,7 @@ pub struct Member {
 pub struct Membership {
     /// Drawn when the cluster was founded; 0: there is none.
     pub cluster_id: u64,
-    pub members: BTreeMap<NodeId, Member>,
+    pub members: Few<NodeId, Member>,
     /// Who was a member, oldest first.
     pub removed: VecDeque<NodeId>,
 }
@@ -126,14 +127,17 @@ impl Membership {
         self.members.iter().filter(|(_, member)| member.is_voter).map(|(id, _)| *id)
     }
 
+    #[inline(never)]
     pub fn voter_count(&self) -> usize {
         self.voters().count()
     }
 
+    #[inline(never)]
     pub fn is_voter(&self, id: NodeId) -> bool {
         self.members.get(&id).is_some_and(|member| member.is_voter)
     }
 
+    #[inline(never)]
     pub fn contains(&self, id: NodeId) -> bool {
         self.members.contains_key(&id)
     }
@@ -143,6 +147,8 @@ impl Membership {
     }
 
     /// About as long as it is in a log.
+    #[cold]
+    #[inline(never)]
     pub fn cost_bytes(&self) -> usize {
         let members = self.members.values();
         members.map(|member| member.name.len() + member.address.len() + 16).sum::<usize>()
@@ -150,6 +156,7 @@ impl Membership {
     }
 
     /// The member of that number, if one has it; no two have.
+    #[inline(never)]
     pub fn numbered(&self, at: u64) -> Option<NodeId> {
         self.members.keys().copied().find(|id| number(*id) == at)
     }
@@ -354,6 +361,7 @@ impl Raft {
     }
 
     /// At the leader: whether this node has answered within the shortest election timeout.
+    #[inline(never)]
     pub fn was_heard_lately(&self, id: NodeId) -> bool {
         match &self.role {
             Role::Leader(_) if id == self.config.id => true,
@@ -391,10 +399,10 @@ impl Raft {
     /// committed, so that they learn of it.
     fn members_changed(&mut self) {
         let next_index = self.log.last().index;
-        let others: BTreeSet<NodeId> = self.other_members().collect();
+        let others: Vec<NodeId> = self.other_members().collect();
         if let Role::Leader(leadership) = &mut self.role {
             for id in others {
-                leadership.progress.entry(id).or_insert_with(|| Progress::new(next_index));
+                leadership.progress.get_or_insert_with(id, || Progress::new(next_index));
             }
         }
     }

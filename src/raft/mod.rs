@@ -1,5 +1,5 @@
 //! Raft: pure consensus. No sockets, files, clock, threads or global randomness; nothing else of this
-//! crate. Section numbers are those of "In Search of an Understandable Consensus Algorithm (Extended
+//! crate but the map of a few items. Section numbers are those of "In Search of an Understandable Consensus Algorithm (Extended
 //! Version)" (Ongaro and Ousterhout, 2014), "thesis" is "Consensus: Bridging Theory and Practice"
 //! (Ongaro, 2014).
 //!
@@ -89,9 +89,11 @@ pub struct Config {
 impl Config {
     /// The default limits and timing in ticks of 10 ms: heartbeat 50 ms, election 300 to 600 ms.
     pub fn new(id: NodeId, voters: impl IntoIterator<Item = NodeId>, seed: u64) -> Self {
+        let mut founders = BTreeSet::new();
+        founders.extend(voters);
         Config {
             id,
-            voters: voters.into_iter().collect(),
+            voters: founders,
             heartbeat_ticks: 5,
             election_ticks_min: 30,
             election_ticks_max: 60,
@@ -524,6 +526,7 @@ impl Raft {
 
     /// `leader`, `follower`, `candidate`, `pre-candidate`; `learner` for a follower that does not vote, `waiting`
     /// for a node that belongs to no cluster yet, `removed` for one that belongs to its cluster no more.
+    #[inline(never)]
     pub fn role_name(&self) -> &'static str {
         let membership = self.membership();
         match self.role {
@@ -544,6 +547,7 @@ impl Raft {
     }
 
     /// How far each follower's log is known to match, at the leader.
+    #[inline(never)]
     pub fn match_indexes(&self) -> Vec<(NodeId, Index)> {
         match &self.role {
             Role::Leader(leadership) => {

@@ -10,8 +10,8 @@ pub fn majority(voters: usize) -> usize {
 /// The largest index that a majority of the voters has reached, given every voter's own.
 pub fn majority_index(mut indexes: Vec<Index>) -> Index {
     assert!(!indexes.is_empty(), "a cluster has at least one voter");
-    indexes.sort_unstable_by(|a, b| b.cmp(a));
-    indexes[majority(indexes.len()) - 1]
+    indexes.sort_unstable();
+    indexes[indexes.len() - majority(indexes.len())]
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ use super::progress::{Pace, Progress};
 use super::quorum::majority_index;
 use super::role::{Leadership, Role};
 use super::{AppendOutcome, Entry, Index, Message, NodeId, Payload, Raft, Round, Term};
-use std::collections::BTreeSet;
 
 /// Why a proposal was not taken. Nothing was appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,10 +81,10 @@ impl Raft {
     /// of heartbeats to a majority of its cluster".
     fn check_quorum(&mut self) {
         let Role::Leader(leadership) = &mut self.role else { return };
-        let mut active = BTreeSet::from([self.config.id]);
+        let mut active = vec![self.config.id];
         for (id, progress) in &mut leadership.progress {
             if std::mem::take(&mut progress.is_active) {
-                active.insert(*id);
+                active.push(*id);
             }
         }
         if !self.is_majority(|id| active.contains(&id)) {

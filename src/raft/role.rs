@@ -5,10 +5,10 @@ use super::handover::Handover;
 use super::progress::Progress;
 use super::read::Reads;
 use super::{Entry, Index, NodeId, Payload, Raft, Term};
-use std::collections::BTreeMap;
+use crate::ordered::Few;
 
 /// Who answered a request for votes, and how.
-pub type Votes = BTreeMap<NodeId, bool>;
+pub type Votes = Few<NodeId, bool>;
 
 #[derive(Debug)]
 pub enum Role {
@@ -21,7 +21,7 @@ pub enum Role {
 #[derive(Debug)]
 pub struct Leadership {
     /// Every other member, and those whose removal is not committed yet.
-    pub progress: BTreeMap<NodeId, Progress>,
+    pub progress: Few<NodeId, Progress>,
     /// The no-op that the term began with. Until it is committed, the leader does not know what is.
     pub first_index: Index,
     pub reads: Reads,

@@ -296,6 +296,11 @@ impl<D: Disk> Server<D> {
     ) -> Step {
         let mut reply = Vec::new();
         write(&mut reply, talk.client.version);
+        self.said(conn, talk, reply)
+    }
+
+    #[inline(never)]
+    fn said(&mut self, conn: ConnId, talk: &mut TextTalk, reply: Vec<u8>) -> Step {
         talk.answer_at_once(reply);
         if let Some(outbox) = self.links.net.outbox(conn) {
             talk.write_ready(outbox);

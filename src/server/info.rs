@@ -3,6 +3,7 @@
 use super::{Server, watch};
 use crate::raft::{Member, NodeId, number};
 use crate::wal::Disk;
+use std::fmt::Display;
 use std::time::Instant;
 
 /// Section titles with their fields, in an order for people.
@@ -33,28 +34,28 @@ impl<D: Disk> Server<D> {
 
     fn server_section(&self, now: Instant) -> Vec<(String, String)> {
         let identity = self.links.identity();
-        fields([
-            ("version", env!("CARGO_PKG_VERSION").to_string()),
-            ("process_id", std::process::id().to_string()),
-            ("tcp_port", self.links.net.local_addr().port().to_string()),
-            ("uptime_in_seconds", (now - self.started).as_secs().to_string()),
-            ("cluster", self.config.cluster.clone()),
-            ("cluster_id", format!("{:016x}", identity.cluster_id)),
-            ("incarnation", format!("{:016x}", identity.incarnation)),
+        fields(&[
+            ("version", &env!("CARGO_PKG_VERSION")),
+            ("process_id", &std::process::id()),
+            ("tcp_port", &self.links.net.local_addr().port()),
+            ("uptime_in_seconds", &(now - self.started).as_secs()),
+            ("cluster", &self.config.cluster),
+            ("cluster_id", &format_args!("{:016x}", identity.cluster_id)),
+            ("incarnation", &format_args!("{:016x}", identity.incarnation)),
         ])
     }
 
     fn clients_section(&self) -> Vec<(String, String)> {
         let peers = self.links.peers_connected();
-        fields([
-            ("connected_clients", (self.links.net.connections() - peers).to_string()),
-            ("maxclients", self.config.connections_max.to_string()),
-            ("requests_received", self.requests.to_string()),
-            ("requests_pending", self.replica.node().requests_pending().to_string()),
-            ("unread_bytes", self.unread_bytes().to_string()),
-            ("unread_clients_closed", self.unread.closed.to_string()),
-            ("change_streams", self.streams.len().to_string()),
-            ("pubsub_clients", self.herald.listeners().to_string()),
+        fields(&[
+            ("connected_clients", &(self.links.net.connections() - peers)),
+            ("maxclients", &self.config.connections_max),
+            ("requests_received", &self.requests),
+            ("requests_pending", &self.replica.node().requests_pending()),
+            ("unread_bytes", &self.unread_bytes()),
+            ("unread_clients_closed", &self.unread.closed),
+            ("change_streams", &self.streams.len()),
+            ("pubsub_clients", &self.herald.listeners()),
         ])
     }
 
@@ -64,22 +65,22 @@ impl<D: Disk> Server<D> {
         let leader = raft.leader();
         let membership = raft.membership();
         let leader_name = leader.and_then(|id| membership.members.get(&id));
-        fields([
-            ("raft_node", number(raft.id()).to_string()),
-            ("raft_name", self.config.name.clone()),
-            ("raft_role", self.role().to_string()),
-            ("raft_term", raft.term().to_string()),
-            ("raft_leader", leader.map_or("-1".to_string(), |id| number(id).to_string())),
-            ("raft_leader_name", leader_name.map_or(String::new(), |member| member.name.clone())),
-            ("raft_commit_index", raft.commit_index().to_string()),
-            ("raft_last_applied", node.machine().applied().to_string()),
-            ("raft_last_log_index", raft.log().last().index.to_string()),
-            ("raft_last_log_term", raft.log().last().term.to_string()),
-            ("raft_voters", membership.voter_count().to_string()),
-            ("raft_learners", (membership.members.len() - membership.voter_count()).to_string()),
-            ("raft_cluster_id", format!("{:016x}", membership.cluster_id)),
-            ("raft_membership_index", raft.membership_index().to_string()),
-            ("raft_waits_for", watch::waits_for(node).unwrap_or_default()),
+        fields(&[
+            ("raft_node", &number(raft.id())),
+            ("raft_name", &self.config.name),
+            ("raft_role", &self.role()),
+            ("raft_term", &raft.term()),
+            ("raft_leader", &leader.map_or("-1".to_string(), |id| number(id).to_string())),
+            ("raft_leader_name", &leader_name.map_or(String::new(), |member| member.name.clone())),
+            ("raft_commit_index", &raft.commit_index()),
+            ("raft_last_applied", &node.machine().applied()),
+            ("raft_last_log_index", &raft.log().last().index),
+            ("raft_last_log_term", &raft.log().last().term),
+            ("raft_voters", &membership.voter_count()),
+            ("raft_learners", &(membership.members.len() - membership.voter_count())),
+            ("raft_cluster_id", &format_args!("{:016x}", membership.cluster_id)),
+            ("raft_membership_index", &raft.membership_index()),
+            ("raft_waits_for", &watch::waits_for(node).unwrap_or_default()),
         ])
     }
 
@@ -123,37 +124,34 @@ impl<D: Disk> Server<D> {
         let wal = self.replica.wal();
         let raft = self.replica.node().raft();
         let newest = wal.snapshots().last();
-        fields([
-            ("raft_log_bytes", wal.bytes_on_disk().to_string()),
-            ("raft_log_segments", wal.segments().to_string()),
-            ("raft_log_first_index", (raft.log().before().index + 1).to_string()),
-            ("raft_snapshots", wal.snapshots().len().to_string()),
-            ("raft_snapshot_index", newest.map_or(0, |file| file.position.index).to_string()),
-            ("raft_snapshot_bytes", newest.map_or(0, |file| file.payload_bytes).to_string()),
-            ("raft_snapshot_in_progress", u8::from(self.replica.is_taking_snapshot()).to_string()),
-            ("disk_space", self.replica.space().to_string()),
-            ("raft_damaged", u8::from(raft.is_damaged()).to_string()),
-            ("slowest_flush_milliseconds", self.slowest_flush.as_millis().to_string()),
-            ("slowest_turn_milliseconds", self.turns.slowest.as_millis().to_string()),
-            (
-                "slowest_turn_unsynced_milliseconds",
-                self.turns.slowest_unsynced.as_millis().to_string(),
-            ),
+        fields(&[
+            ("raft_log_bytes", &wal.bytes_on_disk()),
+            ("raft_log_segments", &wal.segments()),
+            ("raft_log_first_index", &(raft.log().before().index + 1)),
+            ("raft_snapshots", &wal.snapshots().len()),
+            ("raft_snapshot_index", &newest.map_or(0, |file| file.position.index)),
+            ("raft_snapshot_bytes", &newest.map_or(0, |file| file.payload_bytes)),
+            ("raft_snapshot_in_progress", &u8::from(self.replica.is_taking_snapshot())),
+            ("disk_space", &self.replica.space()),
+            ("raft_damaged", &u8::from(raft.is_damaged())),
+            ("slowest_flush_milliseconds", &self.slowest_flush.as_millis()),
+            ("slowest_turn_milliseconds", &self.turns.slowest.as_millis()),
+            ("slowest_turn_unsynced_milliseconds", &self.turns.slowest_unsynced.as_millis()),
         ])
     }
 
     fn keyspace_section(&self) -> Vec<(String, String)> {
         let machine = self.replica.node().machine();
-        fields([
-            ("digest", format!("{:016x}", machine.store().digest())),
-            ("digests_compared", self.replica.node().digests_compared().to_string()),
-            ("keys", machine.store().len().to_string()),
-            ("expiring_keys", machine.store().expiring().to_string()),
-            ("expired_keys", self.replica.node().tally().expired.to_string()),
-            ("keyspace_bytes", machine.store().bytes().to_string()),
-            ("sessions", machine.sessions().len().to_string()),
-            ("changes_first_index", machine.history().first().to_string()),
-            ("changes_bytes", machine.history().bytes().to_string()),
+        fields(&[
+            ("digest", &format_args!("{:016x}", machine.store().digest())),
+            ("digests_compared", &self.replica.node().digests_compared()),
+            ("keys", &machine.store().len()),
+            ("expiring_keys", &machine.store().expiring()),
+            ("expired_keys", &self.replica.node().tally().expired),
+            ("keyspace_bytes", &machine.store().bytes()),
+            ("sessions", &machine.sessions().len()),
+            ("changes_first_index", &machine.history().first()),
+            ("changes_bytes", &machine.history().bytes()),
         ])
     }
 }
@@ -162,8 +160,8 @@ fn place(id: NodeId, address: &str) -> String {
     format!("incarnation={:012x},address={address}", id & ((1 << 48) - 1))
 }
 
-pub(super) fn fields<const N: usize>(fields: [(&str, String); N]) -> Vec<(String, String)> {
-    fields.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
+pub(super) fn fields(fields: &[(&str, &dyn Display)]) -> Vec<(String, String)> {
+    fields.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
 }
 
 /// The text of `INFO`: all sections, or those that are named, in any case.

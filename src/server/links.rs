@@ -9,6 +9,7 @@ use super::refusals::Refusals;
 use crate::config::{Config, parse_host_port};
 use crate::net::{ConnId, Net, NetConfig, PeerAddress, ResolverConfig};
 use crate::node::{self, Node, PeerMessage, Standing};
+use crate::ordered::Few;
 use crate::protocol::hello::{
     self, Hello, HelloReply, Refused, RefusedCode, Role, VERSION_MAX, VERSION_MIN, Welcome,
 };
@@ -17,7 +18,6 @@ use crate::protocol::{client_frame_bytes_max, frame, peer, peer_frame_bytes_max}
 use crate::raft::{Membership, NodeId, node_id, number};
 use crate::wal::Identity;
 use log::{debug, info, warn};
-use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -37,9 +37,9 @@ pub struct Links {
     pub net: Net,
     identity: Identity,
     /// By number.
-    peers: BTreeMap<u64, Link>,
+    peers: Few<u64, Link>,
     /// Names of the peers, by number.
-    names: BTreeMap<u64, String>,
+    names: Few<u64, String>,
     membership: Rc<Membership>,
     committed: Rc<Membership>,
     leads: bool,
@@ -170,9 +170,8 @@ impl Links {
         let membership = Rc::clone(&self.membership);
         for (id, member) in membership.members.iter().filter(|(id, _)| number(**id) != own) {
             let number = number(*id);
-            let link = self.peers.entry(number);
-            let is_initial =
-                link.or_insert_with(|| Link::new(member.name.clone(), false, now)).is_initial;
+            let new = || Link::new(member.name.clone(), false, now);
+            let is_initial = self.peers.get_or_insert_with(number, new).is_initial;
             self.names.insert(number, member.name.clone());
             if let Ok((host, port)) = parse_host_port(&member.address)
                 && !is_initial
@@ -532,6 +531,7 @@ impl Links {
         self.peers.values().map(|link| (link.name.as_str(), link.conn.is_some()))
     }
 
+    #[inline(never)]
     pub fn peers_connected(&self) -> usize {
         self.peers.values().filter(|link| link.conn.is_some()).count()
     }

@@ -36,7 +36,7 @@ impl<D: Disk> Server<D> {
     pub(super) fn members(&self, now: Instant) -> Vec<MemberView> {
         let node = self.replica.node();
         let raft = node.raft();
-        let mut views = vec![self.own_view()];
+        let mut views = Vec::new();
         let matches = raft.match_indexes();
         let last = raft.log().last().index;
         for reach in self.links.reaches(now) {
@@ -58,7 +58,9 @@ impl<D: Disk> Server<D> {
                 lag: match_index.map(|index| last.saturating_sub(index)),
             });
         }
-        views.sort_by_key(|view| view.number);
+        let own = self.own_view();
+        let at = views.partition_point(|view| view.number < own.number);
+        views.insert(at, own);
         views
     }
 

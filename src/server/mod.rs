@@ -208,7 +208,7 @@ impl<D: Disk> Server<D> {
     }
 
     /// Runs until SIGTERM or SIGINT.
-    pub fn run(mut self) -> Result<(), ServerError> {
+    pub fn run(&mut self) -> Result<(), ServerError> {
         let mut events = Vec::new();
         loop {
             let now = Instant::now();
@@ -409,7 +409,7 @@ impl<D: Disk> Server<D> {
                     None => text::answer_to_resp(&answer, form, out),
                 });
             }
-            (reply, talk) => unreachable!("{reply:?} does not fit {talk:?}"),
+            _ => unreachable!("an answer fits the protocol that it was asked in"),
         }
         self.close_if_done(asked.conn);
     }
@@ -497,7 +497,7 @@ impl<D: Disk> Server<D> {
     }
 
     /// What still waits is answered with what is known, and the process ends.
-    fn stop(mut self, signal: i32) -> Result<(), ServerError> {
+    fn stop(&mut self, signal: i32) -> Result<(), ServerError> {
         info!(
             "{} ends: {}; {} requests are unanswered",
             self.config.name,

@@ -7,6 +7,7 @@ use super::talk::{Step, Talk};
 use super::texts::TextTalk;
 use crate::kv::glob;
 use crate::net::ConnId;
+use crate::ordered::Few;
 use crate::protocol::resp::{self, Version};
 use crate::protocol::text::Subscribe;
 use crate::raft::{Index, NodeId, quorum};
@@ -97,8 +98,9 @@ impl Subscriptions {
         if lets_go_of_all {
             names = all.iter().cloned().collect();
         }
-        let new = names.iter().filter(|name| !all.contains(*name)).collect::<BTreeSet<_>>().len();
-        if wanted && self.len() + new > SUBSCRIPTIONS_MAX {
+        let new = names.iter().filter(|name| !all.contains(*name));
+        let new: Few<_, _> = new.map(|name| (name, ())).collect();
+        if wanted && self.len() + new.len() > SUBSCRIPTIONS_MAX {
             let error = format!(
                 "ERR a connection has up to {SUBSCRIPTIONS_MAX} channels and patterns; nothing was done"
             );

@@ -4,7 +4,7 @@
 //! Anybody who reaches the port can be refused as often as he likes, and for as many reasons as he can think
 //! of. Neither may fill the log.
 
-use std::collections::BTreeMap;
+use crate::ordered::Few;
 use std::time::{Duration, Instant};
 
 /// Different refusals that are remembered, and so can be logged within `SILENCE`.
@@ -18,7 +18,7 @@ const RECENT: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub struct Refusals {
     /// What was logged.
-    told: BTreeMap<String, Told>,
+    told: Few<String, Told>,
 }
 
 #[derive(Debug)]

@@ -105,6 +105,7 @@ impl<D: Disk> Server<D> {
     }
 
     /// Where the leader is, if one is known.
+    #[inline(never)]
     pub(super) fn leader_place(&self) -> Option<Place> {
         let raft = self.replica.node().raft();
         Place::of(raft.membership().members.get(&raft.leader()?)?)
@@ -134,37 +135,36 @@ impl<D: Disk> Server<D> {
         let run_id = raft.leader().map_or(String::new(), |id| self.run_id(id));
         let membership = raft.membership();
         let mut fields = self.instance(name, &leader.unwrap_or_default(), run_id, flags);
-        fields.extend(self::fields([
-            ("role-reported", "master".to_string()),
-            ("role-reported-time", "0".to_string()),
-            ("config-epoch", raft.term().to_string()),
-            ("num-slaves", self.others().count().to_string()),
-            ("num-other-sentinels", (membership.members.len().max(1) - 1).to_string()),
-            ("quorum", quorum::majority(membership.voter_count()).to_string()),
-            ("failover-timeout", (self.config.election * 2).as_millis().to_string()),
-            ("parallel-syncs", membership.members.len().to_string()),
+        fields.extend(self::fields(&[
+            ("role-reported", &"master"),
+            ("role-reported-time", &"0"),
+            ("config-epoch", &raft.term()),
+            ("num-slaves", &self.others().count()),
+            ("num-other-sentinels", &(membership.members.len().max(1) - 1)),
+            ("quorum", &quorum::majority(membership.voter_count())),
+            ("failover-timeout", &(self.config.election * 2).as_millis()),
+            ("parallel-syncs", &membership.members.len()),
         ]));
         fields
     }
 
     /// What all instances have. Nothing is asked of them on purpose, so all times since then are 0.
     fn instance(&self, name: &str, place: &Place, run_id: String, flags: &str) -> Fields {
-        let mut instance = fields([
-            ("name", name.to_string()),
-            ("ip", place.host.clone()),
-            ("port", place.port.to_string()),
-            ("runid", run_id),
-            ("flags", flags.to_string()),
+        let mut instance = fields(&[
+            ("name", &name),
+            ("ip", &place.host),
+            ("port", &place.port),
+            ("runid", &run_id),
+            ("flags", &flags),
         ]);
-        let zero = || "0".to_string();
-        instance.extend(fields([
-            ("link-pending-commands", zero()),
-            ("link-refcount", "1".to_string()),
-            ("last-ping-sent", zero()),
-            ("last-ok-ping-reply", zero()),
-            ("last-ping-reply", zero()),
-            ("down-after-milliseconds", self.config.election.as_millis().to_string()),
-            ("info-refresh", zero()),
+        instance.extend(fields(&[
+            ("link-pending-commands", &0),
+            ("link-refcount", &"1"),
+            ("last-ping-sent", &0),
+            ("last-ok-ping-reply", &0),
+            ("last-ping-reply", &0),
+            ("down-after-milliseconds", &self.config.election.as_millis()),
+            ("info-refresh", &0),
         ]));
         instance
     }
@@ -179,16 +179,16 @@ impl<D: Disk> Server<D> {
             let has_link = is_up && master.is_some();
             let master = master.clone().unwrap_or_default();
             let mut fields = self.instance(&name, &place, self.run_id(id), flags);
-            fields.extend(self::fields([
-                ("role-reported", "slave".to_string()),
-                ("role-reported-time", "0".to_string()),
-                ("master-link-down-time", "0".to_string()),
-                ("master-link-status", if has_link { "ok" } else { "err" }.to_string()),
-                ("master-host", master.host),
-                ("master-port", master.port.to_string()),
-                ("slave-priority", "100".to_string()),
-                ("slave-repl-offset", offset.to_string()),
-                ("replica-announced", "1".to_string()),
+            fields.extend(self::fields(&[
+                ("role-reported", &"slave"),
+                ("role-reported-time", &"0"),
+                ("master-link-down-time", &"0"),
+                ("master-link-status", &if has_link { "ok" } else { "err" }),
+                ("master-host", &master.host),
+                ("master-port", &master.port),
+                ("slave-priority", &"100"),
+                ("slave-repl-offset", &offset),
+                ("replica-announced", &"1"),
             ]));
             fields
         };
@@ -215,10 +215,10 @@ impl<D: Disk> Server<D> {
             let flags = if node.is_connected(*id) { "sentinel" } else { "sentinel,s_down" };
             let run_id = self.run_id(*id);
             let mut fields = self.instance(&run_id.clone(), &place, run_id, flags);
-            fields.extend(self::fields([
-                ("last-hello-message", "0".to_string()),
-                ("voted-leader", "?".to_string()),
-                ("voted-leader-epoch", "0".to_string()),
+            fields.extend(self::fields(&[
+                ("last-hello-message", &"0"),
+                ("voted-leader", &"?"),
+                ("voted-leader-epoch", &"0"),
             ]));
             Some(fields)
         };
@@ -293,10 +293,7 @@ impl<D: Disk> Server<D> {
         if node.raft().is_leader() {
             let matches = node.raft().match_indexes();
             let others: Vec<_> = self.others().filter(|(_, _, is_up)| *is_up).collect();
-            let mut section = fields([
-                ("role", "master".to_string()),
-                ("connected_slaves", others.len().to_string()),
-            ]);
+            let mut section = fields(&[("role", &"master"), ("connected_slaves", &others.len())]);
             for (at, (id, Place { host, port }, _)) in others.into_iter().enumerate() {
                 let offset = self.offset_of(id, &matches);
                 let text = format!("ip={host},port={port},state=online,offset={offset},lag=0");
@@ -307,15 +304,15 @@ impl<D: Disk> Server<D> {
         }
         let Place { host, port } = self.leader_place().unwrap_or_default();
         let link = if self.is_linked() { "up" } else { "down" };
-        fields([
-            ("role", "slave".to_string()),
-            ("master_host", host),
-            ("master_port", port.to_string()),
-            ("master_link_status", link.to_string()),
-            ("slave_repl_offset", applied.to_string()),
+        fields(&[
+            ("role", &"slave"),
+            ("master_host", &host),
+            ("master_port", &port),
+            ("master_link_status", &link),
+            ("slave_repl_offset", &applied),
             // Any node takes writes, and passes them on.
-            ("slave_read_only", "0".to_string()),
-            ("connected_slaves", "0".to_string()),
+            ("slave_read_only", &"0"),
+            ("connected_slaves", &"0"),
         ])
     }
 }

@@ -111,6 +111,7 @@ impl Watch {
     }
 
     /// A line in the log, and on the page.
+    #[inline(never)]
     fn tell(&mut self, kind: Kind, what: String) {
         info!("{what}");
         self.events.note(kind, what);

@@ -1,9 +1,9 @@
 //! What monitoring asks for: the four-letter words of ZooKeeper's tools, and settings under Redis's
 //! names.
 
-use super::Server;
 use super::talk::Step;
 use super::texts::TextTalk;
+use super::{Server, info};
 use crate::kv::glob;
 use crate::net::ConnId;
 use crate::protocol::text::{ConfigQuery, Word};
@@ -56,15 +56,15 @@ impl<D: Disk> Server<D> {
     fn mntr(&self, now: Instant) -> String {
         let node = self.replica.node();
         let store = node.machine().store();
-        let mut fields = vec![
-            ("zk_version".to_string(), env!("CARGO_PKG_VERSION").to_string()),
-            ("zk_server_state".to_string(), node.raft().role_name().to_string()),
-            ("zk_packets_received".to_string(), self.requests.to_string()),
-            ("zk_num_alive_connections".to_string(), self.links.net.connections().to_string()),
-            ("zk_outstanding_requests".to_string(), node.requests_pending().to_string()),
-            ("zk_znode_count".to_string(), store.len().to_string()),
-            ("zk_approximate_data_size".to_string(), store.bytes().to_string()),
-        ];
+        let mut fields = info::fields(&[
+            ("zk_version", &env!("CARGO_PKG_VERSION")),
+            ("zk_server_state", &node.raft().role_name()),
+            ("zk_packets_received", &self.requests),
+            ("zk_num_alive_connections", &self.links.net.connections()),
+            ("zk_outstanding_requests", &node.requests_pending()),
+            ("zk_znode_count", &store.len()),
+            ("zk_approximate_data_size", &store.bytes()),
+        ]);
         fields.extend(self.sections(now).into_iter().flat_map(|(_, fields)| fields));
         fields.iter().map(|(name, value)| format!("{name}\t{value}\n")).collect()
     }
@@ -72,17 +72,17 @@ impl<D: Disk> Server<D> {
     fn conf(&self) -> String {
         let config = &self.config;
         let identity = self.links.identity();
-        [
-            ("clientPort", self.links.net.local_addr().port().to_string()),
-            ("dataDir", config.data_dir.display().to_string()),
-            ("maxClientCnxns", config.connections_max.to_string()),
-            ("serverId", config.number.to_string()),
-            ("name", config.name.clone()),
-            ("cluster", config.cluster.clone()),
-            ("clusterId", format!("{:016x}", identity.cluster_id)),
-            ("heartbeatMillis", config.heartbeat.as_millis().to_string()),
-            ("electionMillis", config.election.as_millis().to_string()),
-        ]
+        info::fields(&[
+            ("clientPort", &self.links.net.local_addr().port()),
+            ("dataDir", &config.data_dir.display()),
+            ("maxClientCnxns", &config.connections_max),
+            ("serverId", &config.number),
+            ("name", &config.name),
+            ("cluster", &config.cluster),
+            ("clusterId", &format_args!("{:016x}", identity.cluster_id)),
+            ("heartbeatMillis", &config.heartbeat.as_millis()),
+            ("electionMillis", &config.election.as_millis()),
+        ])
         .iter()
         .map(|(name, value)| format!("{name}={value}\n"))
         .collect()

@@ -255,6 +255,8 @@ impl Disk for FileDisk {
         Ok(Some(room.f_bavail.saturating_mul(room.f_frsize)))
     }
 
+    // For messages and now and then a file, and asked for in a hundred places.
+    #[inline(never)]
     fn path(&self, name: &str) -> PathBuf {
         if name.is_empty() { self.folder.clone() } else { self.folder.join(name) }
     }

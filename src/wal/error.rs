@@ -45,6 +45,7 @@ pub enum WalError {
 }
 
 impl WalError {
+    #[inline(never)]
     pub(super) fn io(operation: &'static str, path: PathBuf, source: io::Error) -> Self {
         WalError::Io { operation, path, source }
     }

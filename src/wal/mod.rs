@@ -404,6 +404,7 @@ impl<D: Disk> Wal<D> {
     /// # Errors
     ///
     /// An error of the disk, which is final.
+    #[inline(never)]
     pub fn drop_spares(&mut self) -> Result<(), WalError> {
         self.check_running()?;
         for spare in std::mem::take(&mut self.spares) {
@@ -498,6 +499,7 @@ impl<D: Disk> Wal<D> {
     }
 
     /// Bytes allocated on disk for all segments.
+    #[inline(never)]
     pub fn bytes_on_disk(&self) -> u64 {
         let closed: u64 = self.closed.iter().map(|closed| closed.bytes).sum();
         closed + self.active.header.capacity
@@ -507,6 +509,7 @@ impl<D: Disk> Wal<D> {
         self.closed.len() + 1
     }
 
+    #[inline(never)]
     fn check_running(&self) -> Result<(), WalError> {
         match &self.failed {
             Some(first) => Err(WalError::Stopped { first: first.clone() }),
@@ -517,9 +520,15 @@ impl<D: Disk> Wal<D> {
     /// After an error nothing is accepted any more.
     fn or_stop<T>(&mut self, result: Result<T, WalError>) -> Result<T, WalError> {
         if let Err(error) = &result {
-            self.failed = Some(error.to_string());
+            self.stop(error);
         }
         result
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn stop(&mut self, error: &WalError) {
+        self.failed = Some(error.to_string());
     }
 
     /// Starts a segment if the batch needs one.

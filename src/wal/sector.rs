@@ -75,6 +75,7 @@ impl Sectors {
     }
 
     /// The worst sector that holds a part of `range`, which may go on beyond the end.
+    #[inline(never)]
     pub fn state(&self, range: Range<usize>) -> SectorState {
         let touched = range.start / DATA_BYTES..range.end.div_ceil(DATA_BYTES);
         let states = self.states.iter().take(touched.end).skip(touched.start);

@@ -180,6 +180,7 @@ pub fn capacity_for(config: &WalConfig, frame_bytes: u64) -> u64 {
     wanted.max(sectors * SECTOR_BYTES as u64)
 }
 
+#[inline(never)]
 pub fn file_name(number: u64) -> String {
     format!("wal-{number:016x}.log")
 }

@@ -66,6 +66,7 @@ impl Problem {
     }
 }
 
+#[inline(never)]
 pub fn file_name(position: Position) -> String {
     format!("snapshot-{:016x}-{:016x}", position.index, position.term)
 }

@@ -8,6 +8,7 @@
 
 use super::snapshot::{self, Header, Problem, SnapshotFile, Writer};
 use super::{Disk, Wal, WalError};
+use crate::ordered::Few;
 use crate::raft::Position;
 
 /// Finished snapshots kept.
@@ -88,11 +89,10 @@ pub struct Found {
 
 /// Looks for the newest snapshot that is whole, reading it once from beginning to end. Changes nothing.
 pub fn find<D: Disk>(disk: &D, names: &[String]) -> Result<Found, WalError> {
-    let mut positions: Vec<Position> =
-        names.iter().filter_map(|name| snapshot::position_in(name)).collect();
-    positions.sort_unstable_by_key(|position| (position.index, position.term));
+    let positions = names.iter().filter_map(|name| snapshot::position_in(name));
+    let positions: Few<Position, ()> = positions.map(|position| (position, ())).collect();
     let mut found = Found { finished: Vec::new(), damaged: Vec::new() };
-    for position in positions.into_iter().rev() {
+    for (position, ()) in positions.into_iter().rev() {
         let checked = Header::read(disk, position).and_then(|header| {
             if found.finished.is_empty() {
                 header.check(disk)?;
@@ -213,6 +213,7 @@ impl<D: Disk> Wal<D> {
     /// # Errors
     ///
     /// An error of the disk, which is final.
+    #[inline(never)]
     pub fn abandon_snapshot(&mut self, kind: SnapshotKind) -> Result<(), WalError> {
         self.check_running()?;
         if self.snapshots.writer(kind).take().is_some() {
@@ -302,6 +303,7 @@ impl<D: Disk> Wal<D> {
     }
 
     /// After an error nothing is left of the snapshot under way; only a full disk is no reason to stop.
+    #[inline(never)]
     fn or_give_up<T>(
         &mut self,
         kind: SnapshotKind,
@@ -317,6 +319,7 @@ impl<D: Disk> Wal<D> {
         }
     }
 
+    #[inline(never)]
     fn remove_temporary(&mut self, kind: SnapshotKind) -> Result<(), WalError> {
         let name = kind.temporary_name();
         let removed = match self.disk.remove(name) {

@@ -15,10 +15,10 @@ use common::core::{append, config};
 use mem_disk::MemDisk;
 use raftkv::kv::{Answer, Command, Limits, Request, WriteOp};
 use raftkv::node::{self, Outgoing, Peer, PeerMessage, Routing, Standing};
+use raftkv::ordered::Few;
 use raftkv::raft::Message;
 use raftkv::replica::Replica;
 use raftkv::wal::{Disk, WalConfig};
-use std::collections::BTreeMap;
 
 const SEGMENT_BYTES: u64 = 16 << 10;
 /// More than a replica ever waits before it tries again.
@@ -34,7 +34,7 @@ fn open_with<D: Disk>(disk: D, voters: u64, snapshot_log_bytes: usize) -> Replic
         raft: config(1, voters),
         name: "raft-1".to_string(),
         address: "node-1:6000".to_string(),
-        initial: BTreeMap::new(),
+        initial: Few::new(),
         auto_members: true,
         limits: Limits::default(),
         forward_timeout_ticks: 50,

@@ -267,6 +267,7 @@ const fn spec(
     Spec { verb, name, usage, summary, arguments, group, keys }
 }
 
+#[inline(never)]
 pub(super) fn find(name: &[u8]) -> Option<&'static Spec> {
     SPECS.iter().find(|spec| name.eq_ignore_ascii_case(spec.name.as_bytes()))
 }

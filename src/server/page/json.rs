@@ -18,12 +18,30 @@ impl Json {
     }
 
     fn nested(&mut self, open: char, close: char, fill: impl FnOnce(&mut Json)) {
-        self.comma();
-        self.text.push(open);
-        self.needs_comma = false;
+        self.open(open);
         fill(self);
-        self.text.push(close);
+        self.close(close);
+    }
+
+    // What every value takes is no part of the many functions that put one.
+
+    #[inline(never)]
+    fn open(&mut self, bracket: char) {
+        self.comma();
+        self.text.push(bracket);
+        self.needs_comma = false;
+    }
+
+    #[inline(never)]
+    fn close(&mut self, bracket: char) {
+        self.text.push(bracket);
         self.needs_comma = true;
+    }
+
+    #[inline(never)]
+    fn shown(&mut self, value: &dyn Display) {
+        self.comma();
+        let _ = write!(self.text, "{value}");
     }
 
     fn comma(&mut self) {
@@ -32,6 +50,7 @@ impl Json {
         }
     }
 
+    #[inline(never)]
     fn name(&mut self, name: &str) {
         self.string(name);
         self.text.push(':');
@@ -40,6 +59,7 @@ impl Json {
 
     // Elements of an array.
 
+    #[inline(never)]
     pub fn string(&mut self, text: &str) {
         self.comma();
         self.text.push('"');
@@ -59,8 +79,7 @@ impl Json {
 
     /// An integer, or `true`, `false`, `null`.
     pub fn plain(&mut self, value: impl Display) {
-        self.comma();
-        let _ = write!(self.text, "{value}");
+        self.shown(&value);
     }
 
     pub fn object(&mut self, fill: impl FnOnce(&mut Json)) {
