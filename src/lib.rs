@@ -3,7 +3,7 @@
 //! only on those above it:
 //!
 //! - [`codec`]: bytes to fields and back
-//! - [`ordered`]: a map of a few items, in little code
+//! - [`ordered`]: maps of a few items and of what waits, in little code
 //! - [`raft`]: consensus, pure
 //! - [`payload`]: what log entries carry, as bytes
 //! - [`kv`]: the state machine, pure

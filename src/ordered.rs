@@ -1,9 +1,11 @@
-//! A map of a few items: the members of a cluster and what is kept for each.
+//! Maps that are sorted lists: every type of a `BTreeMap` brings 6 to 20 KB of program along for splitting and
+//! joining nodes.
 //!
-//! It is a sorted list. With tens of items at most, a `BTreeMap` is no faster, and every type of one brings
-//! 6 to 20 KB of program along for splitting and joining nodes that there never are.
+//! [`Few`] is for tens of items at most, the members of a cluster and what is kept for each: there are no nodes to
+//! split. [`InOrder`] is for what waits, however much that is: what comes last is last, and goes last.
 
 use std::borrow::Borrow;
+use std::collections::VecDeque;
 use std::ops::Index;
 use std::{slice, vec};
 
@@ -202,6 +204,90 @@ impl<'a, K, V> IntoIterator for &'a mut Few<K, V> {
     }
 }
 
+/// Items whose keys come in their order, and mostly go in it. Out of order, each that comes or goes moves those on
+/// one side of it.
+#[derive(Debug)]
+pub struct InOrder<K, V> {
+    items: VecDeque<(K, V)>,
+}
+
+impl<K, V> Default for InOrder<K, V> {
+    fn default() -> Self {
+        InOrder { items: VecDeque::new() }
+    }
+}
+
+impl<K, V> InOrder<K, V> {
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    pub fn values(&self) -> impl Iterator<Item = &V> {
+        self.items.iter().map(|(_, value)| value)
+    }
+
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.items.iter_mut().map(|(_, value)| value)
+    }
+
+    pub fn into_values(self) -> impl Iterator<Item = V> {
+        self.items.into_iter().map(|(_, value)| value)
+    }
+
+    pub fn pop_first(&mut self) -> Option<(K, V)> {
+        self.items.pop_front()
+    }
+}
+
+impl<K: Ord, V> InOrder<K, V> {
+    fn find(&self, key: &K) -> Result<usize, usize> {
+        match self.items.front() {
+            Some((first, _)) if first == key => Ok(0),
+            _ => self.items.binary_search_by(|(other, _)| other.cmp(key)),
+        }
+    }
+
+    pub fn get(&self, key: &K) -> Option<&V> {
+        self.find(key).ok().map(|at| &self.items[at].1)
+    }
+
+    /// The value that the key had before.
+    pub fn insert(&mut self, key: K, value: V) -> Option<V> {
+        if self.items.back().is_none_or(|(last, _)| *last < key) {
+            self.items.push_back((key, value));
+            return None;
+        }
+        match self.find(&key) {
+            Ok(at) => Some(std::mem::replace(&mut self.items[at].1, value)),
+            Err(at) => {
+                self.items.insert(at, (key, value));
+                None
+            }
+        }
+    }
+
+    pub fn remove(&mut self, key: &K) -> Option<V> {
+        let at = self.find(key).ok()?;
+        self.items.remove(at).map(|(_, value)| value)
+    }
+
+    /// Takes out those that are wanted.
+    pub fn extract(&mut self, mut is_wanted: impl FnMut(&K, &V) -> bool) -> Vec<V> {
+        let mut wanted = Vec::new();
+        for (key, value) in std::mem::take(&mut self.items) {
+            match is_wanted(&key, &value) {
+                true => wanted.push(value),
+                false => self.items.push_back((key, value)),
+            }
+        }
+        wanted
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,6 +344,36 @@ mod tests {
                     prop_assert_eq!(few.contains_key(&key), map.contains_key(&key));
                 }
             }
+        }
+
+        #[test]
+        fn what_is_in_order_holds_what_a_map_holds_in_the_same_order(
+            deeds in prop::collection::vec(deed(), 0..60)
+        ) {
+            let mut list = InOrder::default();
+            let mut map = BTreeMap::new();
+            for deed in deeds {
+                match deed {
+                    Deed::Insert(key, value) | Deed::GetOrInsert(key, value) => {
+                        prop_assert_eq!(list.insert(key, value), map.insert(key, value));
+                    }
+                    Deed::Remove(key) => prop_assert_eq!(list.remove(&key), map.remove(&key)),
+                    Deed::PopFirst => prop_assert_eq!(list.pop_first(), map.pop_first()),
+                    Deed::RetainEven => {
+                        let is_odd = |value: &u32| *value % 2 == 1;
+                        let odd: Vec<u32> = map.values().copied().filter(is_odd).collect();
+                        prop_assert_eq!(list.extract(|_, value| is_odd(value)), odd);
+                        map.retain(|_, value| !is_odd(value));
+                    }
+                }
+                prop_assert!(list.values().eq(map.values()));
+                prop_assert!(list.values_mut().eq(map.values_mut()));
+                prop_assert_eq!((list.len(), list.is_empty()), (map.len(), map.is_empty()));
+                for key in 0..12 {
+                    prop_assert_eq!(list.get(&key), map.get(&key));
+                }
+            }
+            prop_assert!(list.into_values().eq(map.into_values()));
         }
     }
 }

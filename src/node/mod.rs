@@ -18,7 +18,7 @@ pub use members::{Applicant, Peer, Standing};
 
 use crate::codec::Malformed;
 use crate::kv::{self, Answer, Command, Executed, FailureCode, Limits, Machine, Outcome, Request};
-use crate::ordered::Few;
+use crate::ordered::{Few, InOrder};
 use crate::raft::{
     self, Contradiction, Entry, Index, LogRead, Membership, Message, NodeId, Payload, Position,
     Raft, ReadId, Ready, Restored, SnapshotChunk, Term, Waits,
@@ -137,7 +137,7 @@ pub struct Node {
     /// not taken for the answer to what this one did.
     last_id: u64,
     /// Writes in this leader's log, by index.
-    writes: BTreeMap<Index, PendingWrite>,
+    writes: InOrder<Index, PendingWrite>,
     reads: BTreeMap<ReadId, PendingRead>,
     /// How many of them are still to be read.
     unread: usize,
@@ -258,7 +258,7 @@ impl Node {
             now_ticks: 0,
             wall_ms: 0,
             removing_expired: None,
-            writes: BTreeMap::new(),
+            writes: InOrder::default(),
             reads: BTreeMap::new(),
             unread: 0,
             confirmed: VecDeque::new(),
@@ -542,11 +542,7 @@ impl Node {
         self.machine.free_slowly(old);
         self.log_growth.restart();
         // Their entries were committed, but what became of them is now only in the state.
-        let skipped: Vec<PendingWrite> = {
-            let later = self.writes.split_off(&(chunk.position.index + 1));
-            std::mem::replace(&mut self.writes, later).into_values().collect()
-        };
-        for write in skipped {
+        for write in self.writes.extract(|index, _| *index <= chunk.position.index) {
             let what = format!("the write's entry is in a snapshot; {OUTCOME_UNKNOWN_ADVICE}");
             self.answer(write.origin, Answer::Failed(failure(FailureCode::OutcomeUnknown, what)));
         }

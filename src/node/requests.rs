@@ -10,7 +10,6 @@ use crate::kv::{
     Seen,
 };
 use crate::raft::{self, Index, NodeId, Payload, ProposeError, ReadId, number};
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 impl Node {
@@ -256,12 +255,10 @@ impl Node {
         let (log, commit_index) = (self.raft.log(), self.raft.commit_index());
         // What is committed will be applied here all the same, and is answered then. The new leader's
         // first message may have replaced entries and told of their commit: those are others' entries.
-        let (committed, uncommitted): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            std::mem::take(&mut self.writes).into_iter().partition(|(index, write)| {
-                *index <= commit_index && log.term_at(*index) == Some(write.term)
-            });
-        self.writes = committed;
-        for write in uncommitted.into_values() {
+        let uncommitted = self.writes.extract(|index, write| {
+            *index > commit_index || log.term_at(*index) != Some(write.term)
+        });
+        for write in uncommitted {
             let mut failure = failure(
                 FailureCode::OutcomeUnknown,
                 format!(

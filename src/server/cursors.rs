@@ -4,9 +4,9 @@
 
 use super::Server;
 use crate::kv::{Answer, Found, ReadOp, Request};
+use crate::ordered::InOrder;
 use crate::protocol::text::{Reply, Shape, TextCommand};
 use crate::wal::Disk;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,7 +15,7 @@ const CURSORS_MAX: usize = 4096;
 
 #[derive(Debug)]
 pub struct Cursors {
-    next_keys: BTreeMap<u64, Rc<[u8]>>,
+    next_keys: InOrder<u64, Rc<[u8]>>,
     last: u64,
 }
 
@@ -23,7 +23,7 @@ impl Default for Cursors {
     /// Begins with the time, so that a cursor of an earlier process is not taken for one of this one.
     fn default() -> Self {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Cursors { next_keys: BTreeMap::new(), last: time.as_micros() as u64 }
+        Cursors { next_keys: InOrder::default(), last: time.as_micros() as u64 }
     }
 }
 

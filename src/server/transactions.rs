@@ -14,12 +14,12 @@ use crate::kv::{
 };
 use crate::net::ConnId;
 use crate::node::Routing;
+use crate::ordered::InOrder;
 use crate::protocol::client_frame_bytes_max;
 use crate::protocol::resp::{put_array, put_error, put_simple};
 use crate::protocol::text::{self, Planned, Reply, Shape, TextCommand};
 use crate::wal::Disk;
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -42,7 +42,7 @@ pub struct Collected {
     /// Somebody wanted to watch keys, and could not: what comes is not protected.
     watch_has_failed: bool,
     /// What answers are still to become, by their slots.
-    plans: BTreeMap<u64, Plan>,
+    plans: InOrder<u64, Plan>,
 }
 
 #[derive(Debug)]

@@ -4,6 +4,7 @@
 //! it becomes one, so that what must be written on the way out of a full disk (the entries that lead to
 //! the next snapshot, a vote) can be. Its name says its size: `reserve-<bytes>`, 16 hexadecimal digits.
 
+use super::disk::ZEROS;
 use super::segment::{self, BATCHES_OFFSET, COPY_OFFSET, FIRST_SECTOR};
 use super::segment::{SegmentHeader, Standing};
 use super::{Disk, WalConfig, WalError, sector};
@@ -210,9 +211,6 @@ fn create_prepared<D: Disk>(
     }
 }
 
-/// Bytes of zeros written at once.
-const ZEROS_BYTES: usize = 4 << 10;
-
 /// The header goes in under the reserve's own name: with a header or without, it is a reserve until it is
 /// renamed. The rest is made zero again: what has rotted there since must not pass for a damaged log.
 fn prepare_reserve<D: Disk>(
@@ -237,9 +235,8 @@ fn clear<D: Disk>(
     name: &str,
     bytes: Range<u64>,
 ) -> Result<(), WalError> {
-    static ZEROS: [u8; ZEROS_BYTES] = [0; ZEROS_BYTES];
-    for at in bytes.clone().step_by(ZEROS_BYTES) {
-        let part = (bytes.end - at).min(ZEROS_BYTES as u64) as usize;
+    for at in bytes.clone().step_by(ZEROS.len()) {
+        let part = (bytes.end - at).min(ZEROS.len() as u64) as usize;
         disk.write_at(file, at, &ZEROS[..part])
             .map_err(|e| WalError::io("write", disk.path(name), e))?;
     }

@@ -27,6 +27,9 @@ const FREED_BYTES: u64 = 2 << 20;
 /// Removed files that are held open until their room is given back.
 const LEAVING_FILES_MAX: usize = 8;
 
+/// What is written at once where zeros are needed.
+pub(super) static ZEROS: [u8; 4 << 10] = [0; 4 << 10];
+
 /// One folder of files.
 pub trait Disk {
     /// A file open for writing.
@@ -277,7 +280,6 @@ fn allocate(file: &File, length: u64, bytes: u64) -> io::Result<()> {
 
 /// For file systems without fallocate.
 fn write_zeros(file: &File, mut from: u64, to: u64) -> io::Result<()> {
-    static ZEROS: [u8; 4 << 10] = [0; 4 << 10];
     while from < to {
         let part = (to - from).min(ZEROS.len() as u64);
         file.write_all_at(&ZEROS[..part as usize], from)?;
