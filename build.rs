@@ -23,11 +23,6 @@ const GLIBC_WITH_PACKED_RELOCATIONS: (u32, u32) = (2, 36);
 const STANDS_FOR_SSCANF: [&str; 2] =
     ["-Wl,--defsym=__isoc99_sscanf=isascii", "-Wl,--defsym=__isoc23_sscanf=isascii"];
 
-/// What glibc's `printf` would call for `%f` and `%a`, 43 KB. Its callers in here are glibc's own last words before
-/// it aborts, with names and numbers of lines: Rust prints by itself. A newer glibc has other names, and the 43 KB.
-const STANDS_FOR_PRINTED_FLOATS: [&str; 2] =
-    ["-Wl,--defsym=__printf_fp=isascii", "-Wl,--defsym=__printf_fphex=isascii"];
-
 /// Not every linker fetches from glibc's archive what only stands for something else.
 const FETCHES_THE_STAND_IN: &str = "-Wl,--undefined=isascii";
 
@@ -41,10 +36,7 @@ fn main() {
     link_arg(&format!("-T{}", script.display()));
     link_arg("-Wl,--no-eh-frame-hdr"); // the index of those tables
     link_arg(FETCHES_THE_STAND_IN);
-    STANDS_FOR_SSCANF
-        .iter()
-        .chain(&STANDS_FOR_PRINTED_FLOATS)
-        .for_each(|argument| link_arg(argument));
+    STANDS_FOR_SSCANF.iter().for_each(|argument| link_arg(argument));
     // The addresses that a position-independent binary mends at its start: a bit each instead of 24 bytes.
     if glibc_version() >= Some(GLIBC_WITH_PACKED_RELOCATIONS) {
         link_arg("-Wl,-z,pack-relative-relocs");
