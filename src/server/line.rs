@@ -154,8 +154,7 @@ impl Line {
 
     /// Whether it has had its share, or the turn is used up.
     pub fn is_used_up(&self) -> bool {
-        let is_over = if self.is_long { self.long_left <= 0 } else { self.left == 0 };
-        is_over || self.must_stand || self.paid >= self.share
+        self.is_over(self.is_long) || self.must_stand || self.paid >= self.share
     }
 
     /// After what was carried out; this ends what may be refused in this turn, so that nothing but refusals
@@ -213,8 +212,18 @@ impl Line {
     /// Whoever is next, as long as there is something left of the turn. Each comes once if it is called no more
     /// often than there are clients in line at first.
     pub fn next(&mut self) -> Option<ConnId> {
-        while self.left > 0 {
-            let conn = self.waiting.pop_front()?;
+        self.next_of(false)
+    }
+
+    /// The same of those who wait for long answers.
+    pub fn next_long(&mut self) -> Option<ConnId> {
+        self.next_of(true)
+    }
+
+    fn next_of(&mut self, is_long: bool) -> Option<ConnId> {
+        while !self.is_over(is_long) {
+            let line = if is_long { &mut self.long_waiting } else { &mut self.waiting };
+            let conn = line.pop_front()?;
             if self.take_out(conn) {
                 return Some(conn);
             }
@@ -222,15 +231,9 @@ impl Line {
         None
     }
 
-    /// The same of those who wait for long answers.
-    pub fn next_long(&mut self) -> Option<ConnId> {
-        while self.long_left > 0 {
-            let conn = self.long_waiting.pop_front()?;
-            if self.take_out(conn) {
-                return Some(conn);
-            }
-        }
-        None
+    /// Whether nothing is left of the turn for all, or of what is for long answers.
+    fn is_over(&self, is_long: bool) -> bool {
+        if is_long { self.long_left <= 0 } else { self.left == 0 }
     }
 
     fn take_out(&mut self, conn: ConnId) -> bool {
