@@ -67,20 +67,47 @@ pub struct SyncTimes {
     pub lately: Times,
     /// What the disk has taken since the present turn began.
     turn: DiskTime,
+    /// What of it went to writes that no sync has followed.
+    writes: Duration,
 }
 
 /// Time that a turn waits for the disk.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DiskTime {
+    /// A sync has the writes with it that it is for: past the page cache, they wait for the disk as well.
     pub syncs: Duration,
-    /// Writing, reading, making and removing files.
+    /// What else there is of writing, reading, making and removing files.
     pub files: Duration,
 }
 
 impl SyncTimes {
+    fn new() -> Self {
+        SyncTimes {
+            all: Histogram::new(&SECONDS),
+            lately: Times::default(),
+            turn: DiskTime::default(),
+            writes: Duration::ZERO,
+        }
+    }
+
     /// Ends a turn: the next one begins with nothing.
     pub fn take_turn(&mut self) -> DiskTime {
+        self.writes = Duration::ZERO;
         std::mem::take(&mut self.turn)
+    }
+
+    fn synced(&mut self, sync: Duration) {
+        let writes = std::mem::take(&mut self.writes);
+        let took = writes + sync;
+        self.all.observe(took.as_secs_f64());
+        self.lately.observe(took);
+        self.turn.syncs += took;
+        self.turn.files -= writes;
+    }
+
+    fn written(&mut self, write: Duration) {
+        self.writes += write;
+        self.turn.files += write;
     }
 }
 
@@ -92,23 +119,14 @@ pub struct TimedDisk<D> {
 
 impl<D: Disk> TimedDisk<D> {
     pub fn new(disk: D) -> (Self, Syncs) {
-        let times = SyncTimes {
-            all: Histogram::new(&SECONDS),
-            lately: Times::default(),
-            turn: DiskTime::default(),
-        };
-        let syncs = Rc::new(RefCell::new(times));
+        let syncs = Rc::new(RefCell::new(SyncTimes::new()));
         (TimedDisk { disk, syncs: Rc::clone(&syncs) }, syncs)
     }
 
     fn timed<T>(&mut self, sync: impl FnOnce(&mut D) -> T) -> T {
         let begun = Instant::now();
         let result = sync(&mut self.disk);
-        let took = begun.elapsed();
-        let mut syncs = self.syncs.borrow_mut();
-        syncs.all.observe(took.as_secs_f64());
-        syncs.lately.observe(took);
-        syncs.turn.syncs += took;
+        self.syncs.borrow_mut().synced(begun.elapsed());
         result
     }
 
@@ -153,7 +171,10 @@ impl<D: Disk> Disk for TimedDisk<D> {
     }
 
     fn write_at(&mut self, file: &mut Self::File, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.worked(|disk| disk.write_at(file, offset, bytes))
+        let begun = Instant::now();
+        let result = self.disk.write_at(file, offset, bytes);
+        self.syncs.borrow_mut().written(begun.elapsed());
+        result
     }
 
     fn start_writing(&mut self, file: &mut Self::File, offset: u64, bytes: usize) {
@@ -208,6 +229,23 @@ mod tests {
         assert_eq!(histogram.counts[BUCKETS - 1], 1);
         assert_eq!(histogram.counts.iter().sum::<u64>(), 5, "one is above all bounds");
         assert_eq!((histogram.count, histogram.sum), (6, 65_541.5));
+    }
+
+    #[test]
+    fn a_sync_has_the_writes_of_its_turn_with_it() {
+        let ms = Duration::from_millis;
+        let mut times = SyncTimes::new();
+        times.written(ms(1));
+        times.written(ms(2));
+        times.synced(ms(4));
+        times.synced(ms(8));
+        times.written(ms(16));
+        let DiskTime { syncs, files } = times.take_turn();
+        assert_eq!((syncs, files), (ms(15), ms(16)));
+        times.synced(ms(32));
+        let DiskTime { syncs, files } = times.take_turn();
+        assert_eq!((syncs, files), (ms(32), Duration::ZERO), "that write was told already");
+        assert_eq!((times.all.count, times.all.sum), (3, 0.047));
     }
 
     #[test]

@@ -221,7 +221,7 @@ fn put_turns<D: Disk>(server: &Server<D>, out: &mut Exposition) {
     let counts = &server.counts;
     let help = "Time from a client's request to its answer.";
     out.histogram("raftkv_request_seconds", help, counts.requests.buckets());
-    let help = "Time that one sync to the disk took.";
+    let help = "Time that one sync to the disk took, with the writes that it is for.";
     out.histogram("raftkv_fsync_seconds", help, counts.syncs.borrow().all.buckets());
     let help = "Time that one turn of the loop took, between two waits.";
     out.histogram("raftkv_loop_turn_seconds", help, server.turns.all.buckets());

@@ -4,7 +4,6 @@
 //! it becomes one, so that what must be written on the way out of a full disk (the entries that lead to
 //! the next snapshot, a vote) can be. Its name says its size: `reserve-<bytes>`, 16 hexadecimal digits.
 
-use super::disk::ZEROS;
 use super::segment::{self, BATCHES_OFFSET, COPY_OFFSET, FIRST_SECTOR};
 use super::segment::{SegmentHeader, Standing};
 use super::{Disk, WalConfig, WalError, sector};
@@ -34,6 +33,9 @@ pub fn is_spare(name: &str) -> bool {
 /// behind.
 pub const UNFINISHED_SEGMENT: &str = "segment.tmp";
 pub const UNFINISHED_RESERVE: &str = "reserve.tmp";
+
+/// Most zeros of one write, each of which waits for the disk.
+const ZEROS_BYTES_MAX: u64 = 256 << 10;
 
 /// The segment that batches go to.
 pub struct Active<F> {
@@ -235,9 +237,10 @@ fn clear<D: Disk>(
     name: &str,
     bytes: Range<u64>,
 ) -> Result<(), WalError> {
-    for at in bytes.clone().step_by(ZEROS.len()) {
-        let part = (bytes.end - at).min(ZEROS.len() as u64) as usize;
-        disk.write_at(file, at, &ZEROS[..part])
+    let zeros = vec![0; ZEROS_BYTES_MAX.min(bytes.end.saturating_sub(bytes.start)) as usize];
+    for at in bytes.clone().step_by(ZEROS_BYTES_MAX as usize) {
+        let part = (bytes.end - at).min(ZEROS_BYTES_MAX) as usize;
+        disk.write_at(file, at, &zeros[..part])
             .map_err(|e| WalError::io("write", disk.path(name), e))?;
     }
     Ok(())

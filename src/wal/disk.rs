@@ -10,6 +10,7 @@
 //! - after an error of a write or a sync, nothing is known of what it should have made durable.
 
 use super::WalError;
+use super::direct::{AlignedMemory, OpenFile};
 use super::identity::FILE as IDENTITY_NAME;
 use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate, fstatvfs};
 use rustix::io::{Errno, retry_on_intr};
@@ -27,8 +28,8 @@ const FREED_BYTES: u64 = 2 << 20;
 /// Removed files that are held open until their room is given back.
 const LEAVING_FILES_MAX: usize = 8;
 
-/// What is written at once where zeros are needed.
-pub(super) static ZEROS: [u8; 4 << 10] = [0; 4 << 10];
+/// What is written at once where there is no fallocate.
+static ZEROS: [u8; 4 << 10] = [0; 4 << 10];
 
 /// One folder of files.
 pub trait Disk {
@@ -95,6 +96,7 @@ pub struct FileDisk {
     handle: File,
     /// Removed files, without a name, and how long each still is. The end of the process frees them too.
     leaving: Vec<(File, u64)>,
+    memory: AlignedMemory,
     _lock: File,
 }
 
@@ -133,8 +135,14 @@ impl FileDisk {
             .map_err(fail("open", &lock_path))?;
         match lock.try_lock() {
             Ok(()) => {
-                let leaving = Vec::new();
-                Ok(FileDisk { folder: dir.to_path_buf(), handle, leaving, _lock: lock })
+                let (folder, leaving) = (dir.to_path_buf(), Vec::new());
+                Ok(FileDisk {
+                    folder,
+                    handle,
+                    leaving,
+                    memory: AlignedMemory::default(),
+                    _lock: lock,
+                })
             }
             Err(TryLockError::WouldBlock) => Err(WalError::InUse { folder: dir.to_path_buf() }),
             Err(TryLockError::Error(e)) => Err(fail("lock", &lock_path)(e)),
@@ -167,7 +175,7 @@ fn create_folder(dir: &Path) -> Result<(), WalError> {
 }
 
 impl Disk for FileDisk {
-    type File = File;
+    type File = OpenFile;
 
     fn list(&self) -> io::Result<Vec<String>> {
         fs::read_dir(&self.folder)?
@@ -195,31 +203,31 @@ impl Disk for FileDisk {
         Ok(out)
     }
 
-    fn create(&mut self, name: &str, bytes: u64) -> io::Result<File> {
+    fn create(&mut self, name: &str, bytes: u64) -> io::Result<OpenFile> {
         let file = OpenOptions::new().write(true).create_new(true).open(self.path(name))?;
         allocate(&file, 0, bytes)?;
-        Ok(file)
+        Ok(OpenFile::new(file, bytes))
     }
 
-    fn open(&mut self, name: &str, bytes: u64) -> io::Result<File> {
+    fn open(&mut self, name: &str, bytes: u64) -> io::Result<OpenFile> {
         let file = OpenOptions::new().write(true).open(self.path(name))?;
         let length = file.metadata()?.len();
         allocate(&file, length, bytes)?;
-        Ok(file)
+        Ok(OpenFile::new(file, bytes))
     }
 
-    fn write_at(&mut self, file: &mut File, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        file.write_all_at(bytes, offset)
+    fn write_at(&mut self, file: &mut OpenFile, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        file.write_at(&mut self.memory, offset, bytes)
     }
 
-    fn start_writing(&mut self, file: &mut File, offset: u64, bytes: usize) {
+    fn start_writing(&mut self, file: &mut OpenFile, offset: u64, bytes: usize) {
         // The kernel begins to write what it is told will not be needed: it takes no other hint without waiting. If it
         // does not take this one, the sync has more to do.
-        let _ = fadvise(file, offset, NonZeroU64::new(bytes as u64), Advice::DontNeed);
+        let _ = fadvise(&file.file, offset, NonZeroU64::new(bytes as u64), Advice::DontNeed);
     }
 
-    fn sync_data(&mut self, file: &mut File) -> io::Result<()> {
-        file.sync_data()
+    fn sync_data(&mut self, file: &mut OpenFile) -> io::Result<()> {
+        file.file.sync_data()
     }
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {

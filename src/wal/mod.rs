@@ -8,7 +8,8 @@
 //! a whole or not at all. A batch is written only after the sync of the one before it returned. Hence at
 //! any crash at most one batch is unsynced, it is the last thing in the log, and it has not been
 //! acknowledged, whatever order its sectors reached the disk in. And a disk writes each sector of 512
-//! bytes as a whole or not at all, so after a crash a sector is empty or agrees with its checksum.
+//! bytes as a whole or not at all, and leaves those beside it alone, so after a crash a sector is empty or agrees
+//! with its checksum. (SQLite calls that a powersafe overwrite. Of a disk that breaks it, the damage is noticed.)
 //! Recovery rests on both:
 //!
 //! - what is no whole batch, in sound sectors and with no later batch behind it, is a *torn tail*, and is
@@ -104,6 +105,7 @@
 //! format is described in `snapshot.rs`, that of `damaged` in `marker.rs`.
 
 mod active;
+mod direct;
 mod disk;
 mod entries;
 mod error;
