@@ -4,7 +4,7 @@
 #
 #   Bug:        what it breaks
 #   Rule:       which rule says so
-#   Test:       BINARY NAME of a test that finds it (none: only the simulator does)
+#   Test:       BINARY NAME of a test that finds it (no such line: only the simulator does)
 #   Simulator:  yes, or "no: REASON" if it cannot or need not find it
 #
 # scripts/planted.sh [BUG...]     all of them if none is named
