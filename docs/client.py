@@ -10,9 +10,9 @@ a write that is retried after a lost answer is executed once. Exit status: 0 don
 """
 import socket, struct, sys, time
 
-MAGIC = bytes.fromhex("d24b5601")
+MAGIC, VERSION = bytes.fromhex("d24b5601"), 2
 HELLO, WELCOME, GET, WRITE, VALUE, WRITTEN, FAILED = 0x01, 0x02, 0x10, 0x11, 0x20, 0x21, 0x2F
-OPEN_SESSION, PUT, DELETE, INCREMENT, SET_UNTIL, REFUSED = 0, 1, 2, 4, 10, 255
+OPEN_SESSION, PUT, DELETE, INCREMENT, SET_UNTIL, OF_SESSION, REFUSED = 0, 1, 2, 4, 10, 64, 255
 PATIENCE_S, TIMEOUT_S, PAUSE_S = 20.0, 3.0, 0.2
 REFUSALS = {1: "not an integer", 2: "overflow", 3: "unknown session", 4: "stale sequence"}
 
@@ -45,7 +45,7 @@ class Connection:
         self.socket = socket.create_connection((host.strip("[]"), int(port)), TIMEOUT_S)
         self.request_id = 0
         self.socket.sendall(MAGIC)
-        self.send(struct.pack(">BHHQB", HELLO, 1, 1, 0, 2) + blob(b"client.py"))
+        self.send(struct.pack(">BHHQB", HELLO, VERSION, VERSION, 0, 2) + blob(b"client.py"))
         if self.receive(4) != MAGIC:
             raise Fatal(f"{address} is no node of raftkv")
         reply = self.receive_frame()
@@ -126,7 +126,7 @@ class Client:
             _, body = self.ask(WRITE, bytes([OPEN_SESSION]))
             self.session = struct.unpack(">Q", body[17:25])[0]
         self.sequence += 1
-        head = struct.pack(">BQQ", command, self.session, self.sequence)
+        head = struct.pack(">BQQ", command | OF_SESSION, self.session, self.sequence)
         _, body = self.ask(WRITE, head + stamp + blob(key) + rest)
         if body[16] == REFUSED:
             raise Fatal(f"refused: {REFUSALS.get(body[17], body[17])}")

@@ -75,12 +75,12 @@ impl Example {
 
 fn client_hello(name: &str) -> Hello {
     let role = Role::Client { name: name.to_owned() };
-    Hello { version_min: 1, version_max: 1, cluster_id: 0, role }
+    Hello { version_min: 2, version_max: 2, cluster_id: 0, role }
 }
 
 fn welcome(node: u64, incarnation: u64) -> HelloReply {
     HelloReply::Welcome(Welcome {
-        version: 1,
+        version: 2,
         cluster_id: CLUSTER,
         node,
         incarnation,
@@ -158,8 +158,8 @@ fn hello_examples() -> Vec<(&'static str, Example)> {
         (
             "hello-peer",
             Example::Hello(Hello {
-                version_min: 1,
-                version_max: 1,
+                version_min: 2,
+                version_max: 2,
                 cluster_id: CLUSTER,
                 role: peer,
             }),

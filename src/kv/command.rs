@@ -6,6 +6,7 @@ use super::{Blobs, TimedOp};
 use crate::codec::{
     Malformed, Reader, put_blob, put_bool, put_i64, put_option, put_u8, put_u32, put_u64,
 };
+use std::ops::Range;
 use std::rc::Rc;
 
 /// Names one request of one client for exactly-once execution (Raft thesis 6.3).
@@ -113,8 +114,8 @@ const APPEND: u8 = 9;
 // 10 to 13 are the timed ones.
 const FLUSH: u8 = 14;
 
-/// Where the stamp is in the bytes of a timed command: after kind, session and sequence.
-const STAMP_AT: std::ops::Range<usize> = 17..25;
+/// In the first byte of a command, beside its kind: session and sequence follow.
+const OF_SESSION: u8 = 0x40;
 
 const ALWAYS: u8 = 0;
 const ABSENT: u8 = 1;
@@ -325,16 +326,21 @@ impl<'a> Condition<'a> {
 }
 
 impl<'a> Command<'a> {
-    /// Kind, session and sequence (both 0 without a session), the stamp of a timed command, then the fields
-    /// of the kind.
+    /// Kind, session and sequence if there is a session, the stamp of a timed command, then the fields of the
+    /// kind.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let Command::Write { request, op } = self else {
             put_u8(out, OPEN_SESSION);
             return;
         };
-        put_u8(out, op.kind());
-        put_u64(out, request.map_or(0, |id| id.session));
-        put_u64(out, request.map_or(0, |id| id.sequence));
+        match request {
+            None => put_u8(out, op.kind()),
+            Some(RequestId { session, sequence }) => {
+                put_u8(out, op.kind() | OF_SESSION);
+                put_u64(out, *session);
+                put_u64(out, *sequence);
+            }
+        }
         op.encode(out);
     }
 
@@ -352,16 +358,12 @@ impl<'a> Command<'a> {
     }
 
     fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
-        let kind = reader.u8("command kind")?;
-        if kind == OPEN_SESSION {
+        let first = reader.u8("command kind")?;
+        if first == OPEN_SESSION {
             return Ok(Command::OpenSession);
         }
-        let session = reader.u64("session")?;
-        let sequence = reader.u64("sequence")?;
-        if session == 0 && sequence != 0 {
-            return Err(Malformed("sequence without a session"));
-        }
-        let request = (session != 0).then_some(RequestId { session, sequence });
+        let (kind, is_of_session) = kind_in(first);
+        let request = is_of_session.then(|| RequestId::read(reader)).transpose()?;
         let op = if is_timed(kind) {
             let stamp = reader.u64("stamp")?;
             WriteOp::Timed { stamp, op: TimedOp::read(kind, reader)? }
@@ -373,13 +375,36 @@ impl<'a> Command<'a> {
 
     /// Whether it removes keys because their time has come.
     pub fn removes_expired(bytes: &[u8]) -> bool {
-        bytes.first() == Some(&REMOVE_EXPIRED)
+        bytes.first().is_some_and(|first| kind_in(*first).0 == REMOVE_EXPIRED)
     }
 
     /// Writes the time, in milliseconds of Unix time, into a command that needs it.
     pub fn stamp(bytes: &mut Rc<[u8]>, now_ms: u64) {
-        if bytes.first().is_some_and(|kind| is_timed(*kind)) && bytes.len() >= STAMP_AT.end {
-            Rc::make_mut(bytes)[STAMP_AT].copy_from_slice(&now_ms.to_be_bytes());
+        let Some(at) = bytes.first().and_then(|first| stamp_at(*first)) else { return };
+        if bytes.len() >= at.end {
+            Rc::make_mut(bytes)[at].copy_from_slice(&now_ms.to_be_bytes());
         }
     }
+}
+
+impl RequestId {
+    fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let session = reader.u64("session")?;
+        if session == 0 {
+            return Err(Malformed("session: 0 is none"));
+        }
+        Ok(RequestId { session, sequence: reader.u64("sequence")? })
+    }
+}
+
+/// The kind that the first byte of a command names, and whether it is one of a session.
+fn kind_in(first: u8) -> (u8, bool) {
+    (first & !OF_SESSION, first & OF_SESSION != 0)
+}
+
+/// Where the stamp is in a command with this first byte, if it has one.
+fn stamp_at(first: u8) -> Option<Range<usize>> {
+    let (kind, is_of_session) = kind_in(first);
+    let start = if is_of_session { 1 + 8 + 8 } else { 1 };
+    is_timed(kind).then_some(start..start + 8)
 }

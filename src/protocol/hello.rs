@@ -14,9 +14,9 @@ use crate::raft::{Membership, NUMBER_MAX, node_id};
 use std::fmt;
 
 /// The oldest version of the messages that this program speaks.
-pub const VERSION_MIN: u16 = 1;
+pub const VERSION_MIN: u16 = 2;
 /// The newest version of the messages that this program speaks.
-pub const VERSION_MAX: u16 = 1;
+pub const VERSION_MAX: u16 = 2;
 
 /// The longest payload of a hello or of its reply, in bytes; the frame limit until a hello is accepted.
 pub const HELLO_BYTES_MAX: usize = 1024;

@@ -3,11 +3,10 @@
 //! Where on disk they are is remembered for one batch in [`PLACE_BYTES`]. Between two places entries come in
 //! order, each once: a batch that replaces entries has a place, and the places of what it replaces are forgotten.
 
-use super::record::{BATCH_HEADER_BYTES, BatchHeader, Record, read_record};
+use super::record::{BATCH_HEADER_BYTES, BatchHeader, Record, Records};
 use super::sector::{DATA_BYTES, SECTOR_BYTES, SectorState, Sectors};
 use super::segment::{self, FIRST_SECTOR, HEADER_BYTES, SegmentHeader};
 use super::{Disk, Wal, WalError};
-use crate::codec::Reader;
 use crate::raft::{Entry, Index};
 use std::collections::VecDeque;
 use std::ops::{Range, RangeInclusive};
@@ -218,10 +217,9 @@ impl Found {
     /// Takes what is wanted of a batch, up to the index from which on entries were replaced. Returns whether all
     /// of it could be read.
     fn take(&mut self, payload: &[u8], below: Index) -> bool {
-        let mut reader = Reader::new(payload);
         let mut of_batch: Vec<Entry> = Vec::new();
-        while !reader.is_empty() {
-            match read_record(&mut reader) {
+        for record in Records::new(payload) {
+            match record {
                 Ok(Record::Entry(entry)) => {
                     of_batch.truncate(of_batch.partition_point(|other| other.index < entry.index));
                     of_batch.push(entry);

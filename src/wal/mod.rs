@@ -47,7 +47,7 @@
 //! ```text
 //! segment header (the first sector, never written again)
 //!     0   8  magic "RAFTKVWL"
-//!     8   4  format version, 1
+//!     8   4  format version, 2
 //!    12   4  salt: where the CRCs of this segment's sectors and batches begin, instead of at 0
 //!    16   8  segment number, as in the file's name
 //!    24   8  bytes allocated for this file, a multiple of 512
@@ -86,11 +86,13 @@
 //!    41   4  CRC of bytes 0..41, salted
 //!    45   .  payload: records
 //! record
-//!     0   1  type: 1 entry, 2 base
+//!     0   1  type: 1 entry, 2 base, 3 next entry
 //!     1   4  body length in bytes
 //!     5   .  body
-//! entry body: term 8, index 8, kind 1 (0 no-op, 1 command), the command's bytes
+//! entry body: term 8, index 8, kind 1 (0 no-op, 1 command, 2 members), then what it carries
 //! base body:  index 8, term 8: the log before is void, the next entry follows this one
+//! next entry body: kind and the rest as above. It has the term, and the index plus 1, of the entry that
+//!             the record before it in the same batch is
 //! ```
 //!
 //! The salt differs between segments and between nodes, so that neither bytes of another segment nor a
@@ -204,20 +206,39 @@ struct Batch {
     /// The lowest and the highest index of an entry in it; 0 if there is none.
     first_index: Index,
     last_index: Index,
+    /// The position of the entry that the last record is, if it is one.
+    before: Option<Position>,
     /// It makes everything before it void.
     has_base: bool,
 }
 
 impl Batch {
     fn new() -> Self {
-        Batch { bytes: vec![0; BATCH_HEADER_BYTES], first_index: 0, last_index: 0, has_base: false }
+        Batch {
+            bytes: vec![0; BATCH_HEADER_BYTES],
+            first_index: 0,
+            last_index: 0,
+            before: None,
+            has_base: false,
+        }
     }
 
-    fn note(&mut self, index: Index) {
+    fn put_entry(&mut self, entry: &Entry) {
+        let Entry { term, index, .. } = *entry;
+        record::put_entry(&mut self.bytes, self.before, entry);
         if self.first_index == 0 || index < self.first_index {
             self.first_index = index;
         }
         self.last_index = self.last_index.max(index);
+        self.before = Some(Position { index, term });
+    }
+
+    fn put_base(&mut self, base: Position) {
+        record::put_base(&mut self.bytes, base);
+        self.first_index = 0;
+        self.last_index = 0;
+        self.before = None;
+        self.has_base = true;
     }
 
     fn has_records(&self) -> bool {
@@ -229,6 +250,7 @@ impl Batch {
         self.bytes.shrink_to(KEPT_BUFFER_BYTES);
         self.first_index = 0;
         self.last_index = 0;
+        self.before = None;
         self.has_base = false;
     }
 }
@@ -287,8 +309,7 @@ impl<D: Disk> Wal<D> {
             if let Err(broken) = self.shape.put_entry(entry.index, entry.term) {
                 panic!("appended to the write-ahead log: {broken}");
             }
-            record::put_entry(&mut self.batch.bytes, entry);
-            self.batch.note(entry.index);
+            self.batch.put_entry(entry);
         }
     }
 
@@ -314,10 +335,7 @@ impl<D: Disk> Wal<D> {
             return;
         }
         self.shape.reset(base);
-        record::put_base(&mut self.batch.bytes, base);
-        self.batch.first_index = 0;
-        self.batch.last_index = 0;
-        self.batch.has_base = true;
+        self.batch.put_base(base);
     }
 
     /// Makes everything appended since the last call durable, with one write and one fdatasync, plus

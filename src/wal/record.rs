@@ -12,6 +12,7 @@ const COVERED_BYTES: usize = BATCH_HEADER_BYTES - 4;
 
 const ENTRY: u8 = 1;
 const BASE: u8 = 2;
+const NEXT_ENTRY: u8 = 3;
 
 /// CRC32C that starts from the salt of a segment instead of from 0.
 fn salted_crc(salt: u32, bytes: &[u8]) -> u32 {
@@ -90,12 +91,23 @@ pub enum Record {
     Base(Position),
 }
 
-pub fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
+/// `before` is the position of the entry that the record before it in its batch is, if it is one.
+pub fn put_entry(out: &mut Vec<u8>, before: Option<Position>, entry: &Entry) {
+    let position = Position { index: entry.index, term: entry.term };
+    if before.and_then(next) == Some(position) {
+        put_record(out, NEXT_ENTRY, |out| put_payload(out, &entry.payload));
+        return;
+    }
     put_record(out, ENTRY, |out| {
         put_u64(out, entry.term);
         put_u64(out, entry.index);
         put_payload(out, &entry.payload);
     });
+}
+
+/// The position of a [`NEXT_ENTRY`] after this one.
+fn next(before: Position) -> Option<Position> {
+    Some(Position { index: before.index.checked_add(1)?, term: before.term })
 }
 
 pub fn put_base(out: &mut Vec<u8>, base: Position) {
@@ -107,25 +119,54 @@ fn put_record(out: &mut Vec<u8>, kind: u8, put_body: impl FnOnce(&mut Vec<u8>)) 
     put_sized(out, put_body);
 }
 
-/// Takes the next record off a payload.
-pub fn read_record(reader: &mut Reader<'_>) -> Result<Record, Malformed> {
-    let kind = reader.u8("record type")?;
-    let mut body = Reader::new(reader.blob("record length")?);
-    match kind {
-        ENTRY => read_entry(body).map(Record::Entry),
-        BASE => {
-            let base = read_position(&mut body)?;
-            body.finish("base's length")?;
-            Ok(Record::Base(base))
-        }
-        _ => Err(Malformed("record: its type is unknown")),
+/// The records of a batch, in order. After an error nothing more can be read.
+pub struct Records<'a> {
+    unread: Reader<'a>,
+    /// What a [`NEXT_ENTRY`] goes by: the entry that the record before it is, if it is one.
+    before: Option<Position>,
+}
+
+impl<'a> Records<'a> {
+    pub fn new(payload: &'a [u8]) -> Self {
+        Records { unread: Reader::new(payload), before: None }
+    }
+
+    pub fn unread_bytes(&self) -> usize {
+        self.unread.rest().len()
+    }
+
+    fn read(&mut self) -> Result<Record, Malformed> {
+        let kind = self.unread.u8("record type")?;
+        let mut body = Reader::new(self.unread.blob("record length")?);
+        let position = match kind {
+            ENTRY => {
+                let term = body.u64("entry's term")?;
+                Position { index: body.u64("entry's index")?, term }
+            }
+            NEXT_ENTRY => self
+                .before
+                .and_then(next)
+                .ok_or(Malformed("record: a next entry without the one before it"))?,
+            BASE => {
+                let base = read_position(&mut body)?;
+                body.finish("base's length")?;
+                self.before = None;
+                return Ok(Record::Base(base));
+            }
+            _ => return Err(Malformed("record: its type is unknown")),
+        };
+        self.before = Some(position);
+        let Position { index, term } = position;
+        Ok(Record::Entry(Entry { term, index, payload: read_payload(body)? }))
     }
 }
 
-fn read_entry(mut body: Reader<'_>) -> Result<Entry, Malformed> {
-    let term = body.u64("entry's term")?;
-    let index = body.u64("entry's index")?;
-    Ok(Entry { term, index, payload: read_payload(body)? })
+impl Iterator for Records<'_> {
+    type Item = Result<Record, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        (!self.unread.is_empty()).then(|| self.read())
+    }
 }
 
 pub fn put_position(out: &mut Vec<u8>, position: Position) {

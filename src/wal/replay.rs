@@ -6,7 +6,7 @@
 //! that the disk has damaged; [`super::recovery`] says which of them counts.
 
 use super::entries::Places;
-use super::record::{BATCH_HEADER_BYTES, BATCH_MAGIC, BatchHeader, Record, read_record};
+use super::record::{BATCH_HEADER_BYTES, BATCH_MAGIC, BatchHeader, Record, Records};
 use super::sector::{DATA_BYTES, SECTOR_BYTES, SectorState, Sectors};
 use super::segment::{
     self, BATCHES_OFFSET, COPY_OFFSET, FIRST_SECTOR, FIRST_SEGMENT, NoHeader, SegmentHeader,
@@ -14,7 +14,6 @@ use super::segment::{
 };
 use super::shape::{LogShape, raise};
 use super::{Closed, Disk, WalError};
-use crate::codec::Reader;
 use crate::raft::{Entry, HardState, Index, Position};
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -235,11 +234,12 @@ impl Run {
         let mut shape = self.shape.clone();
         shape.put_hard_state(header.hard_state).map_err(|what| (start, what))?;
         let payload = &self.newest.sectors.data[start + BATCH_HEADER_BYTES..frame_end];
-        let mut reader = Reader::new(payload);
+        let mut unread = Records::new(payload);
         let mut records = Vec::new();
-        while !reader.is_empty() {
-            let at = frame_end - reader.rest().len();
-            let record = read_record(&mut reader).map_err(|e| (at, e.to_string()))?;
+        loop {
+            let at = frame_end - unread.unread_bytes();
+            let Some(record) = unread.next() else { break };
+            let record = record.map_err(|e| (at, e.to_string()))?;
             match &record {
                 Record::Entry(entry) => {
                     shape.put_entry(entry.index, entry.term).map_err(|what| (at, what))?;

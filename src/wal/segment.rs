@@ -18,7 +18,7 @@ pub const FIRST_SEGMENT: u64 = 1;
 
 const MAGIC: &[u8; 8] = b"RAFTKVWL";
 const COPY_MAGIC: &[u8; 8] = b"RAFTKVHS";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Where the log stands between two batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

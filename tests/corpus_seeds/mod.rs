@@ -186,7 +186,8 @@ pub fn commands() -> Vec<Seed> {
 pub fn wal_recovery() -> Vec<Seed> {
     let disk = MemDisk::default();
     model::write(&disk, 1600, &model::small_log());
-    let first = disk.files().into_values().next().expect("a log has a segment");
+    let segments = model::segments(&disk.files());
+    let first = segments.into_values().next().expect("a log has a segment");
     // A batch: flags, a vote if they begin a term, the length of each command. Together in one segment, or each
     // of them in one or two.
     let batches =

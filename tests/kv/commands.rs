@@ -1,6 +1,7 @@
 //! Commands as bytes.
 
 use crate::*;
+use raftkv::codec::Malformed;
 
 proptest! {
     #[test]
@@ -59,7 +60,7 @@ fn opening_a_session_is_one_byte() {
 #[test]
 fn a_claimed_length_beyond_the_bytes_is_an_error() {
     let mut bytes = Command::Write { request: None, op: put("a", "1") }.to_bytes();
-    let key_length = 1 + 8 + 8;
+    let key_length = 1;
     bytes[key_length..key_length + 4].copy_from_slice(&u32::MAX.to_be_bytes());
     assert!(Command::decode(&bytes).is_err());
 }
@@ -67,9 +68,32 @@ fn a_claimed_length_beyond_the_bytes_is_an_error() {
 /// A sequence number means nothing without a session.
 #[test]
 fn a_sequence_number_without_a_session_is_an_error() {
-    let mut bytes = Command::Write { request: None, op: delete("a") }.to_bytes();
-    bytes[1 + 8 + 7] = 1;
-    assert!(Command::decode(&bytes).is_err());
+    let request = Some(RequestId { session: 7, sequence: 1 });
+    let mut bytes = Command::Write { request, op: delete("a") }.to_bytes();
+    assert!(Command::decode(&bytes).is_ok());
+    bytes[1 + 7] = 0;
+    assert_eq!(Command::decode(&bytes), Err(Malformed("session: 0 is none")));
+    bytes[1 + 8 + 7] = 0;
+    assert_eq!(Command::decode(&bytes), Err(Malformed("session: 0 is none")), "nor 0 and 0");
+}
+
+/// The first byte says whether there is a session, and nobody pays for one that is not there.
+#[test]
+fn a_command_without_a_session_is_shorter_by_session_and_sequence() {
+    let of = |request| Command::Write { request, op: put("a", "1") }.to_bytes();
+    assert_eq!(of(None), b"\x01\0\0\0\x01a\0\0\0\x011");
+    let session = [&7u64.to_be_bytes()[..], &9u64.to_be_bytes()].concat();
+    let expected = [&[0x41], &session[..], &of(None)[1..]].concat();
+    assert_eq!(of(Some(RequestId { session: 7, sequence: 9 })), expected);
+}
+
+/// What opens a session is of none.
+#[test]
+fn opening_a_session_within_a_session_is_an_error() {
+    let id = [&7u64.to_be_bytes()[..], &1u64.to_be_bytes()].concat();
+    for rest in [&[][..], &id, &[&id[..], &[0; 4]].concat()] {
+        assert!(Command::decode(&[&[0x40], rest].concat()).is_err(), "{rest:?}");
+    }
 }
 
 /// What a node checks against its limits before it proposes.

@@ -150,17 +150,19 @@ fn a_stamp_takes_the_place_of_the_one_that_was_there() {
         condition: TimeCondition::Always,
         get: false,
     };
-    let of = |stamp| Command::Write { request: None, op: WriteOp::Timed { stamp, op } };
-    let mut bytes: std::rc::Rc<[u8]> = of(77).to_bytes().into();
-    let kept = bytes.clone();
-    Command::stamp(&mut bytes, 123);
-    assert_eq!(Command::decode(&bytes), Ok(of(123)));
-    assert_eq!(Command::decode(&kept), Ok(of(77)), "nobody else's bytes change");
-    let mut plain: std::rc::Rc<[u8]> =
-        Command::Write { request: None, op: put("a", "0123456789") }.to_bytes().into();
-    let before = plain.clone();
-    Command::stamp(&mut plain, 123);
-    assert_eq!(plain, before);
+    for request in [None, Some(RequestId { session: 7, sequence: 8 })] {
+        let of = |stamp| Command::Write { request, op: WriteOp::Timed { stamp, op } };
+        let mut bytes: std::rc::Rc<[u8]> = of(77).to_bytes().into();
+        let kept = bytes.clone();
+        Command::stamp(&mut bytes, 123);
+        assert_eq!(Command::decode(&bytes), Ok(of(123)));
+        assert_eq!(Command::decode(&kept), Ok(of(77)), "nobody else's bytes change");
+        let mut plain: std::rc::Rc<[u8]> =
+            Command::Write { request, op: put("a", "0123456789") }.to_bytes().into();
+        let before = plain.clone();
+        Command::stamp(&mut plain, 123);
+        assert_eq!(plain, before);
+    }
 }
 
 #[test]

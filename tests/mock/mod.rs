@@ -8,7 +8,7 @@ use raftkv::kv::{
 use raftkv::node::Standing;
 use raftkv::protocol::client::{ReplyBody, ReplyFrame, RequestBody, RequestFrame};
 use raftkv::protocol::frame::{FrameStep, MAGIC, next_frame, put_frame};
-use raftkv::protocol::hello::{Hello, HelloReply, Refused, RefusedCode, Welcome};
+use raftkv::protocol::hello::{Hello, HelloReply, Refused, RefusedCode, VERSION_MAX, Welcome};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -174,7 +174,7 @@ fn serve(mut stream: TcpStream, shared: &Shared) {
         })),
         Greeting::Welcome { cluster_id, value_bytes_max } => {
             hello_bytes(&HelloReply::Welcome(Welcome {
-                version: 1,
+                version: VERSION_MAX,
                 cluster_id: *cluster_id,
                 node: 0,
                 incarnation: 1,

@@ -70,6 +70,47 @@ fn a_batch_that_replaces_its_own_entries_is_read_as_it_ended() {
     assert!(wal.read_entries(1..=6, usize::MAX).unwrap() == expected);
 }
 
+/// Batches of any parts: with entries of several terms, some of which replace others of the same batch, and
+/// logs that are void in the middle of one.
+#[test]
+fn what_any_row_of_entries_came_to_is_read_again_and_recovered() {
+    for seed in 0..100 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let disk = MemDisk::default();
+        let (mut wal, _) = open(&disk, SEGMENT_BYTES).unwrap();
+        let mut expected: Vec<Entry> = Vec::new();
+        for number in 0..8 {
+            for _ in 0..rng.usize(1..4) {
+                append_any(&mut wal, &mut expected, &mut rng);
+            }
+            wal.sync().unwrap();
+            let (again, recovered) = open(&disk.copy(), SEGMENT_BYTES).unwrap();
+            assert_eq!(recovered.entries, expected, "seed {seed}, batch {number}");
+            for wal in [&wal, &again] {
+                let found = wal.read_entries(1..=Index::MAX, usize::MAX).unwrap();
+                assert_eq!(found, expected, "seed {seed}, batch {number}");
+            }
+        }
+    }
+}
+
+/// Up to 4 entries, at times in the place of others, or of all.
+fn append_any(wal: &mut Wal<MemDisk>, expected: &mut Vec<Entry>, rng: &mut fastrand::Rng) {
+    if rng.u8(..8) == 0 {
+        wal.reset(position(0, 0));
+        expected.clear();
+    }
+    let back = if rng.u8(..3) == 0 { rng.usize(..4) } else { 0 };
+    expected.truncate(expected.len().saturating_sub(back));
+    let kept = expected.len();
+    for _ in 0..rng.u8(u8::from(back > 0)..5) {
+        let term = expected.last().map_or(1, |last| last.term) + u64::from(rng.u8(..5) == 0);
+        let bytes = [rng.u8(..); 3];
+        expected.push(command(term, expected.len() as Index + 1, &bytes));
+    }
+    wal.append_entries(&expected[kept..]);
+}
+
 #[test]
 fn compacted_or_void_entries_are_not_found() {
     let (_, mut wal, expected) = replaced();

@@ -7,6 +7,7 @@ use raftkv::wal::{Recovered, WalError};
 const NAME: &str = "wal-0000000000000001.log";
 const RESERVE: &str = "reserve-0000000000001000";
 const SALT: u32 = 0x0bad_cafe;
+const VERSION: u32 = 2;
 
 type Vote = (u64, Option<u64>);
 
@@ -67,6 +68,12 @@ fn entry(term: u64, index: u64, command: Option<&[u8]>) -> Vec<u8> {
     record(1, &[&numbers[..], &[kind], command.unwrap_or_default()].concat())
 }
 
+/// An entry that follows the one of the record before it.
+fn next_entry(command: Option<&[u8]>) -> Vec<u8> {
+    let kind = u8::from(command.is_some());
+    record(3, &[&[kind], command.unwrap_or_default()].concat())
+}
+
 fn base(index: u64, term: u64) -> Vec<u8> {
     record(2, &[index.to_be_bytes(), term.to_be_bytes()].concat())
 }
@@ -99,11 +106,11 @@ fn a_log_written_by_hand_from_the_documentation_is_read() {
     let records = [entry(1, 1, None), entry(2, 2, Some(b"set a 1"))];
     let (first, crc) = batch(1, 0, (2, Some(1)), &records);
     let long = [7; 900];
-    let records = [entry(3, 2, Some(b"")), entry(3, 3, Some(&long))];
+    let records = [entry(3, 2, Some(b"")), entry(3, 3, Some(&long)), next_entry(None)];
     let (second, _) = batch(2, crc, (3, None), &records);
-    let files = segment(header(1), copy((3, None)), &[first, second]);
+    let files = segment(header(VERSION), copy((3, None)), &[first, second]);
     let recovered = recover(&files);
-    let entries = vec![noop(1, 1), command(3, 2, b""), command(3, 3, &long)];
+    let entries = vec![noop(1, 1), command(3, 2, b""), command(3, 3, &long), noop(3, 4)];
     let expected = Recovered {
         hard_state: hard_state(3, None),
         snapshot: None,
@@ -121,7 +128,7 @@ fn a_log_written_by_hand_from_the_documentation_is_read() {
 fn what_is_written_is_as_documented() {
     let long = [0xee; 600];
     let first = batch(1, 0, (2, Some(1)), &[entry(1, 1, None)]);
-    let files = segment(header(1), copy((2, Some(1))), std::slice::from_ref(&first.0));
+    let files = segment(header(VERSION), copy((2, Some(1))), std::slice::from_ref(&first.0));
     let disk = MemDisk::holding(&files);
     let (mut wal, _) = model::open(&disk, 4096).unwrap();
     assert_eq!(disk.files(), files);
@@ -133,12 +140,39 @@ fn what_is_written_is_as_documented() {
     let second = batch(2, first.1, (4, None), &[entry(2, 2, Some(b"set a 1"))]);
     let third = batch(3, second.1, (4, None), &[entry(2, 3, Some(&long))]);
     let mut batches = vec![first.0, second.0, third.0];
-    assert_eq!(disk.files(), segment(header(1), copy((4, None)), &batches));
+    assert_eq!(disk.files(), segment(header(VERSION), copy((4, None)), &batches));
     wal.reset(position(0, 0));
     wal.append_entries(&[command(4, 1, b"")]);
     wal.sync().unwrap();
     batches.push(batch(4, third.1, (4, None), &[base(0, 0), entry(4, 1, Some(b""))]).0);
-    assert_eq!(disk.files(), segment(header(1), copy((4, None)), &batches));
+    assert_eq!(disk.files(), segment(header(VERSION), copy((4, None)), &batches));
+}
+
+/// Where an entry is said by the one before it, but only by one of its batch.
+#[test]
+fn an_entry_after_another_of_its_batch_and_term_is_written_without_term_and_index() {
+    let disk = MemDisk::holding(&segment(header(VERSION), copy((0, None)), &[]));
+    let (mut wal, _) = model::open(&disk, 4096).unwrap();
+    let state = (3, None);
+    wal.append_hard_state(hard_state(3, None));
+    wal.append_entries(&[noop(1, 1), command(1, 2, b"a"), command(2, 3, b"b"), noop(2, 4)]);
+    wal.append_entries(&[command(2, 3, b"again")]);
+    wal.append_entries(&[command(2, 4, b"c")]);
+    wal.sync().unwrap();
+    wal.append_entries(&[command(2, 5, b"d"), command(2, 6, b"e")]);
+    wal.sync().unwrap();
+    wal.append_entries(&[command(2, 7, b"void")]);
+    wal.reset(position(7, 2));
+    wal.append_entries(&[command(2, 8, b"f"), command(2, 9, b"g")]);
+    wal.sync().unwrap();
+    let (next, full) = (|text| next_entry(Some(text)), |t, i, text| entry(t, i, Some(text)));
+    let replaced = [full(2, 3, b"b"), next_entry(None), full(2, 3, b"again"), next(b"c")];
+    let records = [&[entry(1, 1, None), next(b"a")], &replaced[..]].concat();
+    let (first, crc) = batch(1, 0, state, &records);
+    let (second, crc) = batch(2, crc, state, &[full(2, 5, b"d"), next(b"e")]);
+    let records = [full(2, 7, b"void"), base(7, 2), full(2, 8, b"f"), next(b"g")];
+    let (third, _) = batch(3, crc, state, &records);
+    assert_eq!(disk.files(), segment(header(VERSION), copy(state), &[first, second, third]));
 }
 
 #[test]
@@ -146,7 +180,7 @@ fn a_new_segment_begins_as_documented() {
     let disk = MemDisk::default();
     drop(model::open(&disk, 4096).unwrap());
     let files = disk.files();
-    let mut expected = header(1);
+    let mut expected = header(VERSION);
     let salt = &files[NAME][12..16];
     expected[12..16].copy_from_slice(salt);
     expected.truncate(508);
@@ -156,25 +190,42 @@ fn a_new_segment_begins_as_documented() {
 #[test]
 fn a_newer_format_version_is_refused_as_such() {
     for batches in [vec![], vec![vec![1; 100]]] {
-        let files = segment(header(2), copy((0, None)), &batches);
-        let disk = MemDisk::holding(&files);
-        let error = model::open(&disk, 4096).map(|_| ()).unwrap_err();
-        assert!(matches!(error, WalError::UnknownVersion { version: 2, .. }), "{error}");
-        assert!(error.to_string().contains(NAME));
-        assert_eq!(disk.files(), files);
+        assert_refused(VERSION + 1, &batches);
     }
+}
+
+/// What it says could be taken for something else.
+#[test]
+fn an_older_format_version_is_refused_as_such() {
+    assert_refused(VERSION - 1, &[batch(1, 0, (1, None), &[entry(1, 1, None)]).0]);
+}
+
+fn assert_refused(unknown: u32, batches: &[Vec<u8>]) {
+    let files = segment(header(unknown), copy((0, None)), batches);
+    let disk = MemDisk::holding(&files);
+    let error = model::open(&disk, 4096).map(|_| ()).unwrap_err();
+    let is_told = matches!(error, WalError::UnknownVersion { version, .. } if version == unknown);
+    assert!(is_told, "{error}");
+    assert!(error.to_string().contains(NAME));
+    assert_eq!(disk.files(), files);
 }
 
 #[test]
 fn records_that_contradict_each_other_are_damage_with_its_place() {
-    let cases: [(&[Vec<u8>], &str); 12] = [
+    let cases: [(&[Vec<u8>], &str); 18] = [
         (&[entry(1, 2, None)], "entry 2 leaves a gap: the newest entry is 0"),
         (&[entry(1, 0, None)], "entry 0 is not above 0, where the log begins"),
         (&[base(5, 1), entry(1, 5, None)], "entry 5 is not above 5, where the log begins"),
         (&[base(5, 1), entry(1, 7, None)], "entry 7 leaves a gap: the newest entry is 5"),
         (&[base(5, 2), entry(1, 6, None)], "entry 6 has term 1, below term 2 of entry 5"),
         (&[entry(2, 1, None), entry(1, 2, None)], "entry 2 has term 1, below term 2 of entry 1"),
-        (&[record(3, b"")], "its type is unknown"),
+        (&[record(0, b"")], "its type is unknown"),
+        (&[record(4, b"")], "its type is unknown"),
+        (&[next_entry(None)], "a next entry without the one before it"),
+        (&[base(0, 0), next_entry(None)], "a next entry without the one before it"),
+        (&[entry(1, 1, None), base(1, 1), next_entry(None)], "a next entry without the one"),
+        (&[entry(1, 1, None), record(3, b"")], "kind of an entry"),
+        (&[entry(1, 1, None), record(3, &[0; 2])], "no-op's length"),
         (&[record(1, &[0; 16])], "kind of an entry"),
         (&[record(1, &[7; 17])], "kind of an entry"),
         (&[record(2, &[0; 17])], "base's length"),
@@ -184,7 +235,7 @@ fn records_that_contradict_each_other_are_damage_with_its_place() {
     for (records, expected) in cases {
         let (sound, crc) = batch(1, 0, (1, None), &[]);
         let (bad, _) = batch(2, crc, (1, None), records);
-        let files = segment(header(1), copy((1, None)), &[sound.clone(), bad]);
+        let files = segment(header(VERSION), copy((1, None)), &[sound.clone(), bad]);
         let text = damage(&files);
         assert!(text.contains(expected), "{text}");
         let before: usize = records[..records.len() - 1].iter().map(Vec::len).sum();
@@ -205,7 +256,7 @@ fn hard_states_that_contradict_each_other_are_damage() {
     for (before, after, expected) in cases {
         let (first, crc) = batch(1, 0, before, &[entry(1, 1, None)]);
         let (second, _) = batch(2, crc, after, &[entry(1, 2, None)]);
-        let recovered = recover(&segment(header(1), copy(after), &[first, second]));
+        let recovered = recover(&segment(header(VERSION), copy(after), &[first, second]));
         assert!(recovered.damaged.unwrap().contains(expected));
         assert_eq!(recovered.entries, vec![noop(1, 1)], "nothing of a bad batch is taken");
         assert_eq!(recovered.hard_state, hard_state(before.0, before.1));
@@ -224,7 +275,7 @@ fn batches_that_do_not_follow_each_other_are_damage() {
         (unchained, "batch 2 does not follow the batch before it"),
     ];
     for (second, expected) in cases {
-        let text = damage(&segment(header(1), copy((1, None)), &[first.clone(), second]));
+        let text = damage(&segment(header(VERSION), copy((1, None)), &[first.clone(), second]));
         assert!(text.contains(expected), "{text}");
     }
 }
@@ -238,7 +289,7 @@ fn an_impossible_batch_length_is_never_believed() {
         huge[4..8].copy_from_slice(&length.to_be_bytes());
         let crc = crc32c::crc32c_append(SALT, &huge[..41]);
         huge[41..45].copy_from_slice(&crc.to_be_bytes());
-        let files = segment(header(1), copy((1, None)), std::slice::from_ref(&huge));
+        let files = segment(header(VERSION), copy((1, None)), std::slice::from_ref(&huge));
         if is_torn {
             let recovered = recover(&files);
             assert_eq!((recovered.entries, recovered.damaged), (vec![], None));
@@ -257,7 +308,7 @@ fn what_is_no_batch_in_sound_sectors_is_torn() {
     let (mut bad, _) = batch(2, crc, (1, None), &[entry(1, 2, Some(&[7; 700]))]);
     *bad.last_mut().unwrap() ^= 1;
     for rest in [bad, vec![1; 10]] {
-        let recovered = recover(&segment(header(1), copy((1, None)), &[sound.clone(), rest]));
+        let recovered = recover(&segment(header(VERSION), copy((1, None)), &[sound.clone(), rest]));
         assert_eq!((recovered.entries, recovered.damaged), (vec![noop(1, 1)], None));
         assert!(recovered.torn_bytes > 0);
     }

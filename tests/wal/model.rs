@@ -121,7 +121,7 @@ pub fn small_log() -> Vec<Batch> {
     vec![
         batch(Some(hard_state(1, Some(2))), vec![]),
         batch(None, vec![noop(1, 1), command(1, 2, b"set a 1"), command(1, 3, b"set b 2")]),
-        batch(None, vec![command(1, 4, &[0xa5; 150])]),
+        batch(None, vec![command(1, 4, &[0xa5; 182])]),
         batch(Some(hard_state(3, None)), vec![]),
         batch(Some(hard_state(3, Some(1))), vec![command(3, 3, b"set c 3"), command(3, 4, b"")]),
         batch(None, vec![command(3, 5, &[0x5a; 120])]),
