@@ -107,6 +107,7 @@
 //! format is described in `snapshot.rs`, that of `damaged` in `marker.rs`.
 
 mod active;
+mod batch;
 mod direct;
 mod disk;
 mod entries;
@@ -130,6 +131,7 @@ pub use snapshots::{SET_ASIDE, SNAPSHOTS_KEPT, SnapshotKind};
 
 use crate::raft::{Entry, HardState, Index, Position, Term};
 use active::{Active, NoSegment, Reserve, Spare};
+use batch::{Batch, KEPT_BUFFER_BYTES};
 use entries::Places;
 use marker::Marker;
 use record::{BATCH_HEADER_BYTES, BatchHeader};
@@ -147,9 +149,6 @@ pub const MAX_SEGMENT_BYTES: u64 = 2 << 30;
 
 /// Files of removed segments that are kept for new ones.
 pub const SPARES_MAX: usize = 4;
-
-/// Bytes of batch buffer kept between batches; what a rare huge batch needed above it is given back.
-const KEPT_BUFFER_BYTES: usize = 4 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WalConfig {
@@ -197,62 +196,6 @@ struct Closed {
     last_index: Index,
     /// Of all its sectors that are in use, if its file can become another segment.
     salt: Option<u32>,
-}
-
-/// What was appended since the last sync.
-struct Batch {
-    /// Room for a batch header, then the records.
-    bytes: Vec<u8>,
-    /// The lowest and the highest index of an entry in it; 0 if there is none.
-    first_index: Index,
-    last_index: Index,
-    /// The position of the entry that the last record is, if it is one.
-    before: Option<Position>,
-    /// It makes everything before it void.
-    has_base: bool,
-}
-
-impl Batch {
-    fn new() -> Self {
-        Batch {
-            bytes: vec![0; BATCH_HEADER_BYTES],
-            first_index: 0,
-            last_index: 0,
-            before: None,
-            has_base: false,
-        }
-    }
-
-    fn put_entry(&mut self, entry: &Entry) {
-        let Entry { term, index, .. } = *entry;
-        record::put_entry(&mut self.bytes, self.before, entry);
-        if self.first_index == 0 || index < self.first_index {
-            self.first_index = index;
-        }
-        self.last_index = self.last_index.max(index);
-        self.before = Some(Position { index, term });
-    }
-
-    fn put_base(&mut self, base: Position) {
-        record::put_base(&mut self.bytes, base);
-        self.first_index = 0;
-        self.last_index = 0;
-        self.before = None;
-        self.has_base = true;
-    }
-
-    fn has_records(&self) -> bool {
-        self.bytes.len() > BATCH_HEADER_BYTES
-    }
-
-    fn clear(&mut self) {
-        self.bytes.truncate(BATCH_HEADER_BYTES);
-        self.bytes.shrink_to(KEPT_BUFFER_BYTES);
-        self.first_index = 0;
-        self.last_index = 0;
-        self.before = None;
-        self.has_base = false;
-    }
 }
 
 /// The write-ahead log of one node, and its snapshots. See the module's head for what it promises.
