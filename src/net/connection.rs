@@ -85,6 +85,8 @@ pub(super) struct Connection {
     pub(super) listed: bool,
     /// In the list of connections with bytes to send.
     pub(super) dirty: bool,
+    /// In the list of those that are not read from and have taken bytes.
+    pub(super) drained: bool,
     /// When patience with its present phase ends.
     pub(super) deadline: Option<Instant>,
     registered: Option<Interest>,
@@ -123,6 +125,7 @@ impl Connection {
             announce: false,
             listed: false,
             dirty: false,
+            drained: false,
             deadline: None,
             registered: None,
         }

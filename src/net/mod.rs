@@ -171,6 +171,8 @@ pub struct Net {
     reading: Vec<ConnId>,
     /// Connections with bytes to send, or to be closed once they are sent.
     dirty: Vec<ConnId>,
+    /// Connections that are not read from, of whose bytes the sockets have taken some.
+    drained: Vec<ConnId>,
     /// Slots of closed connections, free from the next wait on.
     closed: Vec<usize>,
     /// Events for the caller.
@@ -210,6 +212,7 @@ impl Net {
             readable: Vec::new(),
             reading: Vec::new(),
             dirty: Vec::new(),
+            drained: Vec::new(),
             closed: Vec::new(),
             queued: Vec::new(),
             scratch: vec![0; READ_CHUNK].into_boxed_slice(),
@@ -269,6 +272,17 @@ impl Net {
     /// Each connection, and how many of them are its own.
     pub fn unsent_by_client(&self) -> impl Iterator<Item = (ConnId, usize)> {
         self.connections.iter().map(|(_, known)| (known.id, known.counted_unsent))
+    }
+
+    /// Connections whose reading is paused, and that have taken bytes since the last call.
+    pub fn take_drained(&mut self) -> Vec<ConnId> {
+        let drained = std::mem::take(&mut self.drained);
+        for conn in &drained {
+            if let Some(connection) = self.get(*conn) {
+                connection.drained = false;
+            }
+        }
+        drained
     }
 
     /// When the last wait was over: what follows is work.

@@ -245,6 +245,10 @@ impl Net {
         let is_flushing = connection.phase == Phase::Flushing;
         let (counted, unsent) = (connection.counted_unsent, connection.client_unsent());
         connection.counted_unsent = unsent;
+        let has_drained = connection.paused && len < waiting;
+        if has_drained && !std::mem::replace(&mut connection.drained, true) {
+            self.drained.push(conn);
+        }
         self.clients_unsent = self.clients_unsent - counted + unsent;
         self.sent_bytes += (waiting - len) as u64;
         match flushed {
