@@ -163,6 +163,24 @@ fn what_clients_have_not_read_is_counted_for_as_long_as_they_are_there() {
 }
 
 #[test]
+fn whoever_is_not_read_from_and_takes_bytes_is_told_once() {
+    let mut node = Node::start(config(None));
+    let (reader, reader_conn) = node.client();
+    let (_deaf, deaf_conn) = node.client();
+    let (_heard, heard_conn) = node.client();
+    for conn in [reader_conn, deaf_conn] {
+        node.net.pause_reading(conn, true);
+        node.send(conn, &pattern(A_LOT));
+    }
+    node.send(heard_conn, b"answer");
+    assert_eq!(node.net.take_drained(), [reader_conn, deaf_conn], "the sockets took a part");
+    assert_eq!(node.net.take_drained(), []);
+    node.net.close_after_flush(reader_conn);
+    assert_eq!(node.drain(reader).unwrap().len(), A_LOT);
+    assert_eq!(node.net.take_drained(), [reader_conn], "the other one has not read");
+}
+
+#[test]
 fn what_many_clients_say_at_once_is_read_in_several_turns() {
     const CLIENTS: usize = 100;
     const EACH: usize = 60_000;

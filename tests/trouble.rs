@@ -65,6 +65,51 @@ fn many_requests_for_a_large_value_cost_neither_memory_nor_leadership() {
     }
 }
 
+/// A client may announce the longest value and keep its last byte: what many of them cost is bounded, others are served
+/// meanwhile, and each is once it has said everything.
+#[test]
+fn half_requests_of_many_clients_cost_bounded_memory_and_each_is_served_when_it_is_whole() {
+    const CLIENTS: usize = 100;
+    const VALUE_BYTES: usize = 1024 * 1024;
+    const UNSERVED_MAX: u64 = 16 * 1024 * 1024;
+    let cluster = Cluster::start(1, &["--unserved-bytes-max", "16MiB"]);
+    let node = cluster.await_leader();
+    let unserved = || -> u64 {
+        cluster.info(node).expect("it answers")["unserved_bytes"].parse().expect("a number")
+    };
+    let (go_on, waits) = std::sync::mpsc::channel::<()>();
+    let waits = std::sync::Arc::new(std::sync::Mutex::new(waits));
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|number| {
+            let (mut stream, waits) = (cluster.connect(node), waits.clone());
+            thread::spawn(move || {
+                let head = format!("*3\r\n$3\r\nSET\r\n$2\r\nk{}\r\n$", number % 8);
+                let half = [head.as_bytes(), format!("{VALUE_BYTES}\r\n").as_bytes()].concat();
+                stream.write_all(&half).expect("it is sent");
+                stream.write_all(&vec![b'v'; VALUE_BYTES]).expect("it is read some time");
+                // The channel's end tells all of them.
+                let told = waits.lock().expect("nobody fails with it").recv();
+                assert!(told.is_err(), "nothing is sent");
+                stream.write_all(b"\r\n").expect("the end is sent");
+                let mut answer = [0; 5];
+                stream.read_exact(&mut answer).expect("it answers");
+                assert_eq!(&answer, b"+OK\r\n");
+            })
+        })
+        .collect();
+    await_condition("more to be said than there is room for", || unserved() > UNSERVED_MAX / 2);
+    for round in 0..20 {
+        assert_eq!(cluster.nc(node, &format!("SET small {round}\n")), "+OK\r\n");
+        assert!(unserved() <= UNSERVED_MAX, "{}", unserved());
+    }
+    drop(go_on);
+    clients.into_iter().for_each(|client| client.join().expect("it was served"));
+    assert_eq!(cluster.info(node).expect("it answers")["unserved_clients_closed"], "0");
+    await_condition("nothing to be left", || unserved() < 100);
+    // 8 MiB of values, as much of log, and what waits.
+    assert!(peak_mib(&cluster, node) < 90, "it took {} MiB", peak_mib(&cluster, node));
+}
+
 /// The first line of an answer, without its end.
 fn line(stream: &mut impl BufRead) -> String {
     let mut line = String::new();

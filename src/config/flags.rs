@@ -30,6 +30,7 @@ pub struct Raw {
     pub connections_max: usize,
     pub client_outbox_bytes_max: usize,
     pub unread_bytes_max: usize,
+    pub unserved_bytes_max: usize,
     pub client_pipeline_max: usize,
     pub resolv_conf: PathBuf,
     pub hosts: PathBuf,
@@ -208,6 +209,13 @@ pub const FLAGS: &[Flag] = &[
         default: "256MiB",
         help: "the same of all clients together; those with most of them are closed",
         set: set!(unread_bytes_max, parse_size),
+    },
+    Flag {
+        name: "unserved-bytes-max",
+        value: "SIZE",
+        default: "256MiB",
+        help: "requests of all clients that are not whole or wait; then long ones take turns",
+        set: set!(unserved_bytes_max, parse_size),
     },
     Flag {
         name: "client-pipeline-max",

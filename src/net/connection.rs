@@ -73,6 +73,12 @@ pub(super) struct Connection {
     pub(super) outbox_max: usize,
     /// What it had unsent when that was looked at last, if it is a client.
     pub(super) counted_unsent: usize,
+    /// What its inbox had when that was looked at last, if it is a client.
+    pub(super) counted_unserved: usize,
+    /// It has more to say than it may at the moment, and waits for its turn.
+    pub(super) withheld: bool,
+    /// It may say more than others may at the moment.
+    pub(super) has_turn: bool,
     /// The socket may hold bytes, or the news of its end.
     pub(super) may_read: bool,
     /// The poll has told of the end: only a read that finds it says the last.
@@ -85,6 +91,8 @@ pub(super) struct Connection {
     pub(super) listed: bool,
     /// In the list of connections with bytes to send.
     pub(super) dirty: bool,
+    /// In the list of those that are not read from and have taken bytes.
+    pub(super) drained: bool,
     /// When patience with its present phase ends.
     pub(super) deadline: Option<Instant>,
     registered: Option<Interest>,
@@ -116,6 +124,9 @@ impl Connection {
             outbox: Outbox::default(),
             outbox_max: limits.outbox_max,
             counted_unsent: 0,
+            counted_unserved: 0,
+            withheld: false,
+            has_turn: false,
             may_read: false,
             may_end: false,
             paused: false,
@@ -123,6 +134,7 @@ impl Connection {
             announce: false,
             listed: false,
             dirty: false,
+            drained: false,
             deadline: None,
             registered: None,
         }
@@ -146,7 +158,7 @@ impl Connection {
     pub(super) fn wants_reading(&self) -> bool {
         let wanted = match self.phase {
             Phase::Connecting => false,
-            Phase::Open => !self.paused && self.inbox.room() > 0,
+            Phase::Open => !self.paused && !self.withheld && self.inbox.room() > 0,
             Phase::Flushing | Phase::Lingering => true,
         };
         wanted && self.may_read && !self.half_closed && !self.is_closed()
@@ -197,6 +209,12 @@ impl Connection {
     /// Of a client: bytes that wait to be sent.
     pub(super) fn client_unsent(&self) -> usize {
         if self.peer.is_none() { self.outbox.len() } else { 0 }
+    }
+
+    /// Of a client: bytes that were read and not consumed.
+    pub(super) fn client_unserved(&self) -> usize {
+        let is_client = self.peer.is_none() && !self.is_closed();
+        if is_client { self.inbox.bytes().len() } else { 0 }
     }
 
     /// What the kernel should tell of: a function of the state and nothing else.

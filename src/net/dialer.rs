@@ -22,6 +22,11 @@ const PROMPT_ATTEMPTS: u32 = 2;
 /// The first pause. Jitter makes every pause shorter, by up to three fifths.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
+/// An address that has not answered for so long is asked by one socket more, which asks at once, while the kernel
+/// would repeat the first one's question after a second: a storm of other connections leaves a full queue there,
+/// which takes one in many and drops the others in silence.
+const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(25);
+
 /// Attempts of one probe. A process that ends closes its sockets one after the other, the listening one
 /// maybe last, so a first attempt may still find it open.
 const PROBE_ATTEMPTS: u32 = 8;
@@ -60,6 +65,8 @@ struct Peer {
     /// A connection that the peer made to us.
     attached: Option<ConnId>,
     state: State,
+    /// Sockets of a dial that has ended, to be closed with the next poll.
+    superfluous: Vec<ConnId>,
     /// Attempts in a row that brought no word of the peer.
     failures: u32,
     failing_since: Option<Instant>,
@@ -103,10 +110,12 @@ enum State {
 
 #[derive(Debug)]
 struct Connecting {
-    /// None only between the step and the loop's answer to it.
-    conn: Option<ConnId>,
+    /// All to the same address; the first one that connects is kept.
+    conns: Vec<ConnId>,
     to: SocketAddr,
     rest: VecDeque<SocketAddr>,
+    /// When there is to be one more.
+    next: Instant,
     until: Instant,
 }
 
@@ -176,15 +185,15 @@ impl Dialer {
 
     /// The loop's answer to [`DialStep::Connect`].
     pub(super) fn connecting(&mut self, peer: u64, socket: ConnId) {
-        if let State::Connecting(Connecting { conn, .. }) = &mut self.peer(peer).state {
-            *conn = Some(socket);
+        if let State::Connecting(Connecting { conns, .. }) = &mut self.peer(peer).state {
+            conns.push(socket);
         }
     }
 
     /// The other answer to it, at once or later.
     pub(super) fn connect_failed(&mut self, peer: u64, error: &io::Error) {
         let peer = self.peer(peer);
-        if let Some(Connecting { to, rest, .. }) = peer.take_connecting() {
+        if let Some(Connecting { to, rest, .. }) = peer.take_connecting(None) {
             if error.kind() == ErrorKind::ConnectionRefused {
                 peer.attempt.problems.push(format!("refused by {to}"));
             } else {
@@ -195,9 +204,12 @@ impl Dialer {
         }
     }
 
-    /// The socket is connected. True if it is to be kept; a probe's is not.
+    /// The socket is connected. True if it is to be kept; not so that of a probe, or another one was earlier.
     pub(super) fn connected(&mut self, peer: u64, conn: ConnId) -> bool {
         let peer = self.peer(peer);
+        if peer.take_connecting(Some(conn)).is_none() {
+            return false;
+        }
         peer.probes_left = peer.probes_left.saturating_sub(1);
         // Taken back when the peer speaks.
         peer.failures = peer.failures.saturating_add(1);
@@ -232,17 +244,20 @@ impl Dialer {
         let mut turn = Turn { registry, now, resolver, connect_timeout, redial_max, random, steps };
         for peer in self.peers.values_mut() {
             while peer.advance(&mut turn) {}
+            let superfluous = peer.superfluous.drain(..);
+            turn.steps.extend(superfluous.map(|conn| DialStep::Abandon { conn }));
         }
     }
 
     /// When the next poll is due; `now` if something has happened that it must deal with.
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
         let due = self.peers.values().filter_map(|peer| match &peer.state {
+            _ if !peer.superfluous.is_empty() => Some(now),
             State::Idle | State::Connected { .. } => None,
             State::Ended | State::Trying { .. } => Some(now),
             State::Pausing { .. } if peer.attached.is_some() => None,
             State::Pausing { until } | State::Resolving { until, .. } => Some(*until),
-            State::Connecting(connecting) => Some(connecting.until),
+            State::Connecting(connecting) => Some(connecting.next.min(connecting.until)),
         });
         due.min()
     }
@@ -302,6 +317,7 @@ impl Peer {
             hint: None,
             attached: None,
             state: State::Idle,
+            superfluous: Vec::new(),
             failures: 0,
             failing_since: None,
             attempt: Attempt::default(),
@@ -354,16 +370,23 @@ impl Peer {
             State::Trying { rest } => match rest.pop_front() {
                 Some(to) => {
                     let (rest, until) = (std::mem::take(rest), turn.now + turn.connect_timeout);
-                    self.state = State::Connecting(Connecting { conn: None, to, rest, until });
-                    turn.steps.push(DialStep::Connect { peer: self.address.id, to });
-                    false
+                    let (conns, next) = (Vec::new(), turn.now);
+                    self.state = State::Connecting(Connecting { conns, to, rest, next, until });
+                    true
                 }
                 None => self.end_attempt(turn),
             },
             State::Connecting(connecting) if connecting.until <= turn.now => {
                 self.give_up_connecting(turn)
             }
-            State::Connecting(_) => false,
+            State::Connecting(connecting) => {
+                if connecting.next <= turn.now {
+                    connecting.next = turn.now + ASKED_AGAIN_AFTER;
+                    let to = connecting.to;
+                    turn.steps.push(DialStep::Connect { peer: self.address.id, to });
+                }
+                false
+            }
         }
     }
 
@@ -376,8 +399,7 @@ impl Peer {
     }
 
     fn give_up_connecting(&mut self, turn: &mut Turn) -> bool {
-        let Some(Connecting { conn, to, rest, .. }) = self.take_connecting() else { return false };
-        turn.steps.extend(conn.map(|conn| DialStep::Abandon { conn }));
+        let Some(Connecting { to, rest, .. }) = self.take_connecting(None) else { return false };
         self.attempt.unclear(format!("no answer from {to} for {}", seconds(turn.connect_timeout)));
         self.state = State::Trying { rest };
         true
@@ -395,9 +417,14 @@ impl Peer {
         true
     }
 
-    fn take_connecting(&mut self) -> Option<Connecting> {
+    /// Ends it; all its sockets but `kept` are to be closed.
+    fn take_connecting(&mut self, kept: Option<ConnId>) -> Option<Connecting> {
         match std::mem::replace(&mut self.state, State::Idle) {
-            State::Connecting(connecting) => Some(connecting),
+            State::Connecting(connecting) => {
+                let others = connecting.conns.iter().filter(|conn| Some(**conn) != kept);
+                self.superfluous.extend(others);
+                Some(connecting)
+            }
             other => {
                 self.state = other;
                 None
@@ -447,20 +474,83 @@ mod tests {
     use super::*;
     use std::net::Ipv4Addr;
 
-    #[test]
-    fn a_probe_that_meets_a_process_at_its_end_is_made_again_until_it_is_refused() {
-        let poll = mio::Poll::new().expect("a poll");
+    /// It knows the peer 1, at this address.
+    fn dialer_and_peer() -> (Dialer, SocketAddr) {
         let host = Ipv4Addr::LOCALHOST.to_string();
         let address = PeerAddress { id: 1, name: "raft-1".to_string(), host, port: 1 };
-        let mut dialer = Dialer {
+        let dialer = Dialer {
             peers: [(1, Peer::new(address))].into(),
             resolver: ResolverConfig::default(),
-            connect_timeout: Duration::from_secs(1),
+            connect_timeout: Duration::from_millis(100),
             redial_max: Duration::from_secs(1),
             random: fastrand::Rng::with_seed(0),
         };
+        (dialer, SocketAddr::from((Ipv4Addr::LOCALHOST, 1)))
+    }
+
+    fn steps(dialer: &mut Dialer, now: Instant) -> Vec<DialStep> {
+        let poll = mio::Poll::new().expect("a poll");
+        let mut steps = Vec::new();
+        dialer.poll(poll.registry(), now, &mut steps);
+        steps
+    }
+
+    /// An address that says nothing is asked by one socket after the other; returns these, and the present time.
+    fn asked_in_vain(dialer: &mut Dialer, to: SocketAddr) -> (Vec<ConnId>, Instant) {
         let mut now = Instant::now();
-        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        dialer.dial(1, now);
+        let conns: Vec<ConnId> = (0..4).map(ConnId::for_test).collect();
+        for conn in &conns {
+            assert_eq!(steps(dialer, now), [DialStep::Connect { peer: 1, to }]);
+            dialer.connecting(1, *conn);
+            assert_eq!(steps(dialer, now), [], "not before it is time");
+            now += ASKED_AGAIN_AFTER;
+            assert_eq!(dialer.deadline(now), Some(now));
+        }
+        (conns, now)
+    }
+
+    fn abandoned(conns: &[ConnId]) -> Vec<DialStep> {
+        conns.iter().map(|conn| DialStep::Abandon { conn: *conn }).collect()
+    }
+
+    #[test]
+    fn of_several_sockets_that_ask_one_address_the_first_that_connects_is_kept() {
+        let (mut dialer, to) = dialer_and_peer();
+        let (conns, now) = asked_in_vain(&mut dialer, to);
+        assert!(dialer.connected(1, conns[2]));
+        assert!(!dialer.connected(1, conns[3]), "there is one already");
+        assert_eq!(dialer.deadline(now), Some(now), "the others are to be closed");
+        let others: Vec<ConnId> = conns.into_iter().filter(|conn| conn.slot() != 2).collect();
+        assert_eq!(steps(&mut dialer, now), abandoned(&others));
+        assert_eq!((steps(&mut dialer, now), dialer.deadline(now)), (vec![], None));
+    }
+
+    #[test]
+    fn an_address_that_does_not_answer_is_given_up_with_all_that_asked_it() {
+        let (mut dialer, to) = dialer_and_peer();
+        let (conns, now) = asked_in_vain(&mut dialer, to);
+        let mut steps = steps(&mut dialer, now);
+        steps.retain(|step| matches!(step, DialStep::Abandon { .. }));
+        assert_eq!(steps, abandoned(&conns));
+    }
+
+    #[test]
+    fn one_refusal_is_the_answer_to_all_that_asked() {
+        let (mut dialer, to) = dialer_and_peer();
+        let (conns, now) = asked_in_vain(&mut dialer, to);
+        dialer.connect_failed(1, &ErrorKind::ConnectionRefused.into());
+        let mut steps = steps(&mut dialer, now);
+        assert!(matches!(steps[0], DialStep::Failed { refused: true, .. }), "{steps:?}");
+        steps.retain(|step| matches!(step, DialStep::Abandon { .. }));
+        assert_eq!(steps, abandoned(&conns));
+    }
+
+    #[test]
+    fn a_probe_that_meets_a_process_at_its_end_is_made_again_until_it_is_refused() {
+        let poll = mio::Poll::new().expect("a poll");
+        let (mut dialer, to) = dialer_and_peer();
+        let mut now = Instant::now();
         dialer.probe(1, now);
         for (kind, is_refused) in
             [(ErrorKind::ConnectionReset, false), (ErrorKind::ConnectionRefused, true)]

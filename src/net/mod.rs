@@ -17,6 +17,7 @@ mod buffer;
 mod connection;
 mod dialer;
 pub mod dns;
+mod intake;
 mod listener;
 mod resolve_blocking;
 mod resolver;
@@ -28,6 +29,7 @@ pub use resolver::ResolverConfig;
 
 use connection::{Connection, Phase};
 use dialer::Dialer;
+use intake::Intake;
 use listener::Acceptor;
 use mio::{Interest, Poll, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -106,6 +108,9 @@ pub struct NetConfig {
     pub connections_max: usize,
     /// Bytes of one connection that arrived and were not consumed. It must hold the longest message.
     pub inbox_bytes_max: usize,
+    /// The same of all accepted connections that are no peers: long messages take turns from half of it on, and
+    /// whoever has few bytes is read all the same.
+    pub unserved_bytes_max: usize,
     /// Bytes waiting to be sent to one client.
     pub outbox_bytes_max: usize,
     /// Bytes waiting to be sent to one peer.
@@ -116,8 +121,8 @@ pub struct NetConfig {
     pub redial_max: Duration,
     /// How long bytes sent to a peer may stay unacknowledged. 3 s is a good value.
     pub user_timeout: Duration,
-    /// How long a connection may say nothing sensible at its beginning, and how long it may take at its end
-    /// to accept its last answers. 10 s is a good value.
+    /// How long a connection may say nothing sensible at its beginning, how long it may take at its end to accept
+    /// its last answers, and how long a message may take for which others wait. 10 s is a good value.
     pub silent_timeout: Duration,
     pub resolver: ResolverConfig,
     /// For jitter and DNS query ids. Another one for each start of the process.
@@ -161,6 +166,7 @@ pub struct Net {
     local_addr: SocketAddr,
     acceptor: Acceptor,
     dialer: Dialer,
+    intake: Intake,
     connections: Slab<Connection>,
     next_generation: u32,
     /// Accepted connections that are not closed.
@@ -171,6 +177,8 @@ pub struct Net {
     reading: Vec<ConnId>,
     /// Connections with bytes to send, or to be closed once they are sent.
     dirty: Vec<ConnId>,
+    /// Connections that are not read from, of whose bytes the sockets have taken some.
+    drained: Vec<ConnId>,
     /// Slots of closed connections, free from the next wait on.
     closed: Vec<usize>,
     /// Events for the caller.
@@ -204,12 +212,14 @@ impl Net {
             local_addr,
             acceptor: Acceptor::new(listener, config.connections_max),
             dialer: Dialer::new(&config),
+            intake: Intake::new(config.unserved_bytes_max, config.inbox_bytes_max),
             connections: Slab::new(),
             next_generation: 0,
             inbound: 0,
             readable: Vec::new(),
             reading: Vec::new(),
             dirty: Vec::new(),
+            drained: Vec::new(),
             closed: Vec::new(),
             queued: Vec::new(),
             scratch: vec![0; READ_CHUNK].into_boxed_slice(),
@@ -244,6 +254,8 @@ impl Net {
         let Some(connection) = self.connections.get_mut(conn.slot as usize) else { return };
         if connection.id == conn && connection.phase == Phase::Open {
             connection.inbox.consume(n);
+            connection.has_turn &= n == 0;
+            self.count_unserved(conn);
             self.list_readable(conn);
         }
     }
@@ -271,6 +283,17 @@ impl Net {
         self.connections.iter().map(|(_, known)| (known.id, known.counted_unsent))
     }
 
+    /// Connections whose reading is paused, and that have taken bytes since the last call.
+    pub fn take_drained(&mut self) -> Vec<ConnId> {
+        let drained = std::mem::take(&mut self.drained);
+        for conn in &drained {
+            if let Some(connection) = self.get(*conn) {
+                connection.drained = false;
+            }
+        }
+        drained
+    }
+
     /// When the last wait was over: what follows is work.
     pub fn woke(&self) -> Instant {
         self.woke
@@ -293,6 +316,7 @@ impl Net {
     /// Stops or resumes reading from a connection: the answer to a client that never reads its own.
     pub fn pause_reading(&mut self, conn: ConnId, paused: bool) {
         let Some(connection) = self.open(conn) else { return };
+        connection.has_turn &= !paused;
         if std::mem::replace(&mut connection.paused, paused) && !paused {
             connection.announce = true;
             self.list_readable(conn);
@@ -328,6 +352,8 @@ impl Net {
         let Some(connection) = self.open(conn) else { return };
         connection.phase = Phase::Flushing;
         connection.deadline = Some(deadline);
+        connection.inbox.consume(connection.inbox.bytes().len());
+        self.count_unserved(conn);
         self.sweep_no_later_than(deadline);
         self.mark_dirty(conn);
         self.list_readable(conn);
@@ -387,6 +413,7 @@ impl Net {
         let options = connection.set_peer_options(user_timeout);
         let half_closed = connection.half_closed;
         self.clients_unsent -= counted;
+        self.count_unserved(conn);
         self.dialer.attached(peer, conn);
         match options {
             Err(error) => self.lose(conn, false, &format!("cannot be used: {error}")),

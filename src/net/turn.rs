@@ -35,6 +35,7 @@ impl Net {
         self.now = now;
         self.free_slots();
         self.run_timers();
+        self.admit();
         let timeout = self.next_deadline(deadline).saturating_duration_since(now);
         match self.poll.poll(&mut self.ready, Some(timeout)) {
             Ok(()) => self.on_events(),
@@ -203,17 +204,19 @@ impl Net {
             }
             connection.listed = false;
             let budget = if is_client { READ_PER_TURN.min(left) } else { READ_PER_TURN };
+            let budget = self.intake(conn, budget);
+            let Some(connection) = self.connections.get_mut(conn.slot as usize) else { continue };
             let result = connection.read(&mut self.scratch, budget);
             self.received_bytes += result.bytes as u64;
             left -= if is_client { result.bytes } else { 0 };
             let news = result.bytes > 0 || std::mem::take(&mut connection.announce);
             let half_closed = connection.half_closed;
+            let is_open = connection.phase == Phase::Open;
             let worth_telling = news && (half_closed || !connection.inbox.bytes().is_empty());
-            if connection.phase == Phase::Open
-                && (worth_telling || matches!(result.end, Some(End::HalfClosed)))
-            {
+            if is_open && (worth_telling || matches!(result.end, Some(End::HalfClosed))) {
                 self.queued.push(NetEvent::Readable(conn));
             }
+            self.count_unserved(conn);
             match result.end {
                 None => self.list_readable(conn),
                 Some(End::Failed(error)) => {
@@ -245,6 +248,10 @@ impl Net {
         let is_flushing = connection.phase == Phase::Flushing;
         let (counted, unsent) = (connection.counted_unsent, connection.client_unsent());
         connection.counted_unsent = unsent;
+        let has_drained = connection.paused && len < waiting;
+        if has_drained && !std::mem::replace(&mut connection.drained, true) {
+            self.drained.push(conn);
+        }
         self.clients_unsent = self.clients_unsent - counted + unsent;
         self.sent_bytes += (waiting - len) as u64;
         match flushed {
@@ -352,10 +359,12 @@ impl Net {
         let Some(connection) = self.get(conn) else { return };
         connection.close();
         let counted = std::mem::take(&mut connection.counted_unsent);
+        let unserved = std::mem::take(&mut connection.counted_unserved);
         let (peer, inbound) = (connection.peer, connection.inbound);
         self.closed.push(conn.slot as usize);
         self.inbound -= usize::from(inbound);
         self.clients_unsent -= counted;
+        self.intake.bytes -= unserved;
         if let Some(peer) = peer {
             self.dialer.closed(peer, conn);
         }

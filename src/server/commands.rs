@@ -29,7 +29,7 @@ impl<D: Disk> Server<D> {
             }
             talk.skip = None;
         }
-        if self.is_full(conn, talk.owed(), 1) {
+        if self.is_full(conn, talk.owed()) {
             return Err(Pause::MustWait);
         }
         let limits = TextLimits::new(&self.limits);

@@ -54,6 +54,8 @@ impl<D: Disk> Server<D> {
             ("requests_pending", &self.replica.node().requests_pending()),
             ("unread_bytes", &self.unread_bytes()),
             ("unread_clients_closed", &self.unread.closed),
+            ("unserved_bytes", &self.links.net.clients_unserved()),
+            ("unserved_clients_closed", &self.links.net.unserved_closed()),
             ("change_streams", &self.streams.len()),
             ("pubsub_clients", &self.herald.listeners()),
         ])

@@ -592,6 +592,7 @@ fn net_config(config: &Config) -> NetConfig {
         peers: Vec::new(),
         connections_max: config.connections_max + HEADROOM,
         inbox_bytes_max: frame_bytes.max(TextLimits::new(limits).inbox_bytes_min()),
+        unserved_bytes_max: config.unserved_bytes_max,
         outbox_bytes_max: config.client_outbox_bytes_max + client_frame_bytes_max(limits),
         peer_outbox_bytes_max: PEER_OUTBOX_BYTES_MAX + frame_bytes,
         // A member that comes back elsewhere is to be found within a second of its name leading there.

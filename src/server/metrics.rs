@@ -185,6 +185,11 @@ fn put_connections<D: Disk>(server: &Server<D>, out: &mut Exposition) {
     out.gauge("raftkv_unread_bytes", help, server.unread_bytes());
     let help = "Clients that were closed because all together had too many answers unread.";
     out.counter("raftkv_unread_clients_closed_total", help, server.unread.closed);
+    let help = "Requests of clients that are not whole, or wait to be served.";
+    out.gauge("raftkv_unserved_bytes", help, net.clients_unserved());
+    let help =
+        "Clients that were closed because their long requests did not end while others waited.";
+    out.counter("raftkv_unserved_clients_closed_total", help, net.unserved_closed());
     let help = "Bytes read from all connections.";
     out.counter("raftkv_network_received_bytes_total", help, net.received_bytes());
     let help = "Bytes written to all connections.";

@@ -19,6 +19,7 @@ mod memory;
 mod metrics;
 mod pace;
 mod page;
+mod paused;
 mod pubsub;
 mod ready;
 mod refusals;
@@ -50,16 +51,16 @@ use log::info;
 use metrics::Counts;
 use pace::Pace;
 use page::{Sample, Samples, Totals};
+use paused::Paused;
 use pubsub::Herald;
 use ready::Level;
 use slab::Slab;
 use std::cell::Cell;
-use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{fmt, io};
 use streams::Streams;
-use talk::{Owed, Talk};
+use talk::Talk;
 use turns::{Phases, Turns};
 use unread::Unread;
 use watch::Watch;
@@ -82,9 +83,7 @@ pub struct Server<D: Disk> {
     awaited_bytes: usize,
     /// Connections that are not read from until they have taken their answers, or until their earlier
     /// commands are answered.
-    paused: BTreeSet<ConnId>,
-    /// Of those, the one that was read from last; the next one's turn is after it.
-    resumed_last: Option<ConnId>,
+    paused: Paused,
     pace: Pace,
     /// Clients that have said more than was taken in.
     line: Line,
@@ -184,8 +183,7 @@ impl<D: Disk> Server<D> {
             talks: ByConn::default(),
             asked: Slab::new(),
             awaited_bytes: 0,
-            paused: BTreeSet::new(),
-            resumed_last: None,
+            paused: Paused::default(),
             pace: Pace::default(),
             line: Line::default(),
             unread: Unread::default(),
@@ -291,7 +289,7 @@ impl<D: Disk> Server<D> {
     /// A connection is gone, whoever closed it.
     fn closed(&mut self, conn: ConnId, by_other_side: bool, reason: &str, now: Instant) {
         self.talks.remove(&conn);
-        self.paused.remove(&conn);
+        self.paused.remove(conn);
         self.line.forget(conn);
         self.streams.forget(conn);
         self.herald.forget(conn);
@@ -411,37 +409,19 @@ impl<D: Disk> Server<D> {
             }
             _ => unreachable!("an answer fits the protocol that it was asked in"),
         }
+        self.paused.note(asked.conn);
         self.close_if_done(asked.conn);
     }
 
     /// The other side has said all it will say, and has all its answers.
     fn close_if_done(&mut self, conn: ConnId) {
         let Some(talk) = self.talks.get(&conn) else { return };
-        if talk.owes_answers() || self.paused.contains(&conn) || self.line.has(conn) {
+        if talk.owes_answers() || self.paused.contains(conn) || self.line.has(conn) {
             return;
         }
         if talk.is_leaving() || self.links.net.half_closed(conn) {
             self.talks.remove(&conn);
             self.links.net.close_after_flush(conn);
-        }
-    }
-
-    /// Connections that were held back and have taken enough of their answers are read again. They take
-    /// turns: what all share may be used up by the first few.
-    fn resume(&mut self) {
-        let mut ready: Vec<ConnId> =
-            self.paused.iter().copied().filter(|conn| !self.must_wait(*conn)).collect();
-        let had_their_turn = ready.partition_point(|conn| Some(*conn) <= self.resumed_last);
-        ready.rotate_left(had_their_turn);
-        let now = Instant::now();
-        for conn in ready {
-            if self.awaited_bytes >= AWAITED_BYTES_MAX {
-                return;
-            }
-            self.resumed_last = Some(conn);
-            self.paused.remove(&conn);
-            self.links.net.pause_reading(conn, false);
-            self.readable(conn, now);
         }
     }
 
@@ -461,22 +441,6 @@ impl<D: Disk> Server<D> {
             self.links.net.pause_reading(conn, false);
             self.readable(conn, now);
         }
-    }
-
-    /// Whether a client that was held back still waits for its earlier commands, or has more than half of
-    /// what it may have.
-    fn must_wait(&self, conn: ConnId) -> bool {
-        let talk = self.talks.get(&conn);
-        let owed = talk.map(Talk::owed).unwrap_or_default();
-        talk.is_some_and(Talk::is_held) || self.is_full(conn, owed, 2)
-    }
-
-    /// Whether a client has a `1/divisor` or more of what it may have unread or unanswered.
-    fn is_full(&self, conn: ConnId, owed: Owed, divisor: usize) -> bool {
-        owed.answers >= self.config.client_pipeline_max.div_ceil(divisor)
-            || self.links.net.outbox_len(conn) + owed.bytes
-                >= self.unread_bytes_max().div_ceil(divisor)
-            || self.awaited_bytes >= AWAITED_BYTES_MAX.div_ceil(divisor)
     }
 
     /// SIGTERM or SIGINT: a leader hands over first, and what waits is answered, for as long as that may take.

@@ -118,7 +118,7 @@ impl ClientTalk {
 impl<D: Disk> Server<D> {
     /// Bytes have come, or the end of them.
     pub(super) fn readable(&mut self, conn: ConnId, now: Instant) {
-        let waits = self.paused.contains(&conn) || self.line.has(conn);
+        let waits = self.paused.contains(conn) || self.line.has(conn);
         if self.links.net.inbox(conn).is_none() || waits {
             return;
         }
@@ -345,7 +345,7 @@ impl<D: Disk> Server<D> {
             }
             talk.skip = None;
         }
-        if self.is_full(conn, talk.owed(), 1) {
+        if self.is_full(conn, talk.owed()) {
             return Err(Pause::MustWait);
         }
         let bytes_max = client_frame_bytes_max(&self.limits);

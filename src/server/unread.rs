@@ -50,10 +50,12 @@ impl<D: Disk> Server<D> {
     /// What one client may have unread at the moment.
     pub(super) fn unread_bytes_max(&self) -> usize {
         let max = self.config.client_outbox_bytes_max;
-        match self.unread_bytes() >= self.config.unread_bytes_max / 2 {
-            true => max.min(FEW_UNREAD_BYTES),
-            false => max,
-        }
+        if self.is_unread_scarce() { max.min(FEW_UNREAD_BYTES) } else { max }
+    }
+
+    /// Whether all together have so much unread that each may have little.
+    pub(super) fn is_unread_scarce(&self) -> bool {
+        self.unread_bytes() >= self.config.unread_bytes_max / 2
     }
 
     /// Those who have most unread are closed if there is too much in all.
