@@ -85,6 +85,7 @@ impl Net {
     }
 
     /// The inbox has changed.
+    #[inline(never)]
     pub(super) fn count_unserved(&mut self, conn: ConnId) {
         let Some(connection) = self.get(conn) else { return };
         let (counted, unserved) = (connection.counted_unserved, connection.client_unserved());
@@ -93,6 +94,7 @@ impl Net {
     }
 
     /// Those who wait have their turn, as far as there is room.
+    #[inline(never)]
     pub(super) fn admit(&mut self) {
         let patience = self.config.silent_timeout;
         self.end_turns(patience);

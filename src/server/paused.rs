@@ -48,7 +48,7 @@ impl Paused {
     /// What each may have unread: when that is more again, all of them may go on.
     fn note_scarcity(&mut self, is_scarce: bool) {
         if std::mem::replace(&mut self.was_scarce, is_scarce) && !is_scarce {
-            self.changed.clone_from(&self.all);
+            self.changed.extend(&self.all);
         }
     }
 

@@ -28,8 +28,8 @@ const FREED_BYTES: u64 = 2 << 20;
 /// Removed files that are held open until their room is given back.
 const LEAVING_FILES_MAX: usize = 8;
 
-/// What is written at once where there is no fallocate.
-static ZEROS: [u8; 4 << 10] = [0; 4 << 10];
+/// Zeros written at once where there is no fallocate.
+const ZEROS_BYTES: u64 = 64 << 10;
 
 /// One folder of files.
 pub trait Disk {
@@ -288,9 +288,10 @@ fn allocate(file: &File, length: u64, bytes: u64) -> io::Result<()> {
 
 /// For file systems without fallocate.
 fn write_zeros(file: &File, mut from: u64, to: u64) -> io::Result<()> {
+    let zeros = vec![0; ZEROS_BYTES as usize];
     while from < to {
-        let part = (to - from).min(ZEROS.len() as u64);
-        file.write_all_at(&ZEROS[..part as usize], from)?;
+        let part = (to - from).min(ZEROS_BYTES);
+        file.write_all_at(&zeros[..part as usize], from)?;
         from += part;
     }
     Ok(())
