@@ -21,40 +21,37 @@
 //! ```
 
 mod address;
+mod backup;
 mod call;
 mod changes;
 mod connection;
 mod error;
 mod route;
+mod session;
+mod status;
 
 pub use address::parse_address;
+pub use backup::BackupSource;
 pub use changes::StreamEvent;
 pub use error::{ClientError, ServerReason, Why, joined};
 
 use crate::kv::{
-    Answer, BackupPart, BackupRequest, Blobs, Command, Condition, Expiry, Found, MemberRequest,
-    Outcome, Range, ReadOp, Refusal, Request, RequestId, TimeCondition, TimedOp, WriteOp,
+    Answer, Blobs, Condition, Expiry, Found, MemberRequest, Outcome, Range, ReadOp, Request,
+    TimeCondition, TimedOp, WriteOp,
 };
 use crate::net::ResolverConfig;
-use crate::protocol::client::{ReplyBody, RequestBody};
-use crate::raft::{Index, NodeId, Term};
+use crate::raft::{Index, NodeId};
 use call::Call;
-use connection::{Connection, Dial, Patience};
+use connection::Connection;
 use route::Route;
+use session::Session;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Open connections kept, leader's and others'. Beyond it, one that is not in use is closed.
 const CONNECTIONS_MAX: usize = 16;
-
-/// Sessions opened for one write. Each is forgotten only after many others were opened, so a second loss
-/// in a row means that the cluster has more clients than sessions.
-const SESSIONS_PER_WRITE_MAX: usize = 3;
-
-/// Between two questions whether a snapshot is ready.
-const BACKUP_PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Clone)]
 pub struct ClientConfig {
@@ -143,19 +140,6 @@ pub struct Lifetime {
     pub now: u64,
 }
 
-/// Where a backup is to be fetched from: the snapshot of one server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BackupSource {
-    /// `host:port`.
-    pub server: String,
-    pub cluster_id: u64,
-    /// Of the last entry that it includes.
-    pub index: Index,
-    pub term: Term,
-    /// How long it is.
-    pub bytes: u64,
-}
-
 /// A change of who belongs to the cluster, or of who leads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemberChanged {
@@ -196,13 +180,6 @@ pub struct Counts {
     pub connections_lost: u64,
     /// Answers that said no for another reason, such as overload.
     pub refusals: u64,
-}
-
-/// A session of the cluster, and the number that the next write gets.
-#[derive(Debug, Clone, Copy)]
-struct Session {
-    id: u64,
-    next_sequence: u64,
 }
 
 type Pause = Box<dyn FnMut(Duration) -> ControlFlow<()> + Send>;
@@ -377,50 +354,6 @@ impl Client {
         self.write(WriteOp::PutMany { pairs })
     }
 
-    /// Begins a backup, and waits until the state is ready to be fetched: everything that was acknowledged before
-    /// is in it. The leader gives it, and goes on to if it leads no more.
-    pub fn begin_backup(&mut self) -> Result<BackupSource, ClientError> {
-        let wanted = match self.read(Request::Backup(BackupRequest::Begin))? {
-            Answer::Backup { part: BackupPart::Begun, index, .. } => index,
-            other => return Err(self.nonsense(&other, false)),
-        };
-        let server = self.route.leader().expect("it has just answered").to_owned();
-        loop {
-            // However long the snapshot takes, the server answers each time.
-            let step = Request::Backup(BackupRequest::Find { index: wanted });
-            match self.ask_at(&server, step)? {
-                Answer::Backup { part: BackupPart::NotYet, .. } => {
-                    if (self.pause)(BACKUP_PAUSE).is_break() {
-                        return Err(self.give_up(Why::Interrupted, false));
-                    }
-                }
-                Answer::Backup { part: BackupPart::Found { term, bytes }, index, .. }
-                    if index >= wanted =>
-                {
-                    let cluster_id = self.cluster_id;
-                    return Ok(BackupSource { server, cluster_id, index, term, bytes });
-                }
-                other => return Err(self.nonsense(&other, false)),
-            }
-        }
-    }
-
-    /// Some bytes of it, from `offset` on.
-    pub fn backup_piece(
-        &mut self,
-        source: &BackupSource,
-        offset: u64,
-    ) -> Result<Vec<u8>, ClientError> {
-        let BackupSource { index, term, .. } = *source;
-        let step = Request::Backup(BackupRequest::Piece { index, term, offset });
-        match self.ask_at(&source.server, step)? {
-            Answer::Backup { part: BackupPart::Piece(bytes), index: of, .. } if of == index => {
-                Ok(bytes.to_vec())
-            }
-            other => Err(self.nonsense(&other, false)),
-        }
-    }
-
     /// Changes who belongs to the cluster, or who leads it. Not repeated once it may have been done, as a second
     /// time is another change.
     pub fn member(&mut self, request: MemberRequest) -> Result<MemberChanged, ClientError> {
@@ -431,102 +364,9 @@ impl Client {
         }
     }
 
-    /// What the leader says of itself, as in [`Client::status`]; a read has shown just before that it leads.
-    pub fn leader_status(&mut self) -> Result<Vec<(String, String)>, ClientError> {
-        let began = Instant::now();
-        let mut call = Call::read(self.config.total_timeout);
-        loop {
-            self.ask(Request::Digest, &mut call)?;
-            let server = self.route.leader().expect("it has just answered").to_owned();
-            let reason = match self.status(&server) {
-                Ok(fields) if leads(&fields) => return Ok(fields),
-                Ok(_) => "leads no more".to_owned(),
-                Err(reason) => reason,
-            };
-            self.route.failed(&server, reason);
-            self.end_of_round(began.elapsed(), &call);
-        }
-    }
-
-    /// What one server says of itself: names and values. One attempt, no redirects; the error is why there
-    /// is no answer.
-    pub fn status(&mut self, server: &str) -> Result<Vec<(String, String)>, String> {
-        let Client { config, pause, .. } = self;
-        let mut stop = || pause(Duration::ZERO).is_break();
-        let mut patience = Patience { total: None, stop: &mut stop };
-        let dial = Dial {
-            resolver: &config.resolver,
-            connect_timeout: config.connect_timeout,
-            name: &config.name,
-            cluster_id: 0,
-        };
-        let ask = |patience: &mut Patience<'_>| {
-            let mut connection = Connection::open(server, &dial, patience)?;
-            connection.ask(&RequestBody::Status, config.request_timeout, patience)
-        };
-        match ask(&mut patience).map_err(|lost| call::printable(&lost.reason))? {
-            ReplyBody::Status(fields) => Ok(fields),
-            ReplyBody::Answer(Answer::Failed(failure)) => Err(call::in_words(&failure)),
-            ReplyBody::Answer(_) | ReplyBody::Changes(_) => {
-                Err("answered something else than its status".to_owned())
-            }
-        }
-    }
-
     fn read(&mut self, request: Request) -> Result<Answer, ClientError> {
         let mut call = Call::read(self.config.total_timeout);
         self.ask(request, &mut call)
-    }
-
-    /// Once, however many attempts it takes.
-    fn write(&mut self, op: WriteOp<'_>) -> Result<Written, ClientError> {
-        let mut call = Call::write(self.config.total_timeout);
-        for _ in 0..SESSIONS_PER_WRITE_MAX {
-            let id = self.next_request_id(&call)?;
-            let command = Command::Write { request: Some(id), op }.to_bytes();
-            let answer = self.ask(Request::Write { command: command.into() }, &mut call)?;
-            match answer {
-                Answer::Written { outcome: Outcome::Refused(Refusal::UnknownSession), .. } => {
-                    self.session = None;
-                    if call.may_be_done {
-                        return Err(self.give_up(Why::SessionLost, true));
-                    }
-                }
-                Answer::Written { outcome: Outcome::Refused(refusal), .. } => {
-                    // With one request at a time nobody overtakes it, so a stale sequence is a riddle.
-                    let riddle =
-                        matches!(refusal, Refusal::StaleSequence | Refusal::AnswerForgotten);
-                    return Err(self.give_up(Why::Refused(refusal), riddle));
-                }
-                Answer::Written { outcome, index, leader } if outcome_fits(op, &outcome) => {
-                    return Ok(Written { outcome, index, leader });
-                }
-                other => return Err(self.nonsense(&other, true)),
-            }
-        }
-        Err(self.give_up(Why::SessionsCrowded, false))
-    }
-
-    /// The name of the next write, in a session that is opened if there is none.
-    fn next_request_id(&mut self, call: &Call) -> Result<RequestId, ClientError> {
-        let session = match self.session {
-            Some(session) => session,
-            None => Session { id: self.open_session(call)?, next_sequence: 1 },
-        };
-        let next = Session { next_sequence: session.next_sequence + 1, ..session };
-        self.session = Some(next);
-        Ok(RequestId { session: session.id, sequence: session.next_sequence })
-    }
-
-    fn open_session(&mut self, write: &Call) -> Result<u64, ClientError> {
-        let command = Command::OpenSession.to_bytes();
-        let mut call = Call::for_session(write);
-        match self.ask(Request::Write { command: command.into() }, &mut call)? {
-            Answer::Written { outcome: Outcome::SessionOpened { session }, .. } if session != 0 => {
-                Ok(session)
-            }
-            other => Err(self.nonsense(&other, false)),
-        }
     }
 
     fn give_up(&self, why: Why, may_be_done: bool) -> ClientError {
@@ -550,27 +390,4 @@ impl Client {
         };
         self.give_up(Why::Nonsense(what.to_owned()), may_be_done)
     }
-}
-
-fn leads(fields: &[(String, String)]) -> bool {
-    fields.iter().any(|(name, value)| name == "raft_role" && value == "leader")
-}
-
-fn outcome_fits(op: WriteOp<'_>, outcome: &Outcome) -> bool {
-    matches!(
-        (op, outcome),
-        (WriteOp::Put { .. }, Outcome::Put)
-            | (WriteOp::Delete { .. }, Outcome::Deleted(_))
-            | (WriteOp::CompareAndSet { .. }, Outcome::Swapped(_))
-            | (WriteOp::Increment { .. }, Outcome::Counter(_))
-            | (WriteOp::Set { .. } | WriteOp::Remove { .. }, Outcome::Changed { .. })
-            | (WriteOp::PutMany { .. }, Outcome::Put)
-            | (WriteOp::DeleteMany { .. } | WriteOp::Append { .. }, Outcome::Counter(_))
-            | (WriteOp::Flush, Outcome::Put)
-            | (
-                WriteOp::Timed { op: TimedOp::Set { .. } | TimedOp::Expire { .. }, .. },
-                Outcome::Changed { .. }
-            )
-            | (WriteOp::Timed { op: TimedOp::Transaction(_), .. }, Outcome::Transaction(_))
-    )
 }

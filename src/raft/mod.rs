@@ -31,6 +31,7 @@
 //! - Joint consensus (thesis 4.3): members change one at a time (`membership.rs`).
 //! - Lease reads (thesis 6.4.1): they trust clocks.
 
+mod config;
 mod election;
 mod handover;
 mod log;
@@ -39,10 +40,12 @@ mod message;
 mod progress;
 pub mod quorum;
 mod read;
+mod ready;
 mod replication;
 mod role;
 mod snapshot;
 
+pub use config::Config;
 pub use handover::HandoverError;
 pub use log::{Log, Position};
 pub use membership::{
@@ -53,96 +56,15 @@ pub use message::{
     node_id, number,
 };
 pub use read::{ConfirmedRead, ReadId};
+pub use ready::{Ready, Waits};
 pub use replication::{LogRead, ProposeError};
 pub use snapshot::{SnapshotChunk, SnapshotRead};
 
 use membership::Memberships;
 use replication::Append;
 use role::Role;
-use std::collections::BTreeSet;
 use std::fmt;
 use std::rc::Rc;
-
-#[derive(Debug, Clone)]
-pub struct Config {
-    pub id: NodeId,
-    /// Who votes for as long as neither the log nor a snapshot says who does. None: this node waits until it
-    /// is founded or taken in.
-    pub voters: BTreeSet<NodeId>,
-    /// Between two heartbeats of a leader.
-    pub heartbeat_ticks: u32,
-    /// The election timeout is drawn anew, each time, from this interval, both ends included.
-    pub election_ticks_min: u32,
-    pub election_ticks_max: u32,
-    /// Entries in one AppendEntries: payloads and [`Entry::OVERHEAD_BYTES`]. A larger entry goes alone.
-    pub append_bytes_max: usize,
-    /// AppendEntries with entries under way to one follower. When reached, the rest waits in the log.
-    pub inflight_messages_max: usize,
-    /// Bytes of entries under way to one follower, counted like `append_bytes_max`.
-    pub inflight_bytes_max: usize,
-    /// Bytes of entries proposed and not yet committed. When reached, proposals are refused.
-    pub uncommitted_bytes_max: usize,
-    /// All randomness of this node comes from here.
-    pub seed: u64,
-}
-
-impl Config {
-    /// The default limits and timing in ticks of 10 ms: heartbeat 50 ms, election 300 to 600 ms.
-    pub fn new(id: NodeId, voters: impl IntoIterator<Item = NodeId>, seed: u64) -> Self {
-        let mut founders = BTreeSet::new();
-        founders.extend(voters);
-        Config {
-            id,
-            voters: founders,
-            heartbeat_ticks: 5,
-            election_ticks_min: 30,
-            election_ticks_max: 60,
-            append_bytes_max: 256 * 1024,
-            inflight_messages_max: 64,
-            inflight_bytes_max: 4 * 1024 * 1024,
-            uncommitted_bytes_max: 64 * 1024 * 1024,
-            seed,
-        }
-    }
-}
-
-impl Config {
-    /// Who is a member if nothing else says it.
-    fn or_voters(&self, membership: Rc<Membership>) -> Rc<Membership> {
-        match membership.is_empty() {
-            true => Rc::new(Membership::of_voters(self.voters.iter().copied())),
-            false => membership,
-        }
-    }
-}
-
-/// What a leader leaves for a later turn, so that more entries share a message or a sync.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Waits {
-    /// New entries stay in its log and go nowhere.
-    pub sending: bool,
-    /// What is sent is not written to its own disk: the disks of the others commit it.
-    pub own_disk: bool,
-}
-
-/// What one turn of the loop has to do, in the order of the fields.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Ready {
-    /// May leave at once: a leader's AppendEntries.
-    pub early: Vec<(NodeId, Message)>,
-    /// To be written, if there is one.
-    pub hard_state: Option<HardState>,
-    /// To be written after it. An index that was written before replaces that entry and all after it.
-    pub entries: Vec<Entry>,
-    /// To be written as far as possible, and then answered with `snapshot_received` or `install_snapshot`.
-    pub snapshot_chunks: Vec<SnapshotChunk>,
-    /// To be read from disk and sent; early, as what is read was synced long ago.
-    pub snapshot_reads: Vec<SnapshotRead>,
-    /// To be read from the disk's log and given to `log_read`, also early.
-    pub log_reads: Vec<LogRead>,
-    /// To be sent once all of it is synced: votes, requests for votes, acknowledgements.
-    pub messages: Vec<(NodeId, Message)>,
-}
 
 /// What a node's disk remembers.
 #[derive(Debug, Default)]
@@ -389,99 +311,6 @@ impl Raft {
 
     fn send(&mut self, to: NodeId, message: Message) {
         self.messages.push((to, message));
-    }
-
-    /// Whether `take_ready` would give something to do.
-    pub fn has_ready(&self) -> bool {
-        self.has_ready_with(Waits::default())
-    }
-
-    /// The same, apart from what waits.
-    pub fn has_ready_with(&self, waits: Waits) -> bool {
-        let owes_append = match &self.role {
-            Role::Leader(leadership) => {
-                let last_index = self.log.last().index;
-                leadership.progress.values().any(|progress| {
-                    progress.owes_message
-                        || !waits.sending && progress.may_send_entries(last_index, &self.config)
-                        || progress.owes_chunk()
-                }) || leadership.reads_may_begin(self.commit_index)
-                    || leadership.may_tell_successor(last_index)
-            }
-            _ => false,
-        };
-        owes_append
-            || self.hard_state_unwritten
-            || !waits.own_disk && self.log.has_unwritten()
-            || !self.messages.is_empty()
-            || !self.snapshot_chunks.is_empty()
-            || !self.confirmed_reads.is_empty()
-            || !self.aborted_reads.is_empty()
-    }
-
-    /// Takes what this turn has to do. It must be done, and `persisted` called, before the next call.
-    pub fn take_ready(&mut self) -> Ready {
-        self.take_ready_with(Waits::default())
-    }
-
-    /// The same without what waits: that comes with a later call.
-    pub fn take_ready_with(&mut self, waits: Waits) -> Ready {
-        assert!(self.persisting.is_none(), "one Ready is outstanding at a time");
-        self.begin_read_round();
-        self.fill_appends(waits.sending);
-        let entries = if waits.own_disk { Vec::new() } else { self.log.take_unwritten() };
-        let hard_state = std::mem::take(&mut self.hard_state_unwritten).then_some(self.hard_state);
-        self.persisting = Some((self.hard_state, self.log.last_written()));
-        Ready {
-            early: std::mem::take(&mut self.early_messages),
-            hard_state,
-            entries,
-            snapshot_chunks: std::mem::take(&mut self.snapshot_chunks),
-            snapshot_reads: std::mem::take(&mut self.snapshot_reads),
-            log_reads: std::mem::take(&mut self.log_reads),
-            messages: std::mem::take(&mut self.messages),
-        }
-    }
-
-    /// Loses what is to be sent, and pieces of snapshots that came, as a network may: for a turn that
-    /// cannot come to its end.
-    pub fn drop_messages(&mut self) {
-        self.snapshot_chunks.clear();
-        self.messages.clear();
-        self.early_messages.clear();
-    }
-
-    /// All of the outstanding `Ready` is on disk.
-    pub fn persisted(&mut self) {
-        let (hard_state, last) = self.persisting.take().expect("a Ready is outstanding");
-        self.log.mark_durable(last);
-        if hard_state == self.hard_state && hard_state.voted_for == Some(self.config.id) {
-            self.count_vote(self.config.id, true);
-        }
-        self.advance_commit();
-        // Those that a round waited for may have been removed.
-        self.confirm_read_round();
-        self.notice_whole();
-    }
-
-    /// Of what the caller would let wait, what may: only a leader's entries, and its own disk only as long as
-    /// the others keep up. "The leader may even commit an entry before it has been written to its own disk, if
-    /// a majority of followers have written it to their disks" (thesis 10.2.1).
-    pub fn may_wait(&self, wanted: Waits) -> Waits {
-        let Role::Leader(leadership) = &self.role else { return Waits::default() };
-        let keeps_up =
-            |id| leadership.progress.get(&id).is_some_and(|peer| peer.keeps_up(&self.config));
-        let sending = wanted.sending && leadership.handover.is_none();
-        Waits { sending, own_disk: sending || wanted.own_disk && self.is_majority(keeps_up) }
-    }
-
-    pub fn take_reads(&mut self) -> Vec<ConfirmedRead> {
-        std::mem::take(&mut self.confirmed_reads)
-    }
-
-    /// Reads whose leader lost its office before they were confirmed: not done.
-    pub fn take_aborted_reads(&mut self) -> Vec<ReadId> {
-        std::mem::take(&mut self.aborted_reads)
     }
 
     pub fn id(&self) -> NodeId {
