@@ -4,10 +4,9 @@
 //! There may be ten thousand of them, so a turn looks at those only for whom something has changed: an answer has come,
 //! their socket has taken some bytes, or what all share has room again.
 
-use super::talk::Talk;
+use super::talk::{Owed, Talk};
 use super::{AWAITED_BYTES_MAX, Server};
 use crate::net::ConnId;
-use crate::server::talk::Owed;
 use crate::wal::Disk;
 use std::collections::BTreeSet;
 use std::time::Instant;
