@@ -1,7 +1,7 @@
 //! A state that is not the one that a majority has is not served any more: it is thrown away, and
 //! fetched again.
 
-use crate::common::core::{accepted, accepted_in_round, entries, pre_vote, vote};
+use crate::common::core::{accepted, accepted_in_round, entries};
 use crate::*;
 use raftkv::kv::FailureCode;
 use raftkv::raft::{Entry, Index, Payload};
@@ -69,24 +69,9 @@ fn a_follower_that_differs_throws_its_state_away_and_is_whole_once_it_has_it_aga
     assert_eq!(replica.wal().damaged(), None);
 }
 
-/// Leads term 1 of three voters.
-fn leader(disk: &MemDisk) -> Replica<MemDisk> {
-    let mut replica = open(disk.clone(), 3);
-    while !replica.node().has_work() {
-        replica.inputs().tick();
-    }
-    turn(&mut replica);
-    for message in [pre_vote(1, true), vote(1, true)] {
-        hear(&mut replica, message);
-        turn(&mut replica);
-    }
-    assert!(replica.node().raft().is_leader());
-    replica
-}
-
 #[test]
 fn a_leader_that_differs_from_its_followers_gives_up_its_office_and_its_state() {
-    let mut replica = leader(&MemDisk::default());
+    let mut replica = leader(&MemDisk::default(), 32 << 10);
     for ticket in 0..POINT {
         replica.inputs().request(ticket, put("k", b"v"), Routing::Redirect);
     }
@@ -127,7 +112,7 @@ fn a_leader_that_differs_from_its_followers_gives_up_its_office_and_its_state() 
 
 #[test]
 fn a_leader_tells_the_one_that_differs() {
-    let mut replica = leader(&MemDisk::default());
+    let mut replica = leader(&MemDisk::default(), 32 << 10);
     for ticket in 0..POINT {
         replica.inputs().request(ticket, put("k", b"v"), Routing::Redirect);
     }

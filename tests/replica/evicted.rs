@@ -1,43 +1,12 @@
 //! A leader whose memory has only the newest part of its log, and a follower that needs what is before it.
 
 use crate::*;
-use common::core::{accepted, entries_of, pre_vote, rejected, vote};
-use raftkv::raft::{Entry, Index, NodeId, Position};
+use common::core::{accepted, entries_of, rejected};
+use raftkv::raft::{Entry, Index, Position};
 
 /// Of the log, so much stays in memory, and after so much a snapshot is taken.
 const LOG_BYTES: usize = 32 << 10;
 const VALUE_BYTES: usize = 1000;
-
-fn meet(replica: &mut Replica<MemDisk>, id: NodeId) {
-    let (name, address) = (format!("raft-{id}"), format!("node-{id}:6000"));
-    let standing = Standing::Member { cluster_id: 1 };
-    replica.inputs().peer_connected(Peer { id, name, address, standing });
-}
-
-fn hear_from(replica: &mut Replica<MemDisk>, from: NodeId, message: Message) {
-    replica.inputs().peer_message(from, PeerMessage::Raft(message)).expect("one leader a term");
-}
-
-/// The leader of three by the word of node 2.
-fn leader(disk: &MemDisk) -> Replica<MemDisk> {
-    let mut replica = open_with(disk.clone(), 3, LOG_BYTES);
-    meet(&mut replica, 2);
-    while !replica.node().raft().is_leader() {
-        replica.inputs().tick();
-        for (to, message) in turn(&mut replica).messages {
-            match message {
-                PeerMessage::Raft(Message::RequestPreVote { term, .. }) if to == 2 => {
-                    hear_from(&mut replica, 2, pre_vote(term, true));
-                }
-                PeerMessage::Raft(Message::RequestVote { term, .. }) if to == 2 => {
-                    hear_from(&mut replica, 2, vote(term, true));
-                }
-                _ => {}
-            }
-        }
-    }
-    replica
-}
 
 /// So many writes, each of them committed by node 2.
 fn write_some(replica: &mut Replica<MemDisk>, count: usize) {
@@ -54,7 +23,7 @@ fn write_some(replica: &mut Replica<MemDisk>, count: usize) {
 /// The same with so large a state that the log between two snapshots is longer than what stays in memory, and
 /// just then.
 fn leader_with_evicted(disk: &MemDisk) -> Replica<MemDisk> {
-    let mut replica = leader(disk);
+    let mut replica = leader(disk, LOG_BYTES);
     write_some(&mut replica, 400);
     while !lacks_snapshot(&replica) {
         write_some(&mut replica, 1);

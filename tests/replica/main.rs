@@ -8,15 +8,16 @@ mod mem_disk;
 mod divergence;
 mod evicted;
 mod full_disk;
+mod late_disk;
 mod snapshots;
 mod times;
 
-use common::core::{append, config};
+use common::core::{append, config, pre_vote, vote};
 use mem_disk::MemDisk;
 use raftkv::kv::{Answer, Command, Limits, Request, WriteOp};
 use raftkv::node::{self, Outgoing, Peer, PeerMessage, Routing, Standing};
 use raftkv::ordered::Few;
-use raftkv::raft::Message;
+use raftkv::raft::{Message, NodeId};
 use raftkv::replica::Replica;
 use raftkv::wal::{Disk, WalConfig};
 
@@ -84,14 +85,38 @@ fn elected<D: Disk>(replica: &mut Replica<D>) {
 /// Follows node 2 of three, and is connected to it.
 fn follower(disk: &MemDisk) -> Replica<MemDisk> {
     let mut replica = open(disk.clone(), 3);
-    let (name, address) = ("raft-2".to_string(), "node-2:6000".to_string());
-    let standing = Standing::Member { cluster_id: 1 };
-    replica.inputs().peer_connected(Peer { id: 2, name, address, standing });
+    meet(&mut replica, 2);
     hear(&mut replica, append(1, (0, 0), 0, Vec::new()));
     turn(&mut replica);
     replica
 }
 
+/// Leads term 1 of three by the vote of node 2, and is connected to it.
+fn leader(disk: &MemDisk, snapshot_log_bytes: usize) -> Replica<MemDisk> {
+    let mut replica = open_with(disk.clone(), 3, snapshot_log_bytes);
+    meet(&mut replica, 2);
+    while !replica.node().has_work() {
+        replica.inputs().tick();
+    }
+    turn(&mut replica);
+    for message in [pre_vote(1, true), vote(1, true)] {
+        hear(&mut replica, message);
+        turn(&mut replica);
+    }
+    assert!(replica.node().raft().is_leader());
+    replica
+}
+
+fn meet(replica: &mut Replica<MemDisk>, id: NodeId) {
+    let (name, address) = (format!("raft-{id}"), format!("node-{id}:6000"));
+    let standing = Standing::Member { cluster_id: 1 };
+    replica.inputs().peer_connected(Peer { id, name, address, standing });
+}
+
 fn hear(replica: &mut Replica<MemDisk>, message: Message) {
-    replica.inputs().peer_message(2, PeerMessage::Raft(message)).expect("one leader a term");
+    hear_from(replica, 2, message);
+}
+
+fn hear_from(replica: &mut Replica<MemDisk>, from: NodeId, message: Message) {
+    replica.inputs().peer_message(from, PeerMessage::Raft(message)).expect("one leader a term");
 }
