@@ -4,10 +4,11 @@ mod streams;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use raftkv::protocol::exposition::{Buckets, Exposition};
+use raftkv::protocol::exposition::{Buckets, Decimal, Exposition};
 use raftkv::protocol::http::{
     Connection, HEAD_BYTES_MAX, PLAIN_TEXT, Request, Response, Status, put_error,
 };
+use std::time::Duration;
 use streams::{Asked, cut_requests};
 
 /// The same at any speed, which every case must be.
@@ -130,16 +131,28 @@ fn answers_say_how_long_they_are_and_whether_the_connection_stays() {
 }
 
 #[test]
+fn a_decimal_has_the_digits_that_it_needs() {
+    let nanos = |nanos| Decimal::seconds(Duration::from_nanos(nanos)).to_string();
+    assert_eq!([0, 1, 125_000].map(nanos), ["0", "0.000000001", "0.000125"]);
+    assert_eq!([10_000_000_000, 10_500_000_000].map(nanos), ["10", "10.5"]);
+    let mut sum = Decimal::whole(u64::MAX);
+    sum += Decimal::seconds(Duration::from_millis(2001));
+    assert_eq!(sum.to_string(), "18446744073709551617.001");
+}
+
+#[test]
 fn metrics_are_written_as_prometheus_reads_them() {
+    let ms = |ms| Decimal::seconds(Duration::from_millis(ms));
     let mut out = Exposition::default();
     out.counter("a_total", "Back\\slash\nand line.", 7);
-    out.gauges("b", "By name.", "name", [("x\"y\\z\n", 0.5), ("w", 1e9)]);
+    out.gauges("b", "By name.", "name", [("x\"y\\z\n", ms(500)), ("w", ms(30_000))]);
     out.gauges("nothing", "Of nobody.", "name", [] as [(&str, u64); 0]);
     out.info("c_info", "Two labels.", &[("d", "1"), ("e", "2")]);
-    let counts = Buckets { bounds: &[0.001, 1.0], counts: &[2, 3], count: 6, sum: 12.25 };
+    let bounds = [ms(1), ms(1000)];
+    let counts = Buckets { bounds: &bounds, counts: &[2, 3], count: 6, sum: ms(12_250) };
     out.histogram("f_seconds", "Times.", counts);
     let expected = "# HELP a_total Back\\\\slash\\nand line.\n# TYPE a_total counter\na_total 7\n\
-        # HELP b By name.\n# TYPE b gauge\nb{name=\"x\\\"y\\\\z\\n\"} 0.5\nb{name=\"w\"} 1000000000\n\
+        # HELP b By name.\n# TYPE b gauge\nb{name=\"x\\\"y\\\\z\\n\"} 0.5\nb{name=\"w\"} 30\n\
         # HELP c_info Two labels.\n# TYPE c_info gauge\nc_info{d=\"1\",e=\"2\"} 1\n\
         # HELP f_seconds Times.\n# TYPE f_seconds histogram\nf_seconds_bucket{le=\"0.001\"} 2\n\
         f_seconds_bucket{le=\"1\"} 5\nf_seconds_bucket{le=\"+Inf\"} 6\nf_seconds_sum 12.25\n\

@@ -4,7 +4,7 @@
 //! argument, so that what is said can be tested.
 
 use crate::client::{Client, Counts};
-use crate::protocol::exposition::Exposition;
+use crate::protocol::exposition::{Decimal, Exposition};
 use crate::server::{Histogram, SECONDS};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -66,7 +66,7 @@ impl Health {
     pub fn wrote(&self, took: Duration) {
         let mut state = self.state();
         state.writes += 1;
-        state.write_seconds.observe(took.as_secs_f64());
+        state.write_seconds.observe(Decimal::seconds(took));
     }
 
     pub fn outcome_unknown(&self) {
@@ -76,7 +76,7 @@ impl Health {
     pub fn read(&self, took: Duration) {
         let mut state = self.state();
         state.reads += 1;
-        state.read_seconds.observe(took.as_secs_f64());
+        state.read_seconds.observe(Decimal::seconds(took));
     }
 
     pub fn verified(&self, now: Instant) {
@@ -177,7 +177,7 @@ impl Health {
         }
         out.gauge("raftkv_client_ready", "Whether the last verification is fresh.", is_fresh);
         if let Some(at) = state.verified_at {
-            let age = now.saturating_duration_since(at).as_secs_f64();
+            let age = Decimal::seconds(now.saturating_duration_since(at));
             let help = "Since the last value that was read and found right.";
             out.gauge("raftkv_client_verification_age_seconds", help, age);
         }

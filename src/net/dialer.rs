@@ -465,8 +465,13 @@ impl Peer {
 
 /// A duration for a person: `0.3 s`, `12 s`.
 pub(crate) fn seconds(duration: Duration) -> String {
-    let seconds = duration.as_secs_f64();
-    if seconds < 10.0 { format!("{seconds:.1} s") } else { format!("{seconds:.0} s") }
+    let ms = duration.as_millis();
+    let tenths = (ms + 50) / 100;
+    if tenths < 100 {
+        format!("{}.{} s", tenths / 10, tenths % 10)
+    } else {
+        format!("{} s", (ms + 500) / 1000)
+    }
 }
 
 #[cfg(test)]
@@ -512,6 +517,13 @@ mod tests {
 
     fn abandoned(conns: &[ConnId]) -> Vec<DialStep> {
         conns.iter().map(|conn| DialStep::Abandon { conn: *conn }).collect()
+    }
+
+    #[test]
+    fn a_duration_for_a_person_is_rounded() {
+        let said = |ms| seconds(Duration::from_millis(ms));
+        assert_eq!([49, 50, 1249, 9949].map(said), ["0.0 s", "0.1 s", "1.2 s", "9.9 s"]);
+        assert_eq!([9950, 12_499, 12_500].map(said), ["10 s", "12 s", "13 s"]);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Prometheus's text format, version 0.0.4: what a scraper reads.
 
-use std::fmt::{Display, Write};
+use std::fmt::{self, Display, Write};
+use std::ops::AddAssign;
+use std::time::Duration;
 
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -9,15 +11,47 @@ pub struct Exposition {
     text: String,
 }
 
+/// What may have a fraction, in billionths, as seconds are measured. The text of an `f64` would take 18 KB of the
+/// server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Decimal(u128);
+
+impl Decimal {
+    const ONE: u128 = 1_000_000_000;
+
+    pub const fn whole(number: u64) -> Self {
+        Decimal(number as u128 * Self::ONE)
+    }
+
+    /// Of a time, in seconds.
+    pub const fn seconds(time: Duration) -> Self {
+        Decimal(time.as_nanos())
+    }
+}
+
+impl AddAssign for Decimal {
+    fn add_assign(&mut self, other: Self) {
+        self.0 += other.0;
+    }
+}
+
+impl Display for Decimal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, billionths) = (self.0 / Self::ONE, self.0 % Self::ONE);
+        let digits = format!("{whole}.{billionths:09}");
+        f.write_str(digits.trim_end_matches('0').trim_end_matches('.'))
+    }
+}
+
 /// What has been counted, in buckets: upper bounds, ascending, with the number of values up to each that
 /// are above the one before.
 #[derive(Debug, Clone, Copy)]
 pub struct Buckets<'a> {
-    pub bounds: &'a [f64],
+    pub bounds: &'a [Decimal],
     pub counts: &'a [u64],
     /// Of all values, those above the last bound included.
     pub count: u64,
-    pub sum: f64,
+    pub sum: Decimal,
 }
 
 impl Exposition {

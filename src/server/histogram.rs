@@ -1,7 +1,7 @@
 //! Counting without allocating: a few numbers for each turn of the loop, read when somebody asks.
 
 use super::page::Times;
-use crate::protocol::exposition::Buckets;
+use crate::protocol::exposition::{Buckets, Decimal};
 use crate::wal::Disk;
 use std::cell::RefCell;
 use std::io;
@@ -12,18 +12,28 @@ use std::time::{Duration, Instant};
 pub const BUCKETS: usize = 16;
 
 /// From what a fast disk takes to what costs a leader its office.
-pub const SECONDS: [f64; BUCKETS] = [
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
-    5.0, 10.0,
-];
-pub const ENTRIES: [f64; BUCKETS] = powers_of_two(1);
-pub const BYTES: [f64; BUCKETS] = powers_of_two(64);
+pub const SECONDS: [Decimal; BUCKETS] = micros([
+    100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    2_500_000, 5_000_000, 10_000_000,
+]);
+pub const ENTRIES: [Decimal; BUCKETS] = powers_of_two(1);
+pub const BYTES: [Decimal; BUCKETS] = powers_of_two(64);
 
-const fn powers_of_two(first: u32) -> [f64; BUCKETS] {
-    let mut bounds = [0.0; BUCKETS];
+const fn micros(values: [u64; BUCKETS]) -> [Decimal; BUCKETS] {
+    let mut bounds = [Decimal::whole(0); BUCKETS];
     let mut at = 0;
     while at < BUCKETS {
-        bounds[at] = (first << at) as f64;
+        bounds[at] = Decimal::seconds(Duration::from_micros(values[at]));
+        at += 1;
+    }
+    bounds
+}
+
+const fn powers_of_two(first: u64) -> [Decimal; BUCKETS] {
+    let mut bounds = [Decimal::whole(0); BUCKETS];
+    let mut at = 0;
+    while at < BUCKETS {
+        bounds[at] = Decimal::whole(first << at);
         at += 1;
     }
     bounds
@@ -31,19 +41,19 @@ const fn powers_of_two(first: u32) -> [f64; BUCKETS] {
 
 #[derive(Debug)]
 pub struct Histogram {
-    bounds: &'static [f64; BUCKETS],
+    bounds: &'static [Decimal; BUCKETS],
     /// Values up to each bound that are above the one before.
     counts: [u64; BUCKETS],
     count: u64,
-    sum: f64,
+    sum: Decimal,
 }
 
 impl Histogram {
-    pub const fn new(bounds: &'static [f64; BUCKETS]) -> Self {
-        Histogram { bounds, counts: [0; BUCKETS], count: 0, sum: 0.0 }
+    pub const fn new(bounds: &'static [Decimal; BUCKETS]) -> Self {
+        Histogram { bounds, counts: [0; BUCKETS], count: 0, sum: Decimal::whole(0) }
     }
 
-    pub fn observe(&mut self, value: f64) {
+    pub fn observe(&mut self, value: Decimal) {
         if let Some(at) = self.bounds.iter().position(|bound| value <= *bound) {
             self.counts[at] += 1;
         }
@@ -99,7 +109,7 @@ impl SyncTimes {
     fn synced(&mut self, sync: Duration) {
         let writes = std::mem::take(&mut self.writes);
         let took = writes + sync;
-        self.all.observe(took.as_secs_f64());
+        self.all.observe(Decimal::seconds(took));
         self.lately.observe(took);
         self.turn.syncs += took;
         self.turn.files -= writes;
@@ -226,13 +236,14 @@ mod tests {
     #[test]
     fn a_value_counts_up_to_the_first_bound_that_is_not_below_it() {
         let mut histogram = Histogram::new(&ENTRIES);
-        for value in [0.0, 1.0, 1.5, 2.0, 32_768.0, 32_769.0] {
+        let thousandths = |count| Decimal::seconds(Duration::from_millis(count));
+        for value in [0, 1000, 1500, 2000, 32_768_000, 32_769_000].map(thousandths) {
             histogram.observe(value);
         }
         assert_eq!(histogram.counts[..2], [2, 2]);
         assert_eq!(histogram.counts[BUCKETS - 1], 1);
         assert_eq!(histogram.counts.iter().sum::<u64>(), 5, "one is above all bounds");
-        assert_eq!((histogram.count, histogram.sum), (6, 65_541.5));
+        assert_eq!((histogram.count, histogram.sum), (6, thousandths(65_541_500)));
     }
 
     #[test]
@@ -249,7 +260,7 @@ mod tests {
         times.synced(ms(32));
         let DiskTime { syncs, files } = times.take_turn();
         assert_eq!((syncs, files), (ms(32), Duration::ZERO), "that write was told already");
-        assert_eq!((times.all.count, times.all.sum), (3, 0.047));
+        assert_eq!((times.all.count, times.all.sum), (3, Decimal::seconds(ms(47))));
     }
 
     #[test]
@@ -257,6 +268,7 @@ mod tests {
         for bounds in [SECONDS, ENTRIES, BYTES] {
             assert!(bounds.is_sorted_by(|one, next| one < next), "{bounds:?}");
         }
-        assert_eq!((ENTRIES[BUCKETS - 1], BYTES[BUCKETS - 1]), (32_768.0, 2_097_152.0));
+        assert_eq!(ENTRIES[BUCKETS - 1], Decimal::whole(32_768));
+        assert_eq!(BYTES[BUCKETS - 1], Decimal::whole(2_097_152));
     }
 }

@@ -5,7 +5,7 @@
 use super::histogram::{BYTES, ENTRIES, Histogram, SECONDS, Syncs};
 use super::talk::Talk;
 use super::{Server, memory};
-use crate::protocol::exposition::Exposition;
+use crate::protocol::exposition::{Decimal, Exposition};
 use crate::raft::{NodeId, Term};
 use crate::wal::Disk;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -50,14 +50,14 @@ impl Counts {
     }
 
     pub fn answered(&mut self, took: Duration) {
-        self.requests.observe(took.as_secs_f64());
+        self.requests.observe(Decimal::seconds(took));
     }
 
     /// What one sync wrote to the log.
     pub fn wrote_batch(&mut self, entries: usize, bytes: usize) {
         if entries > 0 {
-            self.batch_entries.observe(entries as f64);
-            self.batch_bytes.observe(bytes as f64);
+            self.batch_entries.observe(Decimal::whole(entries as u64));
+            self.batch_bytes.observe(Decimal::whole(bytes as u64));
         }
     }
 
@@ -89,8 +89,8 @@ fn put_process<D: Disk>(server: &Server<D>, now: Instant, out: &mut Exposition) 
     let labels = [("name", config.name.as_str()), ("cluster", config.cluster.as_str())];
     out.info("raftkv_node_info", "Which node this is.", &labels);
     let help = "Start of the process since the Unix epoch.";
-    out.gauge("process_start_time_seconds", help, counts.started_at.as_secs_f64());
-    let uptime = (now - *started).as_secs_f64();
+    out.gauge("process_start_time_seconds", help, Decimal::seconds(counts.started_at));
+    let uptime = Decimal::seconds(now - *started);
     out.gauge("raftkv_uptime_seconds", "Time since the log was read back.", uptime);
     if let Some(bytes) = memory::resident_bytes() {
         out.gauge("process_resident_memory_bytes", "Resident memory size.", bytes);

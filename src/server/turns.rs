@@ -2,6 +2,7 @@
 //! is another matter than work that this program should have cut into pieces.
 
 use super::histogram::{DiskTime, Histogram, SECONDS};
+use crate::protocol::exposition::Decimal;
 use std::time::{Duration, Instant};
 
 /// A turn that takes longer is worth a line.
@@ -72,8 +73,8 @@ impl Turns {
     /// Returns a line for the log, if there is one to be said.
     pub fn ended(&mut self, phases: Phases, now: Instant) -> Option<String> {
         let (whole, unsynced) = (phases.whole(), phases.unsynced());
-        self.all.observe(whole.as_secs_f64());
-        self.unsynced.observe(unsynced.as_secs_f64());
+        self.all.observe(Decimal::seconds(whole));
+        self.unsynced.observe(Decimal::seconds(unsynced));
         self.slowest = self.slowest.max(whole);
         self.slowest_unsynced = self.slowest_unsynced.max(unsynced);
         if whole < SLOW_TURN {

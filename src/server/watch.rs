@@ -5,6 +5,7 @@ use super::events::{Events, Kind};
 use super::links::Links;
 use super::why;
 use crate::config::Config;
+use crate::net::seconds;
 use crate::node::{Node, Standing};
 use crate::raft::{Index, Member, Membership, NodeId, Term, quorum};
 use log::{info, warn};
@@ -320,9 +321,9 @@ fn tell_leaderless(config: &Config, node: &Node, links: &Links, since: Duration,
     };
     let states: Vec<String> = why::lines(config, node, links, now).collect();
     warn!(
-        "{} has had no leader for {:.0} s; {} of {voters} voters must reach each other: {}{damage}{advice}",
+        "{} has had no leader for {}; {} of {voters} voters must reach each other: {}{damage}{advice}",
         config.name,
-        since.as_secs_f64(),
+        seconds(since),
         quorum::majority(voters),
         states.join("; ")
     );
