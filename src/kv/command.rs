@@ -126,17 +126,30 @@ impl<'a> WriteOp<'a> {
     /// The longest key in the operation.
     pub fn key_bytes(&self) -> usize {
         match *self {
+            WriteOp::PutMany { pairs } => longest(pairs.pairs().map(|(key, _)| key)),
+            WriteOp::DeleteMany { keys } => longest(keys.iter()),
+            WriteOp::Timed { op, .. } => op.key_bytes(),
+            _ => self.key().map_or(0, <[u8]>::len),
+        }
+    }
+
+    /// The key of an operation that has one.
+    pub(super) fn key(&self) -> Option<&'a [u8]> {
+        match *self {
             WriteOp::Put { key, .. }
             | WriteOp::Delete { key }
             | WriteOp::CompareAndSet { key, .. }
             | WriteOp::Increment { key, .. }
             | WriteOp::Set { key, .. }
             | WriteOp::Remove { key, .. }
-            | WriteOp::Append { key, .. } => key.len(),
-            WriteOp::PutMany { pairs } => longest(pairs.pairs().map(|(key, _)| key)),
-            WriteOp::DeleteMany { keys } => longest(keys.iter()),
-            WriteOp::Flush => 0,
-            WriteOp::Timed { op, .. } => op.key_bytes(),
+            | WriteOp::Append { key, .. } => Some(key),
+            WriteOp::Timed {
+                op: TimedOp::Set { key, .. } | TimedOp::Expire { key, .. }, ..
+            } => Some(key),
+            WriteOp::Timed { .. }
+            | WriteOp::PutMany { .. }
+            | WriteOp::DeleteMany { .. }
+            | WriteOp::Flush => None,
         }
     }
 
@@ -371,6 +384,14 @@ impl<'a> Command<'a> {
             WriteOp::read(kind, reader)?
         };
         Ok(Command::Write { request, op })
+    }
+
+    /// The key that it is about, if it is about one.
+    pub(super) fn key(bytes: &'a [u8]) -> Option<&'a [u8]> {
+        match Self::decode(bytes).ok()? {
+            Command::Write { op, .. } => op.key(),
+            Command::OpenSession => None,
+        }
     }
 
     /// Whether it removes keys because their time has come.

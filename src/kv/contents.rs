@@ -1,13 +1,28 @@
-//! Keys with what is known of them, and what is kept up with every change: their order in time, their size
-//! and a digest.
+//! Keys with what is known of them, and what is kept up with every change: their order, their order in time,
+//! their size and a digest.
 
+use super::hints::{Hints, Place};
 use crate::raft::Index;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::hint::black_box;
+use std::ops::Bound;
 use std::rc::Rc;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 pub(super) use super::key::Key;
 pub(super) type Value = Rc<[u8]>;
+
+/// How many keys [`Contents::look_ahead`] takes: what they lead to must still be in the cache when the last
+/// of them is written.
+pub const LOOK_AHEAD_KEYS: usize = 32;
+
+/// Of the cache, in bytes, and how much of each value is read ahead.
+const LINE_BYTES: usize = 64;
+const LOOK_AHEAD_LINES: usize = 8;
+
+/// Room for so many items is kept; what is far more than there are is given back.
+const ROOM_MIN: usize = 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
@@ -23,14 +38,22 @@ pub struct Item {
 
 impl Item {
     pub fn new(key: &[u8], value: Value, modified: Index, expires_at: u64) -> Self {
-        let digest = item_digest(key, &value, expires_at);
+        let digest = item_digest(xxh3_64(key), &value, expires_at);
         Item { value, modified, expires_at, digest }
     }
 }
 
-#[derive(Debug, Default)]
+struct Slot {
+    key: Key,
+    item: Item,
+}
+
+/// Every item lies in one list, in no order; `order` and `hints` say where.
+#[derive(Default)]
 pub(super) struct Contents {
-    pub map: BTreeMap<Key, Item>,
+    slots: Vec<Slot>,
+    order: BTreeMap<Key, Place>,
+    hints: Hints,
     /// Keys that go, in the order of their times.
     expiring: BTreeSet<(u64, Key)>,
     pub digest: u64,
@@ -39,47 +62,149 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    pub fn insert(&mut self, key: &[u8], item: Item) -> Option<Item> {
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub fn get(&self, key: &[u8]) -> Option<&Item> {
+        self.place(key, xxh3_64(key)).map(|place| &self.slots[place as usize].item)
+    }
+
+    fn place(&self, key: &[u8], hash: u64) -> Option<Place> {
+        let is_there =
+            |place: &Place| self.slots.get(*place as usize).is_some_and(|slot| *slot.key == *key);
+        let hinted = self.hints.places(hash).find(is_there);
+        hinted.or_else(|| self.order.get(key).copied())
+    }
+
+    /// Reads what leads to these keys, and what will be written for them, into the cache: all of them at the same
+    /// time, where one write after the other would wait for memory half a dozen times each.
+    pub fn look_ahead<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) {
+        let mut hashes = [0; LOOK_AHEAD_KEYS];
+        let count = hashes.iter_mut().zip(keys).map(|(hash, key)| *hash = xxh3_64(key)).count();
+        let hashes = &hashes[..count];
+        // Each step needs what the one before has read, and nothing of its own: so the reads of a step overlap.
+        let mut read = hashes.iter().fold(0, |read, hash| read ^ self.hints.touch(*hash));
+        let mut slots = [None; LOOK_AHEAD_KEYS];
+        for (slot, hash) in slots.iter_mut().zip(hashes) {
+            *slot = self.hints.places(*hash).find_map(|place| self.slots.get(place as usize));
+            read ^= slot.map_or(0, |slot| {
+                slot.key.first().map_or(0, |byte| u64::from(*byte)) ^ slot.item.digest
+            });
+        }
+        for slot in slots.iter().flatten() {
+            let value = &slot.item.value;
+            read ^= Rc::strong_count(value) as u64;
+            let lines =
+                value.iter().skip(LINE_BYTES - 1).step_by(LINE_BYTES).take(LOOK_AHEAD_LINES);
+            read ^= lines.fold(0, |read, byte| read ^ u64::from(*byte));
+        }
+        black_box(read);
+    }
+
+    /// As [`Contents::insert`], but a value of the same length that nobody else has is written over.
+    pub fn write(&mut self, key: &[u8], value: &[u8], modified: Index, expires_at: u64) {
+        let hash = xxh3_64(key);
+        let Some(place) = self.place(key, hash) else {
+            self.insert(key, Item::new(key, value.into(), modified, expires_at));
+            return;
+        };
+        let item = &mut self.slots[place as usize].item;
+        let (digest, before) = (item_digest(hash, value, expires_at), item.expires_at);
+        self.digest = self.digest.wrapping_sub(item.digest).wrapping_add(digest);
+        self.bytes = self.bytes - item.value.len() + value.len();
+        match Rc::get_mut(&mut item.value) {
+            Some(bytes) if bytes.len() == value.len() => bytes.copy_from_slice(value),
+            _ => item.value = value.into(),
+        }
+        (item.modified, item.expires_at, item.digest) = (modified, expires_at, digest);
+        self.reschedule(key, before, expires_at);
+    }
+
+    pub fn insert(&mut self, key: &[u8], item: Item) {
+        let hash = xxh3_64(key);
+        let expires_at = item.expires_at;
         self.digest = self.digest.wrapping_add(item.digest);
         self.bytes += item.value.len();
-        let expires_at = item.expires_at;
-        let old = match self.map.get_mut(key) {
-            Some(slot) => Some(std::mem::replace(slot, item)),
-            None => {
-                self.bytes += key.len();
-                self.map.insert(key.into(), item);
-                None
+        let mut before = 0;
+        match self.place(key, hash) {
+            Some(place) => {
+                let old = std::mem::replace(&mut self.slots[place as usize].item, item);
+                self.digest = self.digest.wrapping_sub(old.digest);
+                self.bytes -= old.value.len();
+                before = old.expires_at;
             }
-        };
-        let before = old.as_ref().map_or(0, |old| old.expires_at);
-        if let Some(old) = &old {
-            self.digest = self.digest.wrapping_sub(old.digest);
-            self.bytes -= old.value.len();
+            None => self.add(Slot { key: key.into(), item }, hash),
         }
-        if before != expires_at {
-            self.reschedule(key, before, expires_at);
-        }
-        old
+        self.reschedule(key, before, expires_at);
+    }
+
+    fn add(&mut self, slot: Slot, hash: u64) {
+        let place = self.slots.len() as Place;
+        self.bytes += slot.key.len();
+        self.order.insert(slot.key.clone(), place);
+        self.slots.push(slot);
+        self.hints.add(hash, place);
+        self.fit_hints();
+    }
+
+    fn fit_hints(&mut self) {
+        self.hints.fit(self.slots.len(), |place| xxh3_64(&self.slots[place].key));
     }
 
     fn reschedule(&mut self, key: &[u8], before: u64, expires_at: u64) {
-        let (key, _) = self.map.get_key_value(key).expect("the key was just written");
+        if before == expires_at {
+            return;
+        }
+        let key = Key::from(key);
         if before != 0 {
             self.expiring.remove(&(before, key.clone()));
         }
         if expires_at != 0 {
-            self.expiring.insert((expires_at, key.clone()));
+            self.expiring.insert((expires_at, key));
         }
     }
 
     pub fn remove(&mut self, key: &[u8]) -> Option<Item> {
-        let (key, item) = self.map.remove_entry(key)?;
+        let (key, place) = self.order.remove_entry(key)?;
+        let Slot { item, .. } = self.slots.swap_remove(place as usize);
+        self.hints.remove(xxh3_64(&key), place);
+        // The last one has taken its place.
+        if let Some(moved) = self.slots.get(place as usize) {
+            let (hash, last) = (xxh3_64(&moved.key), self.slots.len() as Place);
+            *self.order.get_mut(&moved.key).expect("every key is in order") = place;
+            self.hints.remove(hash, last);
+            self.hints.add(hash, place);
+        }
+        self.fit_hints();
+        let room = ROOM_MIN.max(self.slots.len() * 2);
+        if room < self.slots.capacity() / 4 {
+            self.slots.shrink_to(room);
+        }
         self.digest = self.digest.wrapping_sub(item.digest);
         self.bytes -= key.len() + item.value.len();
         if item.expires_at != 0 {
             self.expiring.remove(&(item.expires_at, key));
         }
         Some(item)
+    }
+
+    /// In the order of their keys.
+    pub fn range<'a>(
+        &'a self,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+    ) -> impl DoubleEndedIterator<Item = (&'a Key, &'a Item)> + use<'a> {
+        let places = self.order.range::<[u8], _>((from, to));
+        places.map(|(key, place)| (key, &self.slots[*place as usize].item))
+    }
+
+    pub fn first_key(&self) -> Option<&Key> {
+        self.order.first_key_value().map(|(key, _)| key)
+    }
+
+    pub fn last_key(&self) -> Option<&Key> {
+        self.order.last_key_value().map(|(key, _)| key)
     }
 
     /// The key that goes first, and when.
@@ -98,20 +223,30 @@ impl Contents {
         while left > 0 && self.expiring.pop_first().is_some() {
             left -= 1;
         }
-        while left > 0 && self.map.pop_first().is_some() {
+        while left > 0 && self.slots.pop().is_some() {
+            self.order.pop_first();
             left -= 1;
         }
         left
     }
 
     pub fn is_dropped(&self) -> bool {
-        self.map.is_empty() && self.expiring.is_empty()
+        self.slots.is_empty() && self.expiring.is_empty()
+    }
+}
+
+/// What there is, wherever it lies: equal states are alike.
+impl fmt::Debug for Contents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Contents { slots: _, order: _, hints: _, expiring, digest, bytes } = self;
+        f.debug_map().entries(self.range(Bound::Unbounded, Bound::Unbounded)).finish()?;
+        f.debug_list().entry(expiring).entry(digest).entry(bytes).finish()
     }
 }
 
 /// Of what clients can see: when a key was changed is left out.
-fn item_digest(key: &[u8], value: &[u8], expires_at: u64) -> u64 {
-    let pair = xxh3_64_with_seed(value, xxh3_64(key));
+fn item_digest(key_hash: u64, value: &[u8], expires_at: u64) -> u64 {
+    let pair = xxh3_64_with_seed(value, key_hash);
     match expires_at {
         0 => pair,
         at => xxh3_64_with_seed(&at.to_be_bytes(), pair),

@@ -1,6 +1,5 @@
 //! What operations do to the store.
 
-use super::contents::{Item, Value};
 use super::read::Budget;
 use super::timed::Fate;
 use super::{
@@ -22,7 +21,7 @@ impl Store {
     pub fn apply(&mut self, op: WriteOp<'_>, at: Moment) -> Outcome {
         match op {
             WriteOp::Put { key, value } => {
-                self.write(key, value.into(), 0, at);
+                self.put(key, value, 0, at.index);
                 Outcome::Put
             }
             WriteOp::Delete { key } => Outcome::Deleted(self.delete(key)),
@@ -30,15 +29,16 @@ impl Store {
                 self.set(key, value, condition, get, Expiry::Never, at)
             }
             WriteOp::Remove { key, expected, get } => {
-                let old = self.get(key);
-                let done = old.is_some() && (expected.is_none() || old.as_deref() == expected);
+                let old = self.item(key).map(|item| &*item.value);
+                let done = old.is_some() && (expected.is_none() || old == expected);
+                let old = if get { self.get(key) } else { None };
                 if done {
                     self.delete(key);
                 }
-                Outcome::Changed { done, old: old.filter(|_| get) }
+                Outcome::Changed { done, old }
             }
             WriteOp::PutMany { pairs } => {
-                pairs.pairs().for_each(|(key, value)| self.write(key, value.into(), 0, at));
+                pairs.pairs().for_each(|(key, value)| self.put(key, value, 0, at.index));
                 Outcome::Put
             }
             WriteOp::DeleteMany { keys } => {
@@ -49,7 +49,7 @@ impl Store {
             WriteOp::CompareAndSet { key, expected, value } => {
                 let matches = self.item(key).map(|item| &*item.value) == expected;
                 if matches {
-                    self.write(key, value.into(), 0, at);
+                    self.put(key, value, 0, at.index);
                 }
                 Outcome::Swapped(matches)
             }
@@ -75,10 +75,6 @@ impl Store {
         }
     }
 
-    fn write(&mut self, key: &[u8], value: Value, expires_at: u64, at: Moment) {
-        self.put(key, Item::new(key, value, at.index, expires_at));
-    }
-
     fn expires_at(&self, key: &[u8]) -> u64 {
         self.item(key).map_or(0, |item| item.expires_at)
     }
@@ -92,18 +88,18 @@ impl Store {
         expiry: Expiry,
         at: Moment,
     ) -> Outcome {
-        let old = self.get(key);
-        let done = condition.holds(old.as_deref());
+        let done = condition.holds(self.item(key).map(|item| &*item.value));
+        let old = if get { self.get(key) } else { None };
         if done {
             match expiry.fate(self.expires_at(key), at.now_ms) {
-                Fate::Until(expires_at) => self.write(key, value.into(), expires_at, at),
+                Fate::Until(expires_at) => self.put(key, value, expires_at, at.index),
                 // As if it were written, and its time had come.
                 Fate::Gone => {
                     self.delete(key);
                 }
             }
         }
-        Outcome::Changed { done, old: old.filter(|_| get) }
+        Outcome::Changed { done, old }
     }
 
     fn expire(
@@ -123,7 +119,9 @@ impl Store {
         let done = condition.holds(current, fate) && (current, fate) != (0, Fate::Until(0));
         if done {
             match fate {
-                Fate::Until(expires_at) => self.write(key, item.value.clone(), expires_at, at),
+                Fate::Until(expires_at) => {
+                    self.reschedule(key, item.value.clone(), expires_at, at.index);
+                }
                 Fate::Gone => {
                     self.delete(key);
                 }
@@ -150,7 +148,7 @@ impl Store {
         }
         let whole = [current, value].concat();
         let length = whole.len() as i64;
-        self.write(key, whole.into(), self.expires_at(key), at);
+        self.put(key, &whole, self.expires_at(key), at.index);
         Outcome::Counter(length)
     }
 
@@ -163,7 +161,7 @@ impl Store {
         let Some(sum) = current.checked_add(delta) else {
             return Outcome::Refused(Refusal::Overflow);
         };
-        self.write(key, sum.to_string().as_bytes().into(), self.expires_at(key), at);
+        self.put(key, sum.to_string().as_bytes(), self.expires_at(key), at.index);
         Outcome::Counter(sum)
     }
 

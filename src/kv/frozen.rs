@@ -24,7 +24,7 @@ impl Frozen {
     pub fn keep_old(&mut self, key: &[u8], contents: &Contents) {
         let is_out = self.cursor.as_ref().is_some_and(|cursor| key <= &**cursor);
         if self.emptied.is_none() && !is_out && !self.old.contains_key(key) {
-            self.old.insert(key.into(), contents.map.get(key).cloned());
+            self.old.insert(key.into(), contents.get(key).cloned());
         }
     }
 
@@ -32,12 +32,10 @@ impl Frozen {
     /// passed very many keys that are newer than the contents. Returns whether that was all of them.
     pub fn take(&mut self, contents: &Contents, out: &mut Vec<u8>, bytes_max: usize) -> bool {
         let Frozen { cursor, old, emptied } = self;
-        let map = &emptied.as_ref().unwrap_or(contents).map;
-        let after = match cursor {
-            Some(key) => Bound::Excluded(key.clone()),
-            None => Bound::Unbounded,
-        };
-        let mut current = map.range((after, Bound::Unbounded)).peekable();
+        let contents = emptied.as_ref().unwrap_or(contents);
+        let after = cursor.clone();
+        let after = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut current = contents.range(after, Bound::Unbounded).peekable();
         let mut passed = 0;
         while out.len() < bytes_max && passed * PASSED_KEY_BYTES < bytes_max {
             let old_key = old.first_key_value().map(|(key, _)| key);

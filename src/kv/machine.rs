@@ -41,6 +41,15 @@ impl Machine {
         Ok(executed)
     }
 
+    /// Says which entries are applied next, up to [`LOOK_AHEAD_KEYS`] of them: so their keys are looked for at the
+    /// same time. Nothing but time depends on it.
+    pub fn look_ahead<'a>(&self, entries: impl Iterator<Item = &'a Entry>) {
+        self.store.look_ahead(entries.filter_map(|entry| match &entry.payload {
+            Payload::Command(bytes) => Command::key(bytes),
+            _ => None,
+        }));
+    }
+
     fn execute(&mut self, index: Index, command: Command<'_>) -> Executed {
         match command {
             Command::OpenSession => {

@@ -7,6 +7,7 @@ mod contents;
 mod execute;
 mod frozen;
 pub mod glob;
+mod hints;
 mod history;
 mod key;
 mod limits;
@@ -23,8 +24,11 @@ mod transaction;
 
 pub use blobs::Blobs;
 pub use command::{Command, Condition, RequestId, WriteOp};
+pub use contents::LOOK_AHEAD_KEYS;
 pub use execute::{Moment, parse_integer};
-pub use history::{Batch, Change, Compacted, HISTORY_BYTES_MAX, HISTORY_CHANGES_MAX, History};
+pub use history::{
+    Batch, Change, ChangeRef, Compacted, HISTORY_BYTES_MAX, HISTORY_CHANGES_MAX, History,
+};
 pub use key::Key;
 pub use limits::{KEY_BYTES_MAX, Limits, READ_KEYS_MAX, VALUE_BYTES_MAX};
 pub use machine::Machine;

@@ -3,11 +3,10 @@
 pub use super::contents::Item;
 use super::contents::{Contents, Key, Value};
 use super::frozen::Frozen;
-use super::{Change, History};
+use super::{ChangeRef, History};
 use crate::codec::Malformed;
 use crate::raft::Index;
 use std::ops::Bound;
-use std::rc::Rc;
 use xxhash_rust::xxh3::xxh3_64;
 
 #[derive(Debug, Default)]
@@ -32,24 +31,24 @@ enum Undo {
 
 impl Store {
     pub fn get(&self, key: &[u8]) -> Option<Value> {
-        self.contents.map.get(key).map(|item| item.value.clone())
+        self.contents.get(key).map(|item| item.value.clone())
     }
 
     /// The value and what else is known of the key.
     #[inline(never)]
     pub fn item(&self, key: &[u8]) -> Option<&Item> {
-        self.contents.map.get(key)
+        self.contents.get(key)
     }
 
     /// How long the value is.
     #[inline(never)]
     pub fn value_bytes(&self, key: &[u8]) -> Option<usize> {
-        self.contents.map.get(key).map(|item| item.value.len())
+        self.contents.get(key).map(|item| item.value.len())
     }
 
     /// The index of the entry that changed the key last; 0: it does not exist.
     pub fn modified(&self, key: &[u8]) -> Index {
-        self.contents.map.get(key).map_or(0, |item| item.modified)
+        self.contents.get(key).map_or(0, |item| item.modified)
     }
 
     /// When the first key goes, in milliseconds of Unix time.
@@ -68,6 +67,11 @@ impl Store {
         self.contents.expiring()
     }
 
+    /// Says which keys are written next, up to [`LOOK_AHEAD_KEYS`] of them. Nothing but time depends on it.
+    pub(super) fn look_ahead<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) {
+        self.contents.look_ahead(keys);
+    }
+
     /// Keys with their values, from `start` on and before `end`.
     pub fn range(
         &self,
@@ -79,15 +83,14 @@ impl Store {
             Some(end) => Bound::Excluded(end.max(start)),
             None => Bound::Unbounded,
         };
-        let items = self.contents.map.range::<[u8], _>((Bound::Included(start), end));
+        let items = self.contents.range(Bound::Included(start), end);
         items.map(|(key, item)| (key, &item.value))
     }
 
     /// A key for a random number, in one look: the one after a random place between the first and the
     /// last. So a key after a gap is likelier than others.
     pub fn random_key(&self, number: u64) -> Option<Key> {
-        let (first, _) = self.contents.map.first_key_value()?;
-        let (last, _) = self.contents.map.last_key_value()?;
+        let (first, last) = (self.contents.first_key()?, self.contents.last_key()?);
         let common = first.iter().zip(last.iter()).take_while(|(one, other)| one == other).count();
         let (low, high) = (head_number(&first[common..]), head_number(&last[common..]));
         let place = match (high - low).checked_add(1) {
@@ -100,11 +103,11 @@ impl Store {
     }
 
     pub fn len(&self) -> usize {
-        self.contents.map.len()
+        self.contents.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.contents.map.is_empty()
+        self.len() == 0
     }
 
     /// Keys and values, in bytes, without what the map itself needs.
@@ -151,41 +154,43 @@ impl Store {
 
     /// Adds an item of a snapshot; keys come in order, each once.
     pub(super) fn load(&mut self, key: &[u8], item: Item) -> Result<(), Malformed> {
-        if self.contents.map.last_key_value().is_some_and(|(last, _)| **last >= *key) {
+        if self.contents.last_key().is_some_and(|last| **last >= *key) {
             return Err(Malformed("snapshot: order of keys"));
         }
         self.contents.insert(key, item);
         Ok(())
     }
 
-    fn keep_old(&mut self, key: &[u8]) {
+    /// What a key is before it changes: for a snapshot that is being taken, and to take the change back.
+    fn keep(&mut self, key: &[u8]) {
         if let Some(frozen) = &mut self.frozen {
             frozen.keep_old(key, &self.contents);
         }
+        if let Some(undo) = &mut self.undo {
+            undo.push(Undo::Item(key.into(), self.contents.get(key).cloned()));
+        }
     }
 
-    // The three ways in which anything ever changes.
+    // The four ways in which anything ever changes.
 
-    pub(super) fn put(&mut self, key: &[u8], item: Item) {
-        self.keep_old(key);
-        let value = item.value.clone();
-        let before = self.contents.insert(key, item);
-        // Only when the key goes may have changed.
-        let is_same = before.as_ref().is_some_and(|before| Rc::ptr_eq(&before.value, &value));
-        if !is_same {
-            self.history.record(Change::Set { key: key.into(), value });
-        }
-        self.note(key, before);
+    pub(super) fn put(&mut self, key: &[u8], value: &[u8], expires_at: u64, modified: Index) {
+        self.keep(key);
+        self.contents.write(key, value, modified, expires_at);
+        self.history.record(ChangeRef::Set { key, value });
+    }
+
+    /// Only when the key goes changes, which is in no history.
+    pub(super) fn reschedule(&mut self, key: &[u8], value: Value, expires_at: u64, at: Index) {
+        self.keep(key);
+        self.contents.insert(key, Item::new(key, value, at, expires_at));
     }
 
     pub(super) fn delete(&mut self, key: &[u8]) -> bool {
-        self.keep_old(key);
-        let before = self.contents.remove(key);
-        let existed = before.is_some();
+        self.keep(key);
+        let existed = self.contents.remove(key).is_some();
         if existed {
-            self.history.record(Change::Deleted { key: key.into() });
+            self.history.record(ChangeRef::Deleted { key });
         }
-        self.note(key, before);
         existed
     }
 
@@ -193,7 +198,7 @@ impl Store {
     /// being taken keeps it.
     pub(super) fn flush(&mut self) {
         if !self.is_empty() {
-            self.history.record(Change::Flushed);
+            self.history.record(ChangeRef::Flushed);
         }
         let contents = std::mem::take(&mut self.contents);
         let is_frozen = match &mut self.frozen {
@@ -211,12 +216,6 @@ impl Store {
         }
     }
 
-    fn note(&mut self, key: &[u8], before: Option<Item>) {
-        if let Some(undo) = &mut self.undo {
-            undo.push(Undo::Item(key.into(), before));
-        }
-    }
-
     /// From here on everything can be taken back.
     pub(super) fn begin(&mut self) {
         self.undo = Some(Vec::new());
@@ -231,9 +230,12 @@ impl Store {
         self.history.take_back();
         for change in self.undo.take().unwrap_or_default().into_iter().rev() {
             match change {
-                Undo::Item(key, Some(item)) => self.put(&key, item),
-                Undo::Item(key, None) => {
-                    self.delete(&key);
+                Undo::Item(key, before) => {
+                    self.keep(&key);
+                    match before {
+                        Some(item) => self.contents.insert(&key, item),
+                        None => drop(self.contents.remove(&key)),
+                    }
                 }
                 Undo::Flush { is_frozen } => self.take_flush_back(is_frozen),
             }
@@ -270,7 +272,7 @@ impl Store {
 
     /// Keys that were flushed and whose memory is not free yet.
     pub fn flushed(&self) -> usize {
-        self.flushed.iter().map(|contents| contents.map.len() + contents.expiring()).sum()
+        self.flushed.iter().map(|contents| contents.len() + contents.expiring()).sum()
     }
 }
 

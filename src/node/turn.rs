@@ -3,7 +3,7 @@
 //! applied, and what can be answered is answered. What may be much is done a part in every turn.
 
 use super::{Node, Outgoing, PeerMessage, Unreadable};
-use crate::kv::{Command, Executed, Outcome};
+use crate::kv::{Command, Executed, LOOK_AHEAD_KEYS, Outcome};
 use crate::raft::{Index, NodeId, Payload, Ready, Waits};
 
 /// Log bytes applied per turn, so that catching up does not keep the loop from its heartbeats.
@@ -96,10 +96,13 @@ impl Node {
     }
 
     fn apply_committed(&mut self) -> Result<(), Unreadable> {
-        let mut bytes = 0;
+        let (mut bytes, mut looked_ahead) = (0, 0);
         let upto = self.raft.commit_index().min(self.machine.applied() + APPLY_ENTRIES_PER_TURN);
         while self.machine.applied() < upto && bytes < APPLY_BYTES_PER_TURN {
             let index = self.machine.applied() + 1;
+            if index > looked_ahead {
+                looked_ahead = self.look_ahead(index, upto);
+            }
             let entry = self.raft.log().get(index).expect("what is committed is in the log");
             let (term, cost_bytes) = (entry.term, entry.cost_bytes());
             let removes_expired = matches!(&entry.payload,
@@ -130,5 +133,12 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    /// Returns up to which entry.
+    fn look_ahead(&self, index: Index, upto: Index) -> Index {
+        let upto = upto.min(index + LOOK_AHEAD_KEYS as Index - 1);
+        self.machine.look_ahead((index..=upto).filter_map(|index| self.raft.log().get(index)));
+        upto
     }
 }

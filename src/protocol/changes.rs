@@ -4,7 +4,7 @@
 use crate::codec::{
     Malformed, Reader, put_blob, put_bool, put_list, put_option, put_u8, put_u64, read_list,
 };
-use crate::kv::Change;
+use crate::kv::{Change, ChangeRef};
 use crate::raft::Index;
 
 /// One of the replies.
@@ -21,10 +21,6 @@ pub enum Streamed {
 const BEGUN: u8 = 0;
 const CHANGES: u8 = 1;
 const PROGRESS: u8 = 2;
-
-const SET: u8 = 0;
-const DELETED: u8 = 1;
-const FLUSHED: u8 = 2;
 
 pub(super) fn put_request(out: &mut Vec<u8>, prefix: &[u8], from: Option<Index>) {
     put_blob(out, prefix);
@@ -48,7 +44,7 @@ impl Streamed {
                 put_u8(out, CHANGES);
                 put_u64(out, *index);
                 put_bool(out, *more);
-                put_list(out, changes, put_change);
+                put_list(out, changes, |out, change| change.view().encode(out));
             }
             Streamed::Progress { index } => {
                 put_u8(out, PROGRESS);
@@ -64,37 +60,11 @@ impl Streamed {
             BEGUN => Ok(Streamed::Begun { from: index }),
             CHANGES => {
                 let more = reader.bool("whether more changes follow")?;
-                Ok(Streamed::Changes { index, more, changes: read_list(reader, read_change)? })
+                let change = |reader: &mut Reader<'_>| Ok(ChangeRef::read(reader)?.to_change());
+                Ok(Streamed::Changes { index, more, changes: read_list(reader, change)? })
             }
             PROGRESS => Ok(Streamed::Progress { index }),
             _ => Err(Malformed("what is streamed")),
         }
-    }
-}
-
-fn put_change(out: &mut Vec<u8>, change: &Change) {
-    match change {
-        Change::Set { key, value } => {
-            put_u8(out, SET);
-            put_blob(out, key);
-            put_blob(out, value);
-        }
-        Change::Deleted { key } => {
-            put_u8(out, DELETED);
-            put_blob(out, key);
-        }
-        Change::Flushed => put_u8(out, FLUSHED),
-    }
-}
-
-fn read_change(reader: &mut Reader<'_>) -> Result<Change, Malformed> {
-    match reader.u8("what has changed")? {
-        SET => {
-            let key = reader.blob("key")?.into();
-            Ok(Change::Set { key, value: reader.blob("value")?.into() })
-        }
-        DELETED => Ok(Change::Deleted { key: reader.blob("key")?.into() }),
-        FLUSHED => Ok(Change::Flushed),
-        _ => Err(Malformed("what has changed")),
     }
 }

@@ -9,7 +9,7 @@
 use super::Server;
 use super::talk::{ClientTalk, Step, Talk};
 use super::texts::TextTalk;
-use crate::kv::{Answer, Batch, Change, Compacted, Failure, FailureCode, Machine};
+use crate::kv::{Answer, Batch, ChangeRef, Compacted, Failure, FailureCode, Machine};
 use crate::net::ConnId;
 use crate::protocol::changes::Streamed;
 use crate::protocol::client::{ReplyBody, ReplyFrame};
@@ -319,7 +319,7 @@ impl Form {
         out: &mut Vec<u8>,
         batch: &Batch<'_>,
         count: usize,
-        changes: impl Iterator<Item = &'a Change>,
+        changes: impl Iterator<Item = ChangeRef<'a>>,
     ) {
         match self {
             Form::Resp(version) => {
@@ -357,11 +357,11 @@ impl Form {
     }
 }
 
-fn put_change(out: &mut Vec<u8>, change: &Change) {
+fn put_change(out: &mut Vec<u8>, change: ChangeRef<'_>) {
     let words: &[&[u8]] = match change {
-        Change::Set { key, value } => &[b"set", key, value],
-        Change::Deleted { key } => &[b"del", key],
-        Change::Flushed => &[b"flush"],
+        ChangeRef::Set { key, value } => &[b"set", key, value],
+        ChangeRef::Deleted { key } => &[b"del", key],
+        ChangeRef::Flushed => &[b"flush"],
     };
     resp::put_array(out, words.len());
     words.iter().for_each(|word| resp::put_bulk(out, word));
@@ -386,7 +386,7 @@ fn put_frames<'a>(
     id: u64,
     bytes_max: usize,
     index: Index,
-    changes: impl Iterator<Item = &'a Change>,
+    changes: impl Iterator<Item = ChangeRef<'a>>,
 ) {
     let (mut piece, mut bytes) = (Vec::new(), 0);
     for change in changes {
@@ -396,7 +396,7 @@ fn put_frames<'a>(
             bytes = 0;
         }
         bytes += change.cost_bytes();
-        piece.push(change.clone());
+        piece.push(change.to_change());
     }
     put_frame(out, id, Streamed::Changes { index, changes: piece, more: false });
 }

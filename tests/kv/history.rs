@@ -1,18 +1,19 @@
 //! The newest changes of the store: that they lead to its contents, and how many are kept.
 
 use crate::machine::{Step, log_of, step};
+use crate::transactions::{read, run};
 use crate::*;
-use raftkv::kv::{Change, HISTORY_BYTES_MAX, HISTORY_CHANGES_MAX, Loader};
+use raftkv::kv::{ChangeRef, HISTORY_BYTES_MAX, HISTORY_CHANGES_MAX, Loader, STEP_ANSWER_BYTES};
 use std::collections::BTreeMap;
 
 type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// What a subscriber makes of a stream.
-fn replay(model: &mut Pairs, change: &Change) {
+fn replay(model: &mut Pairs, change: ChangeRef<'_>) {
     match change {
-        Change::Set { key, value } => drop(model.insert(key.to_vec(), value.to_vec())),
-        Change::Deleted { key } => drop(model.remove(&**key)),
-        Change::Flushed => model.clear(),
+        ChangeRef::Set { key, value } => drop(model.insert(key.to_vec(), value.to_vec())),
+        ChangeRef::Deleted { key } => drop(model.remove(key)),
+        ChangeRef::Flushed => model.clear(),
     }
 }
 
@@ -32,12 +33,12 @@ fn indices(machine: &Machine, from: Index) -> Vec<Index> {
 
 /// Index after index, in words.
 fn all(machine: &Machine) -> Vec<String> {
-    let word = |change: &Change| match change {
-        Change::Set { key, value } => {
+    let word = |change: ChangeRef<'_>| match change {
+        ChangeRef::Set { key, value } => {
             format!("{}={}", String::from_utf8_lossy(key), String::from_utf8_lossy(value))
         }
-        Change::Deleted { key } => format!("-{}", String::from_utf8_lossy(key)),
-        Change::Flushed => "flushed".to_owned(),
+        ChangeRef::Deleted { key } => format!("-{}", String::from_utf8_lossy(key)),
+        ChangeRef::Flushed => "flushed".to_owned(),
     };
     let batches = machine.history().since(machine.history().first()).expect("from the first on");
     batches
@@ -88,14 +89,19 @@ fn only_effects_are_kept_and_all_those_of_an_entry_together() {
 #[test]
 fn the_oldest_go_when_there_are_too_many_and_it_says_so() {
     let mut machine = Machine::default();
-    for number in 0..HISTORY_CHANGES_MAX + 10 {
-        put_at(&mut machine, "k", number.to_string().as_bytes());
+    let last = HISTORY_CHANGES_MAX as Index + 10;
+    for number in 1..=last {
+        assert_eq!(put_at(&mut machine, "k", number.to_string().as_bytes()), number);
+        assert!(machine.history().len() <= HISTORY_CHANGES_MAX);
     }
     let history = machine.history();
-    assert_eq!((history.len(), history.first()), (HISTORY_CHANGES_MAX, 11));
-    let compacted = history.since(10).err().expect("it is forgotten");
-    assert_eq!(compacted.first, 11);
-    assert_eq!(indices(&machine, 11).len(), HISTORY_CHANGES_MAX);
+    let first = history.first();
+    // They go by pages of 16 KiB.
+    assert!((11..1000).contains(&first), "{first}");
+    let compacted = history.since(first - 1).err().expect("it is forgotten");
+    assert_eq!(compacted.first, first);
+    assert!(indices(&machine, first).into_iter().eq(first..=last));
+    assert_eq!(history.len() as Index, last + 1 - first);
 }
 
 #[test]
@@ -119,7 +125,7 @@ fn a_value_longer_than_all_of_the_history_is_kept_alone() {
     let after = put_at(&mut machine, "after", b"1");
     assert_eq!(indices(&machine, after), [after]);
     assert_eq!(machine.history().first(), after);
-    assert!(machine.history().bytes() < 1000);
+    assert!(machine.history().bytes() <= 16 * 1024);
 }
 
 /// Half of what an entry has done must not be taken for all of it.
@@ -135,6 +141,30 @@ fn an_entry_with_more_changes_than_are_kept_leaves_none() {
     assert_eq!((machine.history().len(), machine.history().bytes()), (0, 0));
     let after = put_at(&mut machine, "after", b"1");
     assert_eq!(indices(&machine, many + 1), [after]);
+}
+
+/// Also where they began a page, filled some, and had made others go.
+#[test]
+fn what_a_transaction_did_is_gone_from_it_when_it_is_taken_back() {
+    for (before, filler) in [(0, 10), (3, 10), (3, 9000), (0, 20_000), (20_000, 3000)] {
+        let mut machine = Machine::default();
+        for _ in 0..before {
+            put_at(&mut machine, "before", &[b'x'; 500]);
+        }
+        let kept = machine.history().first();
+        let old = all(&machine);
+        let value = vec![b'y'; filler];
+        let sets = (0..1000).map(|_| Part::Write(Op::Put(b"k".to_vec(), value.clone())));
+        let answers_max = (1000 * STEP_ANSWER_BYTES) as u32;
+        let refused = run(&mut machine, &[], answers_max, sets.chain([read(&["k"])]).collect());
+        assert_eq!(refused, Outcome::Refused(Refusal::TransactionTooLarge));
+        let now = all(&machine);
+        assert!(machine.history().first() >= kept);
+        assert!(old.ends_with(&now), "{before} before, {filler} bytes each: {now:?}");
+        let after = put_at(&mut machine, "after", b"1");
+        assert_eq!(indices(&machine, after), [after]);
+        assert_eq!(all(&machine).len(), now.len() + 1);
+    }
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use crate::*;
 use raftkv::kv::parse_integer;
+use std::collections::HashMap;
+use xxhash_rust::xxh3::xxh3_64;
 
 #[test]
 fn put_writes_and_replaces() {
@@ -169,5 +171,61 @@ proptest! {
         if let Some(integer) = parse_integer(text.as_bytes()) {
             prop_assert_eq!(integer.to_string(), text);
         }
+    }
+}
+
+/// As many as make the store's table grow and shrink several times, in any order; and keys of which hundreds
+/// fall into the same place of it.
+#[test]
+fn a_store_of_many_keys_is_what_a_map_is() {
+    let number = |key: u64| format!("key:{key:05}").into_bytes();
+    let crowded = |key: &Vec<u8>| xxh3_64(key).is_multiple_of(8192);
+    let mut keys: Vec<Vec<u8>> = (0..20_000).map(number).collect();
+    keys.extend((20_000..).map(number).filter(crowded).take(200));
+    let mut rng = fastrand::Rng::with_seed(7);
+    let (mut store, mut model) = (Store::default(), BTreeMap::new());
+    for (round, removed) in [10, 60, 5, 100].into_iter().enumerate() {
+        rng.shuffle(&mut keys);
+        for key in &keys {
+            let value = rng.u32(..).to_string().into_bytes();
+            if rng.u32(0..100) < removed {
+                let existed = model.remove(key).is_some();
+                assert_eq!(store.apply(WriteOp::Delete { key }, AT), Outcome::Deleted(existed));
+            } else {
+                store.apply(WriteOp::Put { key, value: &value }, AT);
+                model.insert(key.clone(), value);
+            }
+        }
+        assert_eq!(store.len(), model.len(), "round {round}");
+        let items = store.range(b"", None).map(|(key, value)| (&**key, &**value));
+        assert!(items.eq(model.iter().map(|(key, value)| (&**key, &**value))), "round {round}");
+        for key in &keys {
+            assert_eq!(store.get(key).as_deref(), model.get(key).map(|value| &**value));
+        }
+    }
+    assert_eq!((store.len(), store.bytes(), store.digest()), (0, 0, 0));
+}
+
+/// Their hashes agree in all that the store's table keeps of them.
+#[test]
+fn two_keys_that_look_alike_to_the_table_are_two() {
+    let mut known = HashMap::new();
+    let number = |key: u64| format!("key:{key}").into_bytes();
+    let pair = (0..).map(number).find_map(|key| {
+        let other = known.insert(xxh3_64(&key) >> 32, key.clone())?;
+        Some([key, other])
+    });
+    let [one, other] = pair.expect("two of some 100,000");
+    for (first, second) in [(&one, &other), (&other, &one)] {
+        let mut store = Store::default();
+        store.apply(WriteOp::Put { key: first, value: b"1" }, AT);
+        assert_eq!(store.get(second), None);
+        store.apply(WriteOp::Put { key: second, value: b"2" }, AT);
+        store.apply(WriteOp::Put { key: first, value: b"3" }, AT);
+        assert_eq!(store.get(first).as_deref(), Some(&b"3"[..]));
+        assert_eq!(store.get(second).as_deref(), Some(&b"2"[..]));
+        assert_eq!(store.apply(WriteOp::Delete { key: first }, AT), Outcome::Deleted(true));
+        assert_eq!(store.get(first), None);
+        assert_eq!(store.get(second).as_deref(), Some(&b"2"[..]));
     }
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 const ANSWER_BYTES_MAX: u32 = 10_000;
 
-fn read(keys: &[&str]) -> Part {
+pub fn read(keys: &[&str]) -> Part {
     Part::Read(ReadOp::Values(keys.iter().map(|key| key.as_bytes().into()).collect()))
 }
 
@@ -14,7 +14,7 @@ fn write(key: &str, value: &str) -> Part {
     Part::Write(Op::Put(key.into(), value.into()))
 }
 
-fn run(
+pub fn run(
     machine: &mut Machine,
     watched: &[(&str, Index)],
     bytes_max: u32,
