@@ -119,6 +119,7 @@ impl Contents {
         }
         (item.modified, item.expires_at, item.digest) = (modified, expires_at, digest);
         self.reschedule(key, before, expires_at);
+        self.fit_hints();
     }
 
     pub fn insert(&mut self, key: &[u8], item: Item) {
@@ -137,15 +138,27 @@ impl Contents {
             None => self.add(Slot { key: key.into(), item }, hash),
         }
         self.reschedule(key, before, expires_at);
+        self.fit_hints();
     }
 
     fn add(&mut self, slot: Slot, hash: u64) {
-        let place = self.slots.len() as Place;
+        self.hints.add(hash, self.slots.len() as Place);
+        self.append(slot);
+    }
+
+    /// An item whose key is after all others. The table of hints gets it later: a start is not to wait for that.
+    pub fn push(&mut self, key: &[u8], item: Item) {
+        self.digest = self.digest.wrapping_add(item.digest);
+        self.bytes += item.value.len();
+        let expires_at = item.expires_at;
+        self.append(Slot { key: key.into(), item });
+        self.reschedule(key, 0, expires_at);
+    }
+
+    fn append(&mut self, slot: Slot) {
         self.bytes += slot.key.len();
-        self.order.insert(slot.key.clone(), place);
+        self.order.insert(slot.key.clone(), self.slots.len() as Place);
         self.slots.push(slot);
-        self.hints.add(hash, place);
-        self.fit_hints();
     }
 
     fn fit_hints(&mut self) {

@@ -6,6 +6,8 @@
 //! slow as the map is, and a table that has become too small is replaced by an empty one that fills up again
 //! on the way.
 
+use std::hint::black_box;
+
 /// Hints in a bucket: as many as a line of the cache has.
 const BUCKET_HINTS: usize = 8;
 /// There are so many buckets, at least, that this is how many keys each has in the mean: then one key in 60
@@ -81,11 +83,19 @@ impl Hints {
             let count = (keys / BUCKET_KEYS_MAX + 1).next_power_of_two();
             *self = Hints { buckets: vec![[0; BUCKET_HINTS]; count], filled: 0 };
         }
-        for _ in 0..REFILLED_PER_WRITE {
-            if self.filled >= keys {
-                return;
-            }
-            let (place, hash) = (self.filled as Place, hash_of(self.filled));
+        if self.filled < keys {
+            self.refill(keys, hash_of);
+        }
+    }
+
+    fn refill(&mut self, keys: usize, hash_of: impl Fn(usize) -> u64) {
+        let places = self.filled..keys.min(self.filled + REFILLED_PER_WRITE);
+        let mut hashes = [0; REFILLED_PER_WRITE];
+        hashes.iter_mut().zip(places.clone()).for_each(|(hash, place)| *hash = hash_of(place));
+        // All of them at the same time, so that they wait for memory once.
+        black_box(hashes.iter().fold(0, |read, hash| read ^ self.touch(*hash)));
+        for (place, hash) in places.zip(hashes) {
+            let place = place as Place;
             if !self.places(hash).any(|other| other == place) {
                 self.add(hash, place);
             }

@@ -157,7 +157,7 @@ impl Store {
         if self.contents.last_key().is_some_and(|last| **last >= *key) {
             return Err(Malformed("snapshot: order of keys"));
         }
-        self.contents.insert(key, item);
+        self.contents.push(key, item);
         Ok(())
     }
 
