@@ -13,11 +13,40 @@ use raftkv::protocol::frame::{
     put_frame,
 };
 use raftkv::protocol::resp::{
-    ARGUMENTS_MAX, MULTIBULK_COUNT_MAX, TextLimits, TextStep, next_command, put_array, put_bulk,
+    ARGUMENTS_MAX, MULTIBULK_COUNT_MAX, TextLimits, TextStep, keys_to_get, next_command, put_array,
+    put_bulk,
 };
 use raftkv::protocol::sniff::{Sniffed, sniff};
 use raftkv::protocol::text::{self, TextCommand};
 use streams::{Cut, FRAME_LIMIT, Said, cut_commands, cut_frames};
+
+// ---------------------------------------------------------------- keys that are about to be read
+
+proptest! {
+    #[test]
+    fn the_keys_of_whole_gets_at_the_front_are_known(
+        keys in vec(vec(any::<u8>(), 0..20), 0..5),
+        in_capitals in any::<bool>(),
+        rest in vec(any::<u8>(), 0..50),
+        cut in 0..50usize,
+    ) {
+        let mut inbox = Vec::new();
+        for key in &keys {
+            put_array(&mut inbox, 2);
+            put_bulk(&mut inbox, if in_capitals { b"GET" } else { b"get" });
+            put_bulk(&mut inbox, key);
+        }
+        let whole = inbox.len();
+        inbox.extend_from_slice(b"*1\r\n$4\r\nPING\r\n");
+        inbox.extend_from_slice(&rest);
+        prop_assert!(keys_to_get(&inbox).eq(keys.iter().map(Vec::as_slice)));
+        let known: Vec<&[u8]> = keys_to_get(&inbox[..whole.saturating_sub(cut)]).collect();
+        prop_assert!(keys.iter().zip(&known).all(|(key, known)| key == known));
+        prop_assert!(known.len() == keys.len() || cut > 0);
+        // Whatever it is, it is only looked at.
+        keys_to_get(&rest).for_each(drop);
+    }
+}
 
 // ---------------------------------------------------------------- first bytes
 

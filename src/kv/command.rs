@@ -387,7 +387,7 @@ impl<'a> Command<'a> {
     }
 
     /// The key that it is about, if it is about one.
-    pub(super) fn key(bytes: &'a [u8]) -> Option<&'a [u8]> {
+    pub fn key(bytes: &'a [u8]) -> Option<&'a [u8]> {
         match Self::decode(bytes).ok()? {
             Command::Write { op, .. } => op.key(),
             Command::OpenSession => None,

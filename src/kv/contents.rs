@@ -77,9 +77,9 @@ impl Contents {
         hinted.or_else(|| self.order.get(key).copied())
     }
 
-    /// Reads what leads to these keys, and what will be written for them, into the cache: all of them at the same
-    /// time, where one write after the other would wait for memory half a dozen times each.
-    pub fn look_ahead<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) {
+    /// Reads what leads to these keys, and their values, into the cache: all of them at the same time, where one
+    /// after the other would wait for memory half a dozen times each. Returns how many it has taken.
+    pub fn look_ahead(&self, keys: &mut dyn Iterator<Item = &[u8]>) -> usize {
         let mut hashes = [0; LOOK_AHEAD_KEYS];
         let count = hashes.iter_mut().zip(keys).map(|(hash, key)| *hash = xxh3_64(key)).count();
         let hashes = &hashes[..count];
@@ -100,6 +100,7 @@ impl Contents {
             read ^= lines.fold(0, |read, byte| read ^ u64::from(*byte));
         }
         black_box(read);
+        count
     }
 
     /// As [`Contents::insert`], but a value of the same length that nobody else has is written over.

@@ -41,13 +41,10 @@ impl Machine {
         Ok(executed)
     }
 
-    /// Says which entries are applied next, up to [`LOOK_AHEAD_KEYS`] of them: so their keys are looked for at the
-    /// same time. Nothing but time depends on it.
-    pub fn look_ahead<'a>(&self, entries: impl Iterator<Item = &'a Entry>) {
-        self.store.look_ahead(entries.filter_map(|entry| match &entry.payload {
-            Payload::Command(bytes) => Command::key(bytes),
-            _ => None,
-        }));
+    /// Says which keys are read or written next: so they are looked for at the same time. Nothing but time depends
+    /// on it. Returns how many it has taken, at most [`super::LOOK_AHEAD_KEYS`].
+    pub fn look_ahead(&self, keys: &mut dyn Iterator<Item = &[u8]>) -> usize {
+        self.store.look_ahead(keys)
     }
 
     fn execute(&mut self, index: Index, command: Command<'_>) -> Executed {

@@ -67,9 +67,9 @@ impl Store {
         self.contents.expiring()
     }
 
-    /// Says which keys are written next, up to [`LOOK_AHEAD_KEYS`] of them. Nothing but time depends on it.
-    pub(super) fn look_ahead<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) {
-        self.contents.look_ahead(keys);
+    /// See [`super::Machine::look_ahead`].
+    pub(super) fn look_ahead(&self, keys: &mut dyn Iterator<Item = &[u8]>) -> usize {
+        self.contents.look_ahead(keys)
     }
 
     /// Keys with their values, from `start` on and before `end`.

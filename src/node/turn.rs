@@ -138,7 +138,12 @@ impl Node {
     /// Returns up to which entry.
     fn look_ahead(&self, index: Index, upto: Index) -> Index {
         let upto = upto.min(index + LOOK_AHEAD_KEYS as Index - 1);
-        self.machine.look_ahead((index..=upto).filter_map(|index| self.raft.log().get(index)));
+        let mut keys =
+            (index..=upto).filter_map(|index| match &self.raft.log().get(index)?.payload {
+                Payload::Command(command) => Command::key(command),
+                _ => None,
+            });
+        self.machine.look_ahead(&mut keys);
         upto
     }
 }

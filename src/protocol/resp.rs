@@ -84,6 +84,21 @@ pub fn next_command(inbox: &[u8], limits: &TextLimits) -> TextStep {
     step.unwrap_or_else(TextStep::Error)
 }
 
+/// The keys of the `GET`s at the front of `inbox`, as far as they are there, and as libraries write them.
+pub fn keys_to_get(mut inbox: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (name, rest) = inbox.strip_prefix(b"*2\r\n$3\r\n")?.split_at_checked(3)?;
+        if !name.eq_ignore_ascii_case(b"get") {
+            return None;
+        }
+        let bulk = rest.strip_prefix(CRLF)?;
+        let (length, header) = bulk_header(bulk).ok()??;
+        let (key, rest) = bulk[header..].split_at_checked(length)?;
+        inbox = rest.strip_prefix(CRLF)?;
+        Some(key)
+    })
+}
+
 fn next_array(inbox: &[u8], limits: &TextLimits) -> Result<TextStep, ProtocolError> {
     let Some((count, mut at)) = array_header(inbox)? else {
         return Ok(TextStep::NeedMore { at_least: inbox.len() + 1 });

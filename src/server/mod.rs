@@ -4,6 +4,7 @@
 //! backlog, so that a slow disk is not taken for a dead leader), flush (persist, then speak), write out.
 //! Nothing answers a request in the middle of a turn but the node's own status.
 
+mod ahead;
 mod commands;
 mod conns;
 mod cursors;
@@ -218,6 +219,7 @@ impl<D: Disk> Server<D> {
             let (woke, now) = (self.links.net.woke(), Instant::now());
             self.replica.inputs().set_time(unix_ms());
             self.turn_began = now;
+            self.look_ahead(&events);
             for event in events.drain(..) {
                 match event {
                     // The second one asks for no patience.
