@@ -7,6 +7,7 @@
 
 use super::frame::{SKIP_BYTES_MAX, Skip};
 use super::{Limits, client_frame_bytes_max};
+use std::borrow::Cow;
 
 /// The longest line that is taken for an inline command, without its end, in bytes (as in Redis).
 pub const INLINE_BYTES_MAX: usize = 64 * 1024;
@@ -16,6 +17,8 @@ pub const MULTIBULK_COUNT_MAX: i64 = 1024 * 1024;
 /// The most arguments of a command that is carried out, its name included. The arguments of a command
 /// are looked at again whenever more of it arrives, and this bounds the work.
 pub const ARGUMENTS_MAX: usize = 1024;
+/// Room that is made for arguments before they are seen; most commands have no more.
+const ROOM_FOR_ARGUMENTS: usize = 8;
 /// The longest `*N` or `$N` line with its end, in bytes.
 const NUMBER_LINE_BYTES_MAX: usize = 32;
 /// Of the longest count in decimal.
@@ -49,12 +52,15 @@ impl TextLimits {
     }
 }
 
+/// Of a command: a part of the inbox, or a word of a line without its quotes.
+pub type Argument<'a> = Cow<'a, [u8]>;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TextStep {
+pub enum TextStep<'a> {
     /// Call again once there are this many bytes in all; never more than [`TextLimits::inbox_bytes_min`].
     NeedMore { at_least: usize },
     /// At least one argument, which is the command's name. Drop `consumed` bytes from the inbox.
-    Command { args: Vec<Vec<u8>>, consumed: usize },
+    Command { args: Vec<Argument<'a>>, consumed: usize },
     /// An empty line or array, to be passed over in silence.
     Empty { consumed: usize },
     /// A command beyond a limit. Drop `consumed` bytes, let `skip` drop the rest of the command as it
@@ -75,7 +81,7 @@ fn protocol_error(what: &str) -> ProtocolError {
 }
 
 /// Looks for one command at the front of `inbox`.
-pub fn next_command(inbox: &[u8], limits: &TextLimits) -> TextStep {
+pub fn next_command<'a>(inbox: &'a [u8], limits: &TextLimits) -> TextStep<'a> {
     let step = match inbox.first() {
         None => Ok(TextStep::NeedMore { at_least: 1 }),
         Some(b'*') => next_array(inbox, limits),
@@ -84,7 +90,7 @@ pub fn next_command(inbox: &[u8], limits: &TextLimits) -> TextStep {
     step.unwrap_or_else(TextStep::Error)
 }
 
-fn next_array(inbox: &[u8], limits: &TextLimits) -> Result<TextStep, ProtocolError> {
+fn next_array<'a>(inbox: &'a [u8], limits: &TextLimits) -> Result<TextStep<'a>, ProtocolError> {
     let Some((count, mut at)) = array_header(inbox)? else {
         return Ok(TextStep::NeedMore { at_least: inbox.len() + 1 });
     };
@@ -95,8 +101,7 @@ fn next_array(inbox: &[u8], limits: &TextLimits) -> Result<TextStep, ProtocolErr
         let error = format!("ERR {count} arguments, the limit is {}", limits.arguments_max);
         return Ok(TextStep::Oversized { error, consumed: at, skip: SkipCommand::new(count, 0) });
     }
-    // Slices until the command is whole: what is looked at again must not be copied again.
-    let mut args: Vec<&[u8]> = Vec::new();
+    let mut args = Vec::with_capacity(count.min(ROOM_FOR_ARGUMENTS));
     while args.len() < count {
         let Some((length, header)) = bulk_header(&inbox[at..])? else {
             return Ok(TextStep::NeedMore { at_least: inbox.len() + 1 });
@@ -110,10 +115,10 @@ fn next_array(inbox: &[u8], limits: &TextLimits) -> Result<TextStep, ProtocolErr
         let Some(bulk) = inbox.get(start..end) else {
             return Ok(TextStep::NeedMore { at_least: end });
         };
-        args.push(bulk.strip_suffix(CRLF).ok_or_else(unterminated)?);
+        args.push(Cow::Borrowed(bulk.strip_suffix(CRLF).ok_or_else(unterminated)?));
         at = end;
     }
-    Ok(command(args.into_iter().map(<[u8]>::to_vec).collect(), at))
+    Ok(command(args, at))
 }
 
 fn check_argument(length: usize, end: usize, limits: &TextLimits) -> Result<(), String> {
@@ -132,7 +137,7 @@ fn check_argument(length: usize, end: usize, limits: &TextLimits) -> Result<(), 
     Ok(())
 }
 
-fn command(args: Vec<Vec<u8>>, consumed: usize) -> TextStep {
+fn command(args: Vec<Argument<'_>>, consumed: usize) -> TextStep<'_> {
     let name = &args[0];
     let is_host = name.get(..HOST.len()).is_some_and(|start| start.eq_ignore_ascii_case(HOST));
     if is_host || name.eq_ignore_ascii_case(b"post") {
@@ -220,7 +225,7 @@ impl SkipCommand {
     }
 }
 
-fn next_line(inbox: &[u8], limits: &TextLimits) -> Result<TextStep, ProtocolError> {
+fn next_line<'a>(inbox: &'a [u8], limits: &TextLimits) -> Result<TextStep<'a>, ProtocolError> {
     let window = &inbox[..inbox.len().min(limits.inline_bytes_max + 1)];
     let Some(end) = window.iter().position(|byte| *byte == b'\n') else {
         if window.len() > limits.inline_bytes_max {
@@ -238,13 +243,13 @@ fn next_line(inbox: &[u8], limits: &TextLimits) -> Result<TextStep, ProtocolErro
 
 /// Splits a line into words as Redis does: `"..."` with escapes, `'...'` with only `\'`, and after a closing
 /// quote a space. `None`: the quotes do not match.
-fn split_line(line: &[u8]) -> Option<Vec<Vec<u8>>> {
+fn split_line(line: &[u8]) -> Option<Vec<Argument<'static>>> {
     let mut words = Vec::new();
     let mut rest = line.trim_ascii_start();
     while !rest.is_empty() {
         let mut word = Vec::new();
         rest = take_word(rest, &mut word)?.trim_ascii_start();
-        words.push(word);
+        words.push(Cow::Owned(word));
     }
     Some(words)
 }

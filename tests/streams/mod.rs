@@ -6,7 +6,9 @@
 
 use raftkv::protocol::frame::{FrameError, FrameStep, HEADER_BYTES, Skip, next_frame};
 use raftkv::protocol::http::{self, HttpStep};
-use raftkv::protocol::resp::{ProtocolError, SkipCommand, TextLimits, TextStep, next_command};
+use raftkv::protocol::resp::{
+    Argument, ProtocolError, SkipCommand, TextLimits, TextStep, next_command,
+};
 
 /// The longest payload of a frame, in bytes.
 pub const FRAME_LIMIT: usize = 256;
@@ -109,7 +111,7 @@ fn drain_frames(
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
-    Command(Vec<Vec<u8>>),
+    Command(Vec<Argument<'static>>),
     TooLong(String),
     /// The last thing that is said on a connection.
     Error(String),
@@ -149,25 +151,26 @@ fn drain_commands(
             inbox.wait(at_least, TEXT_LIMITS.inbox_bytes_min());
             return Ok(());
         }
-        inbox.decided();
         let consumed = match step {
             TextStep::NeedMore { .. } | TextStep::Empty { consumed: 0 } => {
                 unreachable!("{step:?} makes no progress")
             }
             TextStep::Command { args, consumed } => {
-                said.push(Said::Command(args));
-                consumed
+                let args = args.into_iter().map(|arg| arg.into_owned().into());
+                said.push(Said::Command(args.collect()));
+                Ok(consumed)
             }
-            TextStep::Empty { consumed } => consumed,
+            TextStep::Empty { consumed } => Ok(consumed),
             TextStep::Oversized { error, consumed, skip: begun } => {
                 said.push(Said::TooLong(error));
                 *skip = Some(begun);
-                consumed
+                Ok(consumed)
             }
-            TextStep::Error(error) => return Err(broken(error)),
-            TextStep::CrossProtocol => return Err(Said::CrossProtocol),
+            TextStep::Error(error) => Err(broken(error)),
+            TextStep::CrossProtocol => Err(Said::CrossProtocol),
         };
-        inbox.drop(consumed);
+        inbox.decided();
+        inbox.drop(consumed?);
     }
 }
 

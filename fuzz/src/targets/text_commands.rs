@@ -7,7 +7,7 @@ use super::reply::check_reply;
 use crate::streams::{Said, TEXT_LIMITS, cut_commands};
 use raftkv::kv::{Command, Request};
 use raftkv::protocol::Limits;
-use raftkv::protocol::resp::{TextStep, next_command, put_array, put_bulk, put_error};
+use raftkv::protocol::resp::{Argument, TextStep, next_command, put_array, put_bulk, put_error};
 use raftkv::protocol::text::{self, TextCommand};
 
 pub fn run(input: &[u8]) {
@@ -25,7 +25,7 @@ pub fn run(input: &[u8]) {
     }
 }
 
-fn check_command(args: &[Vec<u8>]) {
+fn check_command(args: &[Argument<'_>]) {
     check_array(args);
     match text::parse(args, &Limits::default()) {
         TextCommand::Ask { request, .. } => {
@@ -40,7 +40,7 @@ fn check_command(args: &[Vec<u8>]) {
 }
 
 /// The same words as an array are the same command. A line may have more words than an array.
-fn check_array(args: &[Vec<u8>]) {
+fn check_array(args: &[Argument<'_>]) {
     let mut array = Vec::new();
     put_array(&mut array, args.len());
     args.iter().for_each(|arg| put_bulk(&mut array, arg));
@@ -49,7 +49,7 @@ fn check_array(args: &[Vec<u8>]) {
             assert_eq!((&read[..], consumed), (args, array.len()));
         }
         TextStep::Oversized { .. } => {
-            let longest = args.iter().map(Vec::len).max().unwrap_or(0);
+            let longest = args.iter().map(|arg| arg.len()).max().unwrap_or(0);
             assert!(
                 args.len() > TEXT_LIMITS.arguments_max
                     || longest > TEXT_LIMITS.argument_bytes_max

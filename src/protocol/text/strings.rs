@@ -4,12 +4,13 @@ use super::{
     SYNTAX_ERROR, Shape, Spec, TextCommand, Verb, ask, integer, times, write, wrong_number,
 };
 use crate::kv::{Blobs, Condition, Expiry, Limits, ReadOp, Request, TimedOp, WriteOp};
+use crate::protocol::resp::Argument;
 use std::rc::Rc;
 use times::Unit;
 
 pub(super) fn command(
     spec: &Spec,
-    args: &[Vec<u8>],
+    args: &[Argument<'_>],
     limits: &Limits,
 ) -> Result<TextCommand, String> {
     let increment = |key, delta| write(WriteOp::Increment { key, delta }, Shape::Plain);
@@ -35,12 +36,12 @@ pub(super) fn command(
             write(WriteOp::Remove { key, expected: None, get: true }, Shape::Old)
         }
         (Verb::DelIfEq, [key, value]) => {
-            let expected = Some(value.as_slice());
+            let expected = Some(&**value);
             write(WriteOp::Remove { key, expected, get: false }, Shape::Flag)
         }
         (Verb::Del, [key]) => write(WriteOp::Delete { key }, Shape::Plain),
         (Verb::Del, keys) => {
-            let keys = Blobs::to_bytes(keys.iter().map(Vec::as_slice));
+            let keys = Blobs::to_bytes(keys.iter().map(|key| &**key));
             let keys = Blobs::new(&keys).map_err(|malformed| format!("ERR {malformed}"))?;
             write(WriteOp::DeleteMany { keys }, Shape::Plain)
         }
@@ -48,7 +49,7 @@ pub(super) fn command(
             return Err(wrong_number(spec.name));
         }
         (Verb::MSet, pairs) => {
-            let pairs = Blobs::to_bytes(pairs.iter().map(Vec::as_slice));
+            let pairs = Blobs::to_bytes(pairs.iter().map(|item| &**item));
             let pairs = Blobs::new(&pairs).map_err(|malformed| format!("ERR {malformed}"))?;
             write(WriteOp::PutMany { pairs }, Shape::Plain)
         }
@@ -65,7 +66,7 @@ pub(super) fn command(
         (Verb::DecrBy, [key, n]) => {
             increment(key, integer(n)?.checked_neg().ok_or("ERR decrement would overflow")?)
         }
-        (Verb::Get, [key]) => ask(Request::Get { key: key.as_slice().into() }, Shape::Plain),
+        (Verb::Get, [key]) => ask(Request::Get { key: (**key).into() }, Shape::Plain),
         (Verb::MGet, keys) => ask(Request::Read(ReadOp::Values(shared(keys))), Shape::Plain),
         (Verb::Exists, keys) => ask(lengths(keys), Shape::Count),
         (Verb::StrLen, keys) => ask(lengths(keys), Shape::Length),
@@ -74,11 +75,11 @@ pub(super) fn command(
     })
 }
 
-fn shared(keys: &[Vec<u8>]) -> Vec<Rc<[u8]>> {
-    keys.iter().map(|key| key.as_slice().into()).collect()
+fn shared(keys: &[Argument<'_>]) -> Vec<Rc<[u8]>> {
+    keys.iter().map(|key| (**key).into()).collect()
 }
 
-fn lengths(keys: &[Vec<u8>]) -> Request {
+fn lengths(keys: &[Argument<'_>]) -> Request {
     Request::Read(ReadOp::Lengths(shared(keys)))
 }
 
@@ -100,7 +101,7 @@ struct SetOptions<'a> {
 fn set(
     key: &[u8],
     value: &[u8],
-    options: &[Vec<u8>],
+    options: &[Argument<'_>],
     command: &str,
 ) -> Result<TextCommand, String> {
     let SetOptions { condition, get, keep_ttl, time } = set_options(options)?;
@@ -126,7 +127,7 @@ fn set(
 }
 
 /// Also two conditions, or two times, which contradict each other, are none that can be understood.
-fn set_options(words: &[Vec<u8>]) -> Result<SetOptions<'_>, String> {
+fn set_options<'a>(words: &'a [Argument<'_>]) -> Result<SetOptions<'a>, String> {
     let mut options = SetOptions::default();
     let mut words = words.iter();
     while let Some(word) = words.next() {
