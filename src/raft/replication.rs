@@ -239,15 +239,26 @@ impl Raft {
             return Err(self.log.last_possible_match(prev.index, prev.term));
         }
         let match_index = (prev.index + entries.len() as Index).max(self.commit_index);
-        for entry in entries {
+        let mut is_known_in_part = false;
+        for mut entry in entries {
             if entry.index <= self.commit_index {
+                is_known_in_part = true;
                 continue;
             }
             match self.log.term_at(entry.index) {
                 // Step 3: only a conflict truncates. A delayed message that ends earlier does not.
-                Some(term) if term == entry.term => continue,
+                Some(term) if term == entry.term => {
+                    is_known_in_part = true;
+                    continue;
+                }
                 Some(_) => self.truncate_log(entry.index),
                 None => {}
+            }
+            // Else the whole message would be kept for the few of its entries that are new.
+            if let Payload::Command(command) = &mut entry.payload
+                && is_known_in_part
+            {
+                command.detach();
             }
             self.append_entry(entry);
         }
