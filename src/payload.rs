@@ -30,9 +30,9 @@ pub fn put_payload(out: &mut Vec<u8>, payload: &Payload) {
 }
 
 /// Reads up to the end. `share` makes what is kept of a command's bytes.
-pub fn read_payload<'a>(
-    mut reader: Reader<'a>,
-    share: impl FnOnce(&'a [u8]) -> Bytes,
+pub fn read_payload(
+    mut reader: Reader<'_>,
+    share: &dyn Fn(&[u8]) -> Bytes,
 ) -> Result<Payload, Malformed> {
     match reader.u8("kind of an entry")? {
         NOOP => {

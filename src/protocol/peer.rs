@@ -321,7 +321,7 @@ fn read_entries(
         let body = Reader::new(reader.blob("length of an entry")?);
         let end = block.len() - reader.rest().len();
         let share = |command: &[u8]| Bytes::part_of(&block, end - command.len()..end);
-        entries.push(Entry { term, index, payload: read_payload(body, share)? });
+        entries.push(Entry { term, index, payload: read_payload(body, &share)? });
     }
     reader.finish("message: bytes after its end")?;
     Ok(entries)

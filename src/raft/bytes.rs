@@ -25,6 +25,7 @@ impl Bytes {
     }
 
     /// Gives the bytes a block of their own, if they are only a part of one.
+    #[inline(never)]
     pub fn detach(&mut self) {
         if self.len() < self.block.len() {
             *self = (&**self).into();
@@ -32,6 +33,7 @@ impl Bytes {
     }
 
     /// For writing; those who share the bytes keep them as they are.
+    #[inline(never)]
     pub fn make_mut(&mut self) -> &mut [u8] {
         if Rc::get_mut(&mut self.block).is_none() {
             *self = (&**self).into();
@@ -65,6 +67,7 @@ impl From<Rc<[u8]>> for Bytes {
 }
 
 impl From<&[u8]> for Bytes {
+    #[inline(never)]
     fn from(bytes: &[u8]) -> Self {
         Rc::<[u8]>::from(bytes).into()
     }

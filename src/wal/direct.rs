@@ -77,6 +77,7 @@ pub struct Aligned {
 
 impl Aligned {
     /// Empties it. What is appended lies right if it is no more than `bytes_max`.
+    #[inline(never)]
     pub fn begin(&mut self, bytes_max: usize) -> &mut Vec<u8> {
         self.memory.clear();
         self.memory.reserve(bytes_max + ALIGNMENT);

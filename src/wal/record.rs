@@ -3,7 +3,7 @@
 use super::MAX_BATCH_BYTES;
 use crate::codec::{Malformed, Reader, put_bool, put_sized, put_u8, put_u32, put_u64};
 use crate::payload::{put_payload, read_payload};
-use crate::raft::{Bytes, Entry, HardState, Position};
+use crate::raft::{Entry, HardState, Position};
 
 pub const BATCH_HEADER_BYTES: usize = 45;
 pub const BATCH_MAGIC: &[u8; 4] = b"btch";
@@ -157,7 +157,11 @@ impl<'a> Records<'a> {
         };
         self.before = Some(position);
         let Position { index, term } = position;
-        Ok(Record::Entry(Entry { term, index, payload: read_payload(body, Bytes::from)? }))
+        Ok(Record::Entry(Entry {
+            term,
+            index,
+            payload: read_payload(body, &|command| command.into())?,
+        }))
     }
 }
 
