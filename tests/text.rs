@@ -4,7 +4,7 @@ use raftkv::kv::{
     Answer, Blobs, Command, Condition, Failure, FailureCode, Found, LeaderHint, Limits, Outcome,
     Range, ReadOp, Refusal, Request, WriteOp,
 };
-use raftkv::protocol::resp::{ARGUMENTS_MAX, Argument, Version, parse_i64};
+use raftkv::protocol::resp::{ARGUMENTS_MAX, Version, parse_i64};
 use raftkv::protocol::text::{
     self, ClientCommand, CommandQuery, ConfigQuery, Greeting, Reply, Shape, TextCommand, Word,
     answer_to_resp,
@@ -12,7 +12,7 @@ use raftkv::protocol::text::{
 use std::rc::Rc;
 
 fn parse(line: &str) -> TextCommand {
-    let args: Vec<Argument<'_>> = line.split(' ').map(|word| word.as_bytes().into()).collect();
+    let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
     text::parse(&args, &Limits::default())
 }
 
@@ -90,7 +90,8 @@ fn errors_are_those_of_redis_to_the_letter() {
     ] {
         assert_eq!(parse(line), TextCommand::Error(expected), "{line}");
     }
-    let args = vec![Argument::from(vec![b'x'; 1_000_000]); 5];
+    let long = vec![b'x'; 1_000_000];
+    let args = [long.as_slice(); 5];
     let TextCommand::Error(text) = text::parse(&args, &Limits::default()) else {
         panic!("no such command")
     };
@@ -285,7 +286,7 @@ fn errors_about_options_are_those_of_redis_too() {
     ] {
         assert_eq!(parse(line), TextCommand::Error(expected), "{line}");
     }
-    let words = vec![Argument::from(&b"DEL"[..]); ARGUMENTS_MAX + 1];
+    let words = [&b"DEL"[..]; ARGUMENTS_MAX + 1];
     let TextCommand::Error(text) = text::parse(&words, &Limits::default()) else {
         panic!("too many keys, typed into one line")
     };

@@ -73,6 +73,7 @@ impl Inbox {
     }
 
     /// Moving no more than was consumed since the last move keeps the cost a constant for each byte.
+    #[inline(never)]
     fn make_room(&mut self, wanted: usize) {
         debug_assert!(wanted <= self.room(), "the reader reads no more than fits");
         if self.start > 0 && self.start >= self.bytes().len() {
@@ -187,6 +188,7 @@ impl Outbox {
     }
 }
 
+#[inline(never)]
 fn empty(bytes: &mut Vec<u8>, kept: usize) {
     bytes.clear();
     if bytes.capacity() > kept {

@@ -7,7 +7,6 @@
 
 use super::frame::{SKIP_BYTES_MAX, Skip};
 use super::{Limits, client_frame_bytes_max};
-use std::borrow::Cow;
 
 /// The longest line that is taken for an inline command, without its end, in bytes (as in Redis).
 pub const INLINE_BYTES_MAX: usize = 64 * 1024;
@@ -52,15 +51,12 @@ impl TextLimits {
     }
 }
 
-/// Of a command: a part of the inbox, or a word of a line without its quotes.
-pub type Argument<'a> = Cow<'a, [u8]>;
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TextStep<'a> {
     /// Call again once there are this many bytes in all; never more than [`TextLimits::inbox_bytes_min`].
     NeedMore { at_least: usize },
     /// At least one argument, which is the command's name. Drop `consumed` bytes from the inbox.
-    Command { args: Vec<Argument<'a>>, consumed: usize },
+    Command { args: Vec<&'a [u8]>, consumed: usize },
     /// An empty line or array, to be passed over in silence.
     Empty { consumed: usize },
     /// A command beyond a limit. Drop `consumed` bytes, let `skip` drop the rest of the command as it
@@ -80,12 +76,17 @@ fn protocol_error(what: &str) -> ProtocolError {
     ProtocolError(format!("ERR Protocol error: {what}"))
 }
 
-/// Looks for one command at the front of `inbox`.
-pub fn next_command<'a>(inbox: &'a [u8], limits: &TextLimits) -> TextStep<'a> {
+/// Looks for one command at the front of `inbox`. Its arguments are parts of it, or of `words`: those of a line, without
+/// their quotes.
+pub fn next_command<'a>(
+    inbox: &'a [u8],
+    words: &'a mut Vec<Vec<u8>>,
+    limits: &TextLimits,
+) -> TextStep<'a> {
     let step = match inbox.first() {
         None => Ok(TextStep::NeedMore { at_least: 1 }),
         Some(b'*') => next_array(inbox, limits),
-        Some(_) => next_line(inbox, limits),
+        Some(_) => next_line(inbox, words, limits),
     };
     step.unwrap_or_else(TextStep::Error)
 }
@@ -115,7 +116,7 @@ fn next_array<'a>(inbox: &'a [u8], limits: &TextLimits) -> Result<TextStep<'a>, 
         let Some(bulk) = inbox.get(start..end) else {
             return Ok(TextStep::NeedMore { at_least: end });
         };
-        args.push(Cow::Borrowed(bulk.strip_suffix(CRLF).ok_or_else(unterminated)?));
+        args.push(bulk.strip_suffix(CRLF).ok_or_else(unterminated)?);
         at = end;
     }
     Ok(command(args, at))
@@ -137,7 +138,7 @@ fn check_argument(length: usize, end: usize, limits: &TextLimits) -> Result<(), 
     Ok(())
 }
 
-fn command(args: Vec<Argument<'_>>, consumed: usize) -> TextStep<'_> {
+fn command(args: Vec<&[u8]>, consumed: usize) -> TextStep<'_> {
     let name = &args[0];
     let is_host = name.get(..HOST.len()).is_some_and(|start| start.eq_ignore_ascii_case(HOST));
     if is_host || name.eq_ignore_ascii_case(b"post") {
@@ -225,7 +226,11 @@ impl SkipCommand {
     }
 }
 
-fn next_line<'a>(inbox: &'a [u8], limits: &TextLimits) -> Result<TextStep<'a>, ProtocolError> {
+fn next_line<'a>(
+    inbox: &[u8],
+    words: &'a mut Vec<Vec<u8>>,
+    limits: &TextLimits,
+) -> Result<TextStep<'a>, ProtocolError> {
     let window = &inbox[..inbox.len().min(limits.inline_bytes_max + 1)];
     let Some(end) = window.iter().position(|byte| *byte == b'\n') else {
         if window.len() > limits.inline_bytes_max {
@@ -234,22 +239,22 @@ fn next_line<'a>(inbox: &'a [u8], limits: &TextLimits) -> Result<TextStep<'a>, P
         return Ok(TextStep::NeedMore { at_least: inbox.len() + 1 });
     };
     let line = window[..end].strip_suffix(b"\r").unwrap_or(&window[..end]);
-    let args = split_line(line).ok_or_else(|| protocol_error("unbalanced quotes in request"))?;
-    if args.is_empty() {
+    *words = split_line(line).ok_or_else(|| protocol_error("unbalanced quotes in request"))?;
+    if words.is_empty() {
         return Ok(TextStep::Empty { consumed: end + 1 });
     }
-    Ok(command(args, end + 1))
+    Ok(command(words.iter().map(Vec::as_slice).collect(), end + 1))
 }
 
 /// Splits a line into words as Redis does: `"..."` with escapes, `'...'` with only `\'`, and after a closing
 /// quote a space. `None`: the quotes do not match.
-fn split_line(line: &[u8]) -> Option<Vec<Argument<'static>>> {
+fn split_line(line: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut words = Vec::new();
     let mut rest = line.trim_ascii_start();
     while !rest.is_empty() {
         let mut word = Vec::new();
         rest = take_word(rest, &mut word)?.trim_ascii_start();
-        words.push(Cow::Owned(word));
+        words.push(word);
     }
     Some(words)
 }

@@ -6,9 +6,7 @@
 
 use raftkv::protocol::frame::{FrameError, FrameStep, HEADER_BYTES, Skip, next_frame};
 use raftkv::protocol::http::{self, HttpStep};
-use raftkv::protocol::resp::{
-    Argument, ProtocolError, SkipCommand, TextLimits, TextStep, next_command,
-};
+use raftkv::protocol::resp::{ProtocolError, SkipCommand, TextLimits, TextStep, next_command};
 
 /// The longest payload of a frame, in bytes.
 pub const FRAME_LIMIT: usize = 256;
@@ -111,7 +109,7 @@ fn drain_frames(
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
-    Command(Vec<Argument<'static>>),
+    Command(Vec<Vec<u8>>),
     TooLong(String),
     /// The last thing that is said on a connection.
     Error(String),
@@ -146,7 +144,8 @@ fn drain_commands(
                 return Ok(());
             }
         }
-        let step = next_command(&inbox.bytes, &TEXT_LIMITS);
+        let mut words = Vec::new();
+        let step = next_command(&inbox.bytes, &mut words, &TEXT_LIMITS);
         if let TextStep::NeedMore { at_least } = step {
             inbox.wait(at_least, TEXT_LIMITS.inbox_bytes_min());
             return Ok(());
@@ -156,8 +155,7 @@ fn drain_commands(
                 unreachable!("{step:?} makes no progress")
             }
             TextStep::Command { args, consumed } => {
-                let args = args.into_iter().map(|arg| arg.into_owned().into());
-                said.push(Said::Command(args.collect()));
+                said.push(Said::Command(args.into_iter().map(<[u8]>::to_vec).collect()));
                 Ok(consumed)
             }
             TextStep::Empty { consumed } => Ok(consumed),

@@ -7,7 +7,7 @@ use super::reply::check_reply;
 use crate::streams::{Said, TEXT_LIMITS, cut_commands};
 use raftkv::kv::{Command, Request};
 use raftkv::protocol::Limits;
-use raftkv::protocol::resp::{Argument, TextStep, next_command, put_array, put_bulk, put_error};
+use raftkv::protocol::resp::{TextStep, next_command, put_array, put_bulk, put_error};
 use raftkv::protocol::text::{self, TextCommand};
 
 pub fn run(input: &[u8]) {
@@ -18,14 +18,17 @@ pub fn run(input: &[u8]) {
     assert_eq!(cut_commands(pieces.of(stream)), at_once, "the pieces made a difference");
     for said in at_once {
         match said {
-            Said::Command(args) => check_command(&args),
+            Said::Command(args) => {
+                let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
+                check_command(&args);
+            }
             Said::TooLong(error) | Said::Error(error) => check_error(&error),
             Said::CrossProtocol => {}
         }
     }
 }
 
-fn check_command(args: &[Argument<'_>]) {
+fn check_command(args: &[&[u8]]) {
     check_array(args);
     match text::parse(args, &Limits::default()) {
         TextCommand::Ask { request, .. } => {
@@ -40,11 +43,11 @@ fn check_command(args: &[Argument<'_>]) {
 }
 
 /// The same words as an array are the same command. A line may have more words than an array.
-fn check_array(args: &[Argument<'_>]) {
+fn check_array(args: &[&[u8]]) {
     let mut array = Vec::new();
     put_array(&mut array, args.len());
     args.iter().for_each(|arg| put_bulk(&mut array, arg));
-    match next_command(&array, &TEXT_LIMITS) {
+    match next_command(&array, &mut Vec::new(), &TEXT_LIMITS) {
         TextStep::Command { args: read, consumed } => {
             assert_eq!((&read[..], consumed), (args, array.len()));
         }

@@ -2,7 +2,7 @@
 
 use super::{unknown_subcommand, wrong_number};
 use crate::protocol::resp::{
-    Argument, Version, put_array, put_bulk, put_integer, put_map, put_null, put_simple,
+    Version, put_array, put_bulk, put_integer, put_map, put_null, put_simple,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -296,11 +296,11 @@ pub enum CommandQuery {
     Docs(Vec<&'static str>),
 }
 
-pub(super) fn query(args: &[Argument<'_>]) -> Result<CommandQuery, String> {
+pub(super) fn query(args: &[&[u8]]) -> Result<CommandQuery, String> {
     let Some((what, wanted)) = args.split_first() else {
         return Ok(CommandQuery::Info(names().map(Some).collect()));
     };
-    let known = |name: &Argument<'_>| find(name).map(|spec| spec.name);
+    let known = |name: &&[u8]| find(name).map(|spec| spec.name);
     match what.to_ascii_lowercase().as_slice() {
         b"count" if wanted.is_empty() => Ok(CommandQuery::Count),
         b"count" => Err(wrong_number("command|count")),

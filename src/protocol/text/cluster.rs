@@ -3,7 +3,6 @@
 use super::{Shape, TextCommand, start_of, unknown_subcommand, wrong_number};
 use crate::kv::{MemberRequest, Request};
 use crate::payload::NAME_BYTES_MAX;
-use crate::protocol::resp::Argument;
 
 /// What any node answers by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +25,7 @@ const SUBCOMMANDS: [(&str, &str, &str); 8] = [
     ("help", "RAFT HELP", "this list"),
 ];
 
-pub(super) fn raft(args: &[Argument<'_>]) -> Result<TextCommand, String> {
+pub(super) fn raft(args: &[&[u8]]) -> Result<TextCommand, String> {
     let (subcommand, args) = args.split_first().expect("its row asks for an argument");
     let name = String::from_utf8_lossy(subcommand).to_ascii_lowercase();
     let query = |query| Ok(TextCommand::Raft(query));

@@ -22,7 +22,7 @@ pub use reply::{Planned, Reply, Shape, answer_to_resp, transaction_to_resp};
 pub use streams::{CHANNEL_BYTES_MAX, SentinelQuery, Subscribe};
 pub use times::Time;
 
-use super::resp::{ARGUMENTS_MAX, Argument, parse_i64};
+use super::resp::{ARGUMENTS_MAX, parse_i64};
 use crate::kv::{Command, Limits, Range, ReadOp, Request, RequestId, WriteOp};
 use crate::raft::Index;
 use std::rc::Rc;
@@ -89,20 +89,18 @@ pub enum TextCommand {
 
 /// What a command means; `args` starts with its name. `limits` go into what is proposed; whether keys
 /// and values keep to them is not checked here ([`Limits::check`]).
-pub fn parse(args: &[Argument<'_>], limits: &Limits) -> TextCommand {
+pub fn parse(args: &[&[u8]], limits: &Limits) -> TextCommand {
     try_parse(args, limits).unwrap_or_else(TextCommand::Error)
 }
 
 /// Fails for a command that there is not, or not with so many words. That ends a transaction at once; what
 /// else is wrong with a command shows only when it is carried out, as in Redis.
-pub fn try_parse(args: &[Argument<'_>], limits: &Limits) -> Result<TextCommand, String> {
+pub fn try_parse(args: &[&[u8]], limits: &Limits) -> Result<TextCommand, String> {
     let (spec, args) = look_up(args)?;
     Ok(command(spec, args, limits).unwrap_or_else(TextCommand::Error))
 }
 
-fn look_up<'a, 'b>(
-    args: &'a [Argument<'b>],
-) -> Result<(&'static Spec, &'a [Argument<'b>]), String> {
+fn look_up<'a, 'b>(args: &'a [&'b [u8]]) -> Result<(&'static Spec, &'a [&'b [u8]]), String> {
     if args.len() > ARGUMENTS_MAX {
         return Err(format!("ERR {} arguments, the limit is {ARGUMENTS_MAX}", args.len()));
     }
@@ -119,7 +117,7 @@ fn look_up<'a, 'b>(
 
 /// In a context in which only a few commands are: the error for any other one that there is. `args`
 /// starts with the name.
-pub fn check_context(args: &[Argument<'_>], context: &Context) -> Result<(), String> {
+pub fn check_context(args: &[&[u8]], context: &Context) -> Result<(), String> {
     let spec = args.first().and_then(|name| catalogue::find(name));
     match spec {
         Some(spec) if !context.allowed.contains(&spec.verb) => Err(format!(
@@ -158,7 +156,7 @@ impl Context {
     };
 }
 
-fn command(spec: &Spec, args: &[Argument<'_>], limits: &Limits) -> Result<TextCommand, String> {
+fn command(spec: &Spec, args: &[&[u8]], limits: &Limits) -> Result<TextCommand, String> {
     Ok(match spec.verb {
         Verb::Digest => ask(Request::Digest, Shape::Plain),
         Verb::DbSize => ask(Request::Digest, Shape::KeyCount),
@@ -175,14 +173,14 @@ fn command(spec: &Spec, args: &[Argument<'_>], limits: &Limits) -> Result<TextCo
         Verb::Reset => TextCommand::Reset,
         Verb::Hello => connection::hello(args)?,
         Verb::Auth => connection::auth(args)?,
-        Verb::Select => connection::select(&args[0])?,
+        Verb::Select => connection::select(args[0])?,
         Verb::Client => TextCommand::Client(connection::client(args)?),
         Verb::Config => TextCommand::Config(connection::config(args)?),
         Verb::ReadOnly => TextCommand::ReadOnly(true),
         Verb::ReadWrite => TextCommand::ReadOnly(false),
         Verb::Time => TextCommand::Time,
         Verb::Command => TextCommand::Commands(catalogue::query(args)?),
-        Verb::Keys => ranges::keys(&args[0]),
+        Verb::Keys => ranges::keys(args[0]),
         Verb::Scan => ranges::scan(args)?,
         Verb::Range => ranges::range(args)?,
         Verb::RandomKey => ask(Request::Read(ReadOp::RandomKey), Shape::First),
@@ -202,7 +200,7 @@ fn command(spec: &Spec, args: &[Argument<'_>], limits: &Limits) -> Result<TextCo
         Verb::Multi => TextCommand::Multi,
         Verb::Exec => TextCommand::Exec(None),
         Verb::Discard => TextCommand::Discard,
-        Verb::Watch => TextCommand::Watch(args.iter().map(|key| (**key).into()).collect()),
+        Verb::Watch => TextCommand::Watch(args.iter().map(|key| (*key).into()).collect()),
         Verb::Unwatch => TextCommand::Unwatch,
         Verb::Session => session(args, limits)?,
         Verb::Why => TextCommand::Why,
@@ -223,6 +221,7 @@ const ROOM_FOR_COMMAND: usize = 512;
 
 /// A text command has no session unless it says so: it is executed as often as it is in the log, and put there
 /// once.
+#[inline(never)]
 fn write(op: WriteOp<'_>, shape: Shape) -> TextCommand {
     ask_for_write(&Command::Write { request: None, op }, shape)
 }
@@ -234,7 +233,7 @@ fn ask_for_write(command: &Command<'_>, shape: Shape) -> TextCommand {
 }
 
 /// Everything is gone at once, however it is said.
-fn flush(args: &[Argument<'_>]) -> Result<TextCommand, String> {
+fn flush(args: &[&[u8]]) -> Result<TextCommand, String> {
     match args {
         [] => {}
         [how] if is_flush_mode(how) => {}
@@ -244,7 +243,7 @@ fn flush(args: &[Argument<'_>]) -> Result<TextCommand, String> {
 }
 
 /// There is nothing to flush; clients of functions begin with that.
-fn function(args: &[Argument<'_>]) -> Result<TextCommand, String> {
+fn function(args: &[&[u8]]) -> Result<TextCommand, String> {
     let (name, args) = args.split_first().expect("its row asks for an argument");
     if !name.eq_ignore_ascii_case(b"flush") {
         return Err(unknown_subcommand("FUNCTION", name));
@@ -257,7 +256,7 @@ fn function(args: &[Argument<'_>]) -> Result<TextCommand, String> {
 }
 
 /// `OPEN`, or the name of a request and what it is to do.
-fn session(args: &[Argument<'_>], limits: &Limits) -> Result<TextCommand, String> {
+fn session(args: &[&[u8]], limits: &Limits) -> Result<TextCommand, String> {
     if let [word] = args
         && word.eq_ignore_ascii_case(b"open")
     {
@@ -297,7 +296,7 @@ fn ask(request: Request, shape: Shape) -> TextCommand {
     TextCommand::Ask { request, shape }
 }
 
-fn owned(args: &[Argument<'_>]) -> Vec<Vec<u8>> {
+fn owned(args: &[&[u8]]) -> Vec<Vec<u8>> {
     args.iter().map(|arg| arg.to_vec()).collect()
 }
 
@@ -320,7 +319,7 @@ fn unknown_subcommand(command: &str, subcommand: &[u8]) -> String {
 /// How much of an unknown command is repeated, in bytes (as in Redis).
 const SHOWN_BYTES_MAX: usize = 128;
 
-fn unknown_command(name: &[u8], args: &[Argument<'_>]) -> String {
+fn unknown_command(name: &[u8], args: &[&[u8]]) -> String {
     let mut shown = String::new();
     for argument in args {
         let Some(room) = SHOWN_BYTES_MAX.checked_sub(shown.len()).filter(|room| *room > 0) else {

@@ -3,7 +3,6 @@
 
 use super::{SYNTAX_ERROR, TextCommand, integer, owned, unknown_subcommand, wrong_number};
 use crate::kv::Limits;
-use crate::protocol::resp::Argument;
 use crate::raft::Index;
 
 /// The longest name of a channel, pattern or master, in bytes.
@@ -44,7 +43,7 @@ pub enum SentinelQuery {
     MyId,
 }
 
-pub(super) fn changes(args: &[Argument<'_>], limits: &Limits) -> Result<TextCommand, String> {
+pub(super) fn changes(args: &[&[u8]], limits: &Limits) -> Result<TextCommand, String> {
     let (mut prefix, mut from) = (Vec::new(), None);
     let mut options = args;
     while let Some((option, rest)) = options.split_first() {
@@ -67,7 +66,7 @@ pub(super) fn changes(args: &[Argument<'_>], limits: &Limits) -> Result<TextComm
 }
 
 pub(super) fn subscribe(
-    names: &[Argument<'_>],
+    names: &[&[u8]],
     by_pattern: bool,
     wanted: bool,
 ) -> Result<TextCommand, String> {
@@ -78,7 +77,7 @@ pub(super) fn subscribe(
     Ok(TextCommand::Subscribe(Subscribe { by_pattern, wanted, names: owned(names) }))
 }
 
-pub(super) fn sentinel(args: &[Argument<'_>]) -> Result<TextCommand, String> {
+pub(super) fn sentinel(args: &[&[u8]]) -> Result<TextCommand, String> {
     let (what, rest) = args.split_first().expect("its row asks for an argument");
     let lower = what.to_ascii_lowercase();
     let query = match (lower.as_slice(), rest) {
