@@ -239,24 +239,20 @@ impl Raft {
             return Err(self.log.last_possible_match(prev.index, prev.term));
         }
         let match_index = (prev.index + entries.len() as Index).max(self.commit_index);
-        let mut is_known_in_part = false;
+        let mut first_new = None;
         for mut entry in entries {
             if entry.index <= self.commit_index {
-                is_known_in_part = true;
                 continue;
             }
             match self.log.term_at(entry.index) {
                 // Step 3: only a conflict truncates. A delayed message that ends earlier does not.
-                Some(term) if term == entry.term => {
-                    is_known_in_part = true;
-                    continue;
-                }
+                Some(term) if term == entry.term => continue,
                 Some(_) => self.truncate_log(entry.index),
                 None => {}
             }
             // Else the whole message would be kept for the few of its entries that are new.
-            if let Payload::Command(command) = &mut entry.payload
-                && is_known_in_part
+            if *first_new.get_or_insert(entry.index) > prev.index + 1
+                && let Payload::Command(command) = &mut entry.payload
             {
                 command.detach();
             }
