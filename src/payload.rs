@@ -1,7 +1,7 @@
 //! What a log entry carries, as bytes: the same on the wire, on disk and in snapshots.
 
 use crate::codec::{Malformed, Reader, put_blob, put_bool, put_u8, put_u32, put_u64};
-use crate::raft::{MEMBERS_MAX, Member, Membership, NodeId, Payload, REMOVED_MAX};
+use crate::raft::{Bytes, MEMBERS_MAX, Member, Membership, NodeId, Payload, REMOVED_MAX};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -29,14 +29,17 @@ pub fn put_payload(out: &mut Vec<u8>, payload: &Payload) {
     }
 }
 
-/// Reads up to the end.
-pub fn read_payload(mut reader: Reader<'_>) -> Result<Payload, Malformed> {
+/// Reads up to the end. `share` makes what is kept of a command's bytes.
+pub fn read_payload(
+    mut reader: Reader<'_>,
+    share: &dyn Fn(&[u8]) -> Bytes,
+) -> Result<Payload, Malformed> {
     match reader.u8("kind of an entry")? {
         NOOP => {
             reader.finish("no-op's length")?;
             Ok(Payload::Noop)
         }
-        COMMAND => Ok(Payload::Command(reader.rest().into())),
+        COMMAND => Ok(Payload::Command(share(reader.rest()))),
         MEMBERS => {
             let membership = read_membership(&mut reader)?;
             reader.finish("members: bytes after their end")?;

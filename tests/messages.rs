@@ -789,6 +789,35 @@ fn a_full_batch_and_one_longest_entry_fit_a_frame_between_nodes() {
     assert!(payload.len() <= peer_frame_bytes_max(&limits));
 }
 
+/// Each command of its own would be an allocation for each entry.
+#[test]
+fn the_commands_of_a_message_are_parts_of_one_block() {
+    let commands = [&b"first"[..], b"", b"third"];
+    let of = |command: &[u8]| Payload::Command(command.into());
+    let sent: Vec<Entry> = (1..)
+        .zip(commands)
+        .map(|(index, bytes)| Entry { term: 1, index, payload: of(bytes) })
+        .collect();
+    let message = PeerMessage::Raft(append(1, (0, 0), sent.clone()));
+    let payload = payload_of(|out| peer::encode(&message, out));
+    let Ok(PeerMessage::Raft(Message::AppendEntries { entries, .. })) = peer::decode(&payload)
+    else {
+        panic!("what was encoded can be decoded")
+    };
+    assert_eq!(entries, sent);
+    let places = |entries: &[Entry]| -> Vec<usize> {
+        let place = |entry: &Entry| match &entry.payload {
+            Payload::Command(bytes) => bytes.as_ptr().addr(),
+            _ => unreachable!("commands were sent"),
+        };
+        entries.iter().map(place).collect()
+    };
+    // Between two commands are the term, the length and the kind of the later one.
+    const HEAD_BYTES: usize = 13;
+    let places = places(&entries);
+    assert_eq!([places[1] - places[0], places[2] - places[1]], [5 + HEAD_BYTES, HEAD_BYTES]);
+}
+
 #[test]
 fn limits_that_no_frame_can_hold_are_refused_at_the_start() {
     assert_eq!(Limits::default().validate(), Ok(()));

@@ -12,7 +12,7 @@ use raftkv::protocol::text::{
 use std::rc::Rc;
 
 fn parse(line: &str) -> TextCommand {
-    let args: Vec<Vec<u8>> = line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
+    let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
     text::parse(&args, &Limits::default())
 }
 
@@ -90,7 +90,8 @@ fn errors_are_those_of_redis_to_the_letter() {
     ] {
         assert_eq!(parse(line), TextCommand::Error(expected), "{line}");
     }
-    let args = vec![vec![b'x'; 1_000_000]; 5];
+    let long = vec![b'x'; 1_000_000];
+    let args = [long.as_slice(); 5];
     let TextCommand::Error(text) = text::parse(&args, &Limits::default()) else {
         panic!("no such command")
     };
@@ -285,7 +286,7 @@ fn errors_about_options_are_those_of_redis_too() {
     ] {
         assert_eq!(parse(line), TextCommand::Error(expected), "{line}");
     }
-    let words = vec![b"DEL".to_vec(); ARGUMENTS_MAX + 1];
+    let words = [&b"DEL"[..]; ARGUMENTS_MAX + 1];
     let TextCommand::Error(text) = text::parse(&words, &Limits::default()) else {
         panic!("too many keys, typed into one line")
     };

@@ -6,8 +6,8 @@ use super::{Blobs, TimedOp};
 use crate::codec::{
     Malformed, Reader, put_blob, put_bool, put_i64, put_option, put_u8, put_u32, put_u64,
 };
+use crate::raft::Bytes;
 use std::ops::Range;
-use std::rc::Rc;
 
 /// Names one request of one client for exactly-once execution (Raft thesis 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -400,10 +400,10 @@ impl<'a> Command<'a> {
     }
 
     /// Writes the time, in milliseconds of Unix time, into a command that needs it.
-    pub fn stamp(bytes: &mut Rc<[u8]>, now_ms: u64) {
+    pub fn stamp(bytes: &mut Bytes, now_ms: u64) {
         let Some(at) = bytes.first().and_then(|first| stamp_at(*first)) else { return };
         if bytes.len() >= at.end {
-            Rc::make_mut(bytes)[at].copy_from_slice(&now_ms.to_be_bytes());
+            bytes.make_mut()[at].copy_from_slice(&now_ms.to_be_bytes());
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a client may ask of the store and what it is told, whatever protocol it speaks.
 
 use super::Outcome;
-use crate::raft::{Index, NodeId, Term};
+use crate::raft::{Bytes, Index, NodeId, Term};
 use std::rc::Rc;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,7 +9,7 @@ pub enum Request {
     /// Linearizable.
     Get { key: Rc<[u8]> },
     /// The bytes of a [`super::Command`]; they become the log entry as they are.
-    Write { command: Rc<[u8]> },
+    Write { command: Bytes },
     /// A hash of the whole state, linearizable.
     Digest,
     /// Of several keys at one moment; linearizable.

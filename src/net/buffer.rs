@@ -7,24 +7,36 @@ use std::io::{self, ErrorKind, IoSlice, Write};
 
 /// Bytes of room that an empty buffer keeps for the next message.
 const KEPT_CAPACITY: usize = 16 * 1024;
+/// The same for a peer: there are few, and under load each batch of entries would need it again.
+const PEER_KEPT_CAPACITY: usize = 512 * 1024;
 
 /// Bytes that arrived and were not consumed yet.
 #[derive(Debug)]
 pub(crate) struct Inbox {
+    /// Room, of which a part is in use.
     bytes: Vec<u8>,
     /// Everything before it is consumed.
     start: usize,
+    /// Nothing has arrived from here on.
+    end: usize,
     /// The most unconsumed bytes.
     max: usize,
+    /// The most room that is kept for nothing.
+    kept: usize,
 }
 
 impl Inbox {
     pub(crate) fn new(max: usize) -> Inbox {
-        Inbox { bytes: Vec::new(), start: 0, max }
+        Inbox { bytes: Vec::new(), start: 0, end: 0, max, kept: KEPT_CAPACITY }
+    }
+
+    /// It turned out to be a peer's.
+    pub(crate) fn keep_for_peer(&mut self) {
+        self.kept = PEER_KEPT_CAPACITY;
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes[self.start..]
+        &self.bytes[self.start..self.end]
     }
 
     /// Bytes that still fit.
@@ -32,15 +44,43 @@ impl Inbox {
         self.max.saturating_sub(self.bytes().len())
     }
 
+    /// Where the next bytes go, at most [`Inbox::room`]; they are there once [`Inbox::arrived`] says so.
+    pub(crate) fn spare(&mut self, most: usize) -> &mut [u8] {
+        self.make_room(most);
+        let wanted = self.end + most;
+        if self.bytes.len() < wanted {
+            self.bytes.resize(wanted, 0);
+        }
+        &mut self.bytes[self.end..wanted]
+    }
+
+    pub(crate) fn arrived(&mut self, n: usize) {
+        self.end += n;
+    }
+
     /// Appends bytes, at most [`Inbox::room`].
     pub(crate) fn append(&mut self, bytes: &[u8]) {
-        debug_assert!(bytes.len() <= self.room(), "the reader reads no more than fits");
-        // Moving no more than was consumed since the last move keeps the cost a constant for each byte.
+        self.make_room(bytes.len());
+        let end = self.end + bytes.len();
+        match self.bytes.get_mut(self.end..end) {
+            Some(place) => place.copy_from_slice(bytes),
+            None => {
+                self.bytes.truncate(self.end);
+                self.bytes.extend_from_slice(bytes);
+            }
+        }
+        self.end = end;
+    }
+
+    /// Moving no more than was consumed since the last move keeps the cost a constant for each byte.
+    #[inline(never)]
+    fn make_room(&mut self, wanted: usize) {
+        debug_assert!(wanted <= self.room(), "the reader reads no more than fits");
         if self.start > 0 && self.start >= self.bytes().len() {
-            self.bytes.drain(..self.start);
+            self.bytes.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
             self.start = 0;
         }
-        self.bytes.extend_from_slice(bytes);
     }
 
     /// Takes `n` bytes off the front.
@@ -50,9 +90,11 @@ impl Inbox {
     pub(crate) fn consume(&mut self, n: usize) {
         assert!(n <= self.bytes().len(), "consumed {n} bytes of {}", self.bytes().len());
         self.start += n;
-        if self.start == self.bytes.len() {
-            self.start = 0;
-            empty(&mut self.bytes);
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+            if self.bytes.capacity() > self.kept {
+                self.bytes = Vec::new();
+            }
         }
     }
 }
@@ -60,12 +102,14 @@ impl Inbox {
 /// Bytes to send. New ones are appended to one vector while another one drains into the socket; when that is
 /// empty the two change places. What the socket has taken of a long one is given back by halves, so that a slow
 /// reader costs about what it has not read, and no byte is moved more often than once on average.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Outbox {
     draining: Vec<u8>,
     /// Bytes of `draining` that the socket has taken.
     sent: usize,
     filling: Vec<u8>,
+    /// The most room that is kept for nothing.
+    kept: usize,
 }
 
 /// What became of an attempt to send.
@@ -76,7 +120,18 @@ pub(crate) enum Flushed {
     Part,
 }
 
+impl Default for Outbox {
+    fn default() -> Self {
+        Outbox { draining: Vec::new(), sent: 0, filling: Vec::new(), kept: KEPT_CAPACITY }
+    }
+}
+
 impl Outbox {
+    /// It turned out to be a peer's.
+    pub(crate) fn keep_for_peer(&mut self) {
+        self.kept = PEER_KEPT_CAPACITY;
+    }
+
     /// Where to append.
     pub(crate) fn filling(&mut self) -> &mut Vec<u8> {
         &mut self.filling
@@ -114,17 +169,17 @@ impl Outbox {
     fn taken(&mut self, n: usize) {
         if self.draining.is_empty() && n == self.filling.len() {
             // As it mostly is; filled again while it is in the cache.
-            return empty(&mut self.filling);
+            return empty(&mut self.filling, self.kept);
         }
         self.sent += n;
         if self.sent >= self.draining.len() {
             self.sent -= self.draining.len();
-            empty(&mut self.draining);
+            empty(&mut self.draining, self.kept);
             std::mem::swap(&mut self.draining, &mut self.filling);
         }
         if self.sent == self.draining.len() {
             self.sent = 0;
-            empty(&mut self.draining);
+            empty(&mut self.draining, self.kept);
         } else if self.sent >= KEPT_CAPACITY.max(self.draining.len() / 2) {
             self.draining.drain(..self.sent);
             self.draining.shrink_to_fit();
@@ -133,9 +188,10 @@ impl Outbox {
     }
 }
 
-fn empty(bytes: &mut Vec<u8>) {
+#[inline(never)]
+fn empty(bytes: &mut Vec<u8>, kept: usize) {
     bytes.clear();
-    if bytes.capacity() > KEPT_CAPACITY {
+    if bytes.capacity() > kept {
         *bytes = Vec::new();
     }
 }
@@ -164,6 +220,23 @@ mod tests {
             inbox.append(&[0; 10]);
             inbox.consume(10);
             assert!(inbox.bytes.len() <= 3000, "consumed bytes pile up");
+        }
+    }
+
+    #[test]
+    fn a_peers_room_is_kept_for_the_next_batch_and_a_clients_is_not() {
+        for (is_peer, kept) in [(true, 300_000), (false, 0)] {
+            let (mut inbox, mut outbox) = (Inbox::new(1 << 20), Outbox::default());
+            if is_peer {
+                inbox.keep_for_peer();
+                outbox.keep_for_peer();
+            }
+            inbox.append(&[1; 300_000]);
+            inbox.consume(300_000);
+            outbox.filling().extend_from_slice(&[2; 300_000]);
+            let mut taker = Taker { appetite: usize::MAX, taken: Vec::new() };
+            outbox.flush(&mut taker).unwrap();
+            assert_eq!((inbox.bytes.capacity(), outbox.filling.capacity()), (kept, kept));
         }
     }
 
@@ -207,6 +280,29 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn inbox_loses_and_reorders_nothing(
+            steps in prop::collection::vec((any::<bool>(), 0..3000_usize, 0..1000_usize, 0..4000_usize), 0..60),
+        ) {
+            let mut inbox = Inbox::new(1 << 20);
+            let mut expected = Vec::new();
+            for (round, (in_place, arrived, unused, consumed)) in steps.into_iter().enumerate() {
+                let bytes: Vec<u8> = (0..arrived).map(|i| (i * 7 + round) as u8).collect();
+                expected.extend_from_slice(&bytes);
+                if in_place {
+                    inbox.spare(arrived + unused)[..arrived].copy_from_slice(&bytes);
+                    inbox.arrived(arrived);
+                } else {
+                    inbox.append(&bytes);
+                }
+                prop_assert_eq!(inbox.bytes(), &expected[..]);
+                let consumed = consumed.min(expected.len());
+                expected.drain(..consumed);
+                inbox.consume(consumed);
+                prop_assert_eq!(inbox.bytes(), &expected[..]);
+            }
+        }
+
         #[test]
         fn outbox_loses_and_reorders_nothing(
             steps in prop::collection::vec((0..30_000_usize, 0..30_000_usize), 0..60),

@@ -140,6 +140,14 @@ impl Connection {
         }
     }
 
+    /// It turned out to be this peer's.
+    pub(super) fn be_peer(&mut self, peer: u64, outbox_max: usize) {
+        self.peer = Some(peer);
+        self.outbox_max = outbox_max;
+        self.inbox.keep_for_peer();
+        self.outbox.keep_for_peer();
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.stream.is_none()
     }
@@ -173,15 +181,20 @@ impl Connection {
             let most = if keep { self.inbox.room() } else { scratch.len() };
             let most = most.min(scratch.len()).min(budget - bytes);
             let Some(stream) = &mut self.stream else { break };
-            match stream.read(&mut scratch[..most]) {
+            // A peer's messages are large: what such a message goes on with is read to where it belongs.
+            let in_place = keep && self.peer.is_some() && !self.inbox.bytes().is_empty();
+            let place = if in_place { self.inbox.spare(most) } else { &mut scratch[..most] };
+            match stream.read(place) {
                 Ok(0) => {
                     self.half_closed = true;
                     self.may_read = false;
                     return ReadResult { bytes, end: Some(End::HalfClosed) };
                 }
                 Ok(n) => {
-                    if keep {
-                        self.inbox.append(&scratch[..n]);
+                    match keep {
+                        true if in_place => self.inbox.arrived(n),
+                        true => self.inbox.append(&scratch[..n]),
+                        false => {}
                     }
                     bytes += n;
                     // The socket is empty, and what comes later is reported again (epoll(7), question 9).

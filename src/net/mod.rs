@@ -407,8 +407,7 @@ impl Net {
         let (user_timeout, outbox_max) =
             (self.config.user_timeout, self.config.peer_outbox_bytes_max);
         let Some(connection) = self.open(conn) else { return };
-        connection.peer = Some(peer);
-        connection.outbox_max = outbox_max;
+        connection.be_peer(peer, outbox_max);
         let counted = std::mem::take(&mut connection.counted_unsent);
         let options = connection.set_peer_options(user_timeout);
         let half_closed = connection.half_closed;

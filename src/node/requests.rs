@@ -9,8 +9,7 @@ use crate::kv::{
     Answer, BackupRequest, Budget, Command, Executed, Failure, FailureCode, LeaderHint, Request,
     Seen,
 };
-use crate::raft::{self, Index, NodeId, Payload, ProposeError, ReadId, number};
-use std::rc::Rc;
+use crate::raft::{self, Bytes, Index, NodeId, Payload, ProposeError, ReadId, number};
 
 impl Node {
     /// Returns how long the value is that is asked for, as far as it is known.
@@ -91,7 +90,7 @@ impl Node {
         Ok(())
     }
 
-    pub(super) fn propose(&mut self, origin: Origin, mut command: Rc<[u8]>) {
+    pub(super) fn propose(&mut self, origin: Origin, mut command: Bytes) {
         // A retry of what is applied already needs no second entry (the check at apply stays).
         if let Ok(Command::Write { request: Some(id), .. }) = Command::decode(&command)
             && let Seen::Before(executed) = self.machine.sessions().seen(id)

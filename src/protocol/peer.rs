@@ -14,7 +14,7 @@ use crate::payload::{
     ADDRESS_BYTES_MAX, NAME_BYTES_MAX, put_membership, put_payload, read_membership, read_payload,
     read_text,
 };
-use crate::raft::{AppendOutcome, Entry, Index, Message, Term};
+use crate::raft::{AppendOutcome, Bytes, Entry, Index, Message, Term};
 use std::rc::Rc;
 
 /// Terms, log indexes and read rounds end here; a cluster never gets there.
@@ -67,7 +67,7 @@ fn put_point(out: &mut Vec<u8>, kind: Kind, index: Index, digest: u64) {
     put_u64(out, digest);
 }
 
-/// Reads the payload of a frame. Each command is copied once, into the shared bytes that log and store use.
+/// Reads the payload of a frame. The commands in it are copied once, together, into a block that the log keeps.
 pub fn decode(payload: &[u8]) -> Result<PeerMessage, Malformed> {
     let mut reader = Reader::new(payload);
     let message = match Kind::read(&mut reader)? {
@@ -290,6 +290,7 @@ fn read_append_entries(reader: &mut Reader<'_>) -> Result<Message, Malformed> {
     })
 }
 
+/// They are the last thing in a message.
 fn read_entries(
     reader: &mut Reader<'_>,
     leader_term: Term,
@@ -303,17 +304,26 @@ fn read_entries(
     if u64::from(count) > NUMBER_MAX - prev_log_index {
         return Err(Malformed("index of an entry"));
     }
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    // What is read next has to outlive the message.
+    let block: Rc<[u8]> = reader.take(reader.rest().len(), "entries")?.into();
+    let mut reader = Reader::new(&block);
     let mut entries = Vec::with_capacity(count as usize);
     let mut least_term = prev_log_term.max(1);
     for index in (prev_log_index + 1..).take(count as usize) {
-        let term = number(reader, "term of an entry")?;
+        let term = number(&mut reader, "term of an entry")?;
         if term < least_term || term > leader_term {
             return Err(Malformed("term of an entry"));
         }
         least_term = term;
-        let payload = read_payload(Reader::new(reader.blob("length of an entry")?))?;
-        entries.push(Entry { term, index, payload });
+        let body = Reader::new(reader.blob("length of an entry")?);
+        let end = block.len() - reader.rest().len();
+        let share = |command: &[u8]| Bytes::part_of(&block, end - command.len()..end);
+        entries.push(Entry { term, index, payload: read_payload(body, &share)? });
     }
+    reader.finish("message: bytes after its end")?;
     Ok(entries)
 }
 

@@ -16,6 +16,8 @@ pub const MULTIBULK_COUNT_MAX: i64 = 1024 * 1024;
 /// The most arguments of a command that is carried out, its name included. The arguments of a command
 /// are looked at again whenever more of it arrives, and this bounds the work.
 pub const ARGUMENTS_MAX: usize = 1024;
+/// Room that is made for arguments before they are seen; most commands have no more.
+const ROOM_FOR_ARGUMENTS: usize = 8;
 /// The longest `*N` or `$N` line with its end, in bytes.
 const NUMBER_LINE_BYTES_MAX: usize = 32;
 /// Of the longest count in decimal.
@@ -50,11 +52,11 @@ impl TextLimits {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TextStep {
+pub enum TextStep<'a> {
     /// Call again once there are this many bytes in all; never more than [`TextLimits::inbox_bytes_min`].
     NeedMore { at_least: usize },
     /// At least one argument, which is the command's name. Drop `consumed` bytes from the inbox.
-    Command { args: Vec<Vec<u8>>, consumed: usize },
+    Command { args: Vec<&'a [u8]>, consumed: usize },
     /// An empty line or array, to be passed over in silence.
     Empty { consumed: usize },
     /// A command beyond a limit. Drop `consumed` bytes, let `skip` drop the rest of the command as it
@@ -74,12 +76,17 @@ fn protocol_error(what: &str) -> ProtocolError {
     ProtocolError(format!("ERR Protocol error: {what}"))
 }
 
-/// Looks for one command at the front of `inbox`.
-pub fn next_command(inbox: &[u8], limits: &TextLimits) -> TextStep {
+/// Looks for one command at the front of `inbox`. Its arguments are parts of it, or of `words`: those of a line, without
+/// their quotes.
+pub fn next_command<'a>(
+    inbox: &'a [u8],
+    words: &'a mut Vec<Vec<u8>>,
+    limits: &TextLimits,
+) -> TextStep<'a> {
     let step = match inbox.first() {
         None => Ok(TextStep::NeedMore { at_least: 1 }),
         Some(b'*') => next_array(inbox, limits),
-        Some(_) => next_line(inbox, limits),
+        Some(_) => next_line(inbox, words, limits),
     };
     step.unwrap_or_else(TextStep::Error)
 }
@@ -99,7 +106,7 @@ pub fn keys_to_get(mut inbox: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-fn next_array(inbox: &[u8], limits: &TextLimits) -> Result<TextStep, ProtocolError> {
+fn next_array<'a>(inbox: &'a [u8], limits: &TextLimits) -> Result<TextStep<'a>, ProtocolError> {
     let Some((count, mut at)) = array_header(inbox)? else {
         return Ok(TextStep::NeedMore { at_least: inbox.len() + 1 });
     };
@@ -110,8 +117,7 @@ fn next_array(inbox: &[u8], limits: &TextLimits) -> Result<TextStep, ProtocolErr
         let error = format!("ERR {count} arguments, the limit is {}", limits.arguments_max);
         return Ok(TextStep::Oversized { error, consumed: at, skip: SkipCommand::new(count, 0) });
     }
-    // Slices until the command is whole: what is looked at again must not be copied again.
-    let mut args: Vec<&[u8]> = Vec::new();
+    let mut args = Vec::with_capacity(count.min(ROOM_FOR_ARGUMENTS));
     while args.len() < count {
         let Some((length, header)) = bulk_header(&inbox[at..])? else {
             return Ok(TextStep::NeedMore { at_least: inbox.len() + 1 });
@@ -128,7 +134,7 @@ fn next_array(inbox: &[u8], limits: &TextLimits) -> Result<TextStep, ProtocolErr
         args.push(bulk.strip_suffix(CRLF).ok_or_else(unterminated)?);
         at = end;
     }
-    Ok(command(args.into_iter().map(<[u8]>::to_vec).collect(), at))
+    Ok(command(args, at))
 }
 
 fn check_argument(length: usize, end: usize, limits: &TextLimits) -> Result<(), String> {
@@ -147,7 +153,7 @@ fn check_argument(length: usize, end: usize, limits: &TextLimits) -> Result<(), 
     Ok(())
 }
 
-fn command(args: Vec<Vec<u8>>, consumed: usize) -> TextStep {
+fn command(args: Vec<&[u8]>, consumed: usize) -> TextStep<'_> {
     let name = &args[0];
     let is_host = name.get(..HOST.len()).is_some_and(|start| start.eq_ignore_ascii_case(HOST));
     if is_host || name.eq_ignore_ascii_case(b"post") {
@@ -235,7 +241,11 @@ impl SkipCommand {
     }
 }
 
-fn next_line(inbox: &[u8], limits: &TextLimits) -> Result<TextStep, ProtocolError> {
+fn next_line<'a>(
+    inbox: &[u8],
+    words: &'a mut Vec<Vec<u8>>,
+    limits: &TextLimits,
+) -> Result<TextStep<'a>, ProtocolError> {
     let window = &inbox[..inbox.len().min(limits.inline_bytes_max + 1)];
     let Some(end) = window.iter().position(|byte| *byte == b'\n') else {
         if window.len() > limits.inline_bytes_max {
@@ -244,11 +254,11 @@ fn next_line(inbox: &[u8], limits: &TextLimits) -> Result<TextStep, ProtocolErro
         return Ok(TextStep::NeedMore { at_least: inbox.len() + 1 });
     };
     let line = window[..end].strip_suffix(b"\r").unwrap_or(&window[..end]);
-    let args = split_line(line).ok_or_else(|| protocol_error("unbalanced quotes in request"))?;
-    if args.is_empty() {
+    *words = split_line(line).ok_or_else(|| protocol_error("unbalanced quotes in request"))?;
+    if words.is_empty() {
         return Ok(TextStep::Empty { consumed: end + 1 });
     }
-    Ok(command(args, end + 1))
+    Ok(command(words.iter().map(Vec::as_slice).collect(), end + 1))
 }
 
 /// Splits a line into words as Redis does: `"..."` with escapes, `'...'` with only `\'`, and after a closing

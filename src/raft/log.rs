@@ -183,14 +183,16 @@ impl Log {
     /// Entries from `first` on, at least one if there is one, then as many as `bytes_max` allows.
     pub fn slice(&self, first: Index, bytes_max: usize) -> Vec<Entry> {
         let mut bytes = 0;
-        self.iter_from(first)
-            .take_while(|entry| {
-                let is_first = bytes == 0;
-                bytes += entry.cost_bytes();
-                is_first || bytes <= bytes_max
-            })
-            .cloned()
-            .collect()
+        let fits = |entry: &&Entry| {
+            let is_first = bytes == 0;
+            bytes += entry.cost_bytes();
+            is_first || bytes <= bytes_max
+        };
+        // Counted first, so that there is room for all of them at once.
+        let count = self.iter_from(first).take_while(fits).count();
+        let mut entries = Vec::with_capacity(count);
+        entries.extend(self.iter_from(first).take(count).cloned());
+        entries
     }
 
     pub fn iter_from(&self, first: Index) -> impl Iterator<Item = &Entry> {

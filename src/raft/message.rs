@@ -1,7 +1,7 @@
 //! What Raft nodes say to each other, and what they keep on disk. One variant per RPC and reply, each
 //! with only the fields it needs; names are those of Figure 2 of the Raft paper.
 
-use super::Membership;
+use super::{Bytes, Membership};
 use std::rc::Rc;
 
 /// Of one data folder: the number at the end of the node's name (2 for `raft-2`) in the upper 16 bits, and 48
@@ -35,7 +35,7 @@ pub enum Payload {
     /// The empty entry that a new leader starts its term with (section 8).
     Noop,
     /// Shared, so that the log, the write-ahead log and every follower's message hold one copy.
-    Command(Rc<[u8]>),
+    Command(Bytes),
     /// Who belongs to the cluster from here on (section 6).
     Members(Rc<Membership>),
 }

@@ -31,6 +31,7 @@
 //! - Joint consensus (thesis 4.3): members change one at a time (`membership.rs`).
 //! - Lease reads (thesis 6.4.1): they trust clocks.
 
+mod bytes;
 mod config;
 mod election;
 mod handover;
@@ -45,6 +46,7 @@ mod replication;
 mod role;
 mod snapshot;
 
+pub use bytes::Bytes;
 pub use config::Config;
 pub use handover::HandoverError;
 pub use log::{Log, Position};

@@ -239,7 +239,8 @@ impl Raft {
             return Err(self.log.last_possible_match(prev.index, prev.term));
         }
         let match_index = (prev.index + entries.len() as Index).max(self.commit_index);
-        for entry in entries {
+        let mut first_new = None;
+        for mut entry in entries {
             if entry.index <= self.commit_index {
                 continue;
             }
@@ -248,6 +249,12 @@ impl Raft {
                 Some(term) if term == entry.term => continue,
                 Some(_) => self.truncate_log(entry.index),
                 None => {}
+            }
+            // Else the whole message would be kept for the few of its entries that are new.
+            if *first_new.get_or_insert(entry.index) > prev.index + 1
+                && let Payload::Command(command) = &mut entry.payload
+            {
+                command.detach();
             }
             self.append_entry(entry);
         }

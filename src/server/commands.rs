@@ -34,7 +34,8 @@ impl<D: Disk> Server<D> {
         }
         let limits = TextLimits::new(&self.limits);
         let is_line = self.inbox(conn).first() != Some(&b'*');
-        match resp::next_command(self.inbox(conn), &limits) {
+        let mut words = Vec::new();
+        match resp::next_command(self.inbox(conn), &mut words, &limits) {
             TextStep::NeedMore { .. } => Err(Pause::NeedMore),
             TextStep::Empty { consumed } => {
                 self.links.net.consume(conn, consumed);

@@ -157,7 +157,7 @@ mod tests {
         /// A turn that brings so many writes; says what it leaves for later.
         fn turn(&mut self, writes: usize) -> Waits {
             for _ in 0..writes {
-                self.raft.propose(Payload::Command([0; 10].into())).expect("a leader");
+                self.raft.propose(Payload::Command(vec![0; 10].into())).expect("a leader");
             }
             let wanted = self.pace.wanted(&self.raft, self.now);
             let waits = self.raft.may_wait(wanted);

@@ -4,6 +4,7 @@
 //! it becomes one, so that what must be written on the way out of a full disk (the entries that lead to
 //! the next snapshot, a vote) can be. Its name says its size: `reserve-<bytes>`, 16 hexadecimal digits.
 
+use super::direct::Aligned;
 use super::segment::{self, BATCHES_OFFSET, COPY_OFFSET, FIRST_SECTOR};
 use super::segment::{SegmentHeader, Standing};
 use super::{Disk, WalConfig, WalError, sector};
@@ -64,16 +65,17 @@ impl<F> Active<F> {
         &mut self,
         disk: &mut D,
         batch: &[u8],
-        image: &mut Vec<u8>,
+        image: &mut Aligned,
     ) -> Result<(), WalError> {
         let first = FIRST_SECTOR + self.end / sector::DATA_BYTES as u64;
         // The sector that is shared with the batch before.
         let shared = (sector::DATA_BYTES - self.partial.len()).min(batch.len());
         self.partial.extend_from_slice(&batch[..shared]);
-        image.clear();
-        sector::encode(self.header.salt, first, &self.partial, image);
-        sector::encode(self.header.salt, first + 1, &batch[shared..], image);
-        self.write(disk, first * sector::SECTOR_BYTES as u64, image)?;
+        let (shared_part, rest) = (&self.partial, &batch[shared..]);
+        let sectors = image.begin(sector::encoded_bytes(shared_part) + sector::encoded_bytes(rest));
+        sector::encode(self.header.salt, first, shared_part, sectors);
+        sector::encode(self.header.salt, first + 1, rest, sectors);
+        self.write(disk, first * sector::SECTOR_BYTES as u64, image.bytes())?;
         self.end += batch.len() as u64;
         let in_last = (self.end % sector::DATA_BYTES as u64) as usize;
         if batch.len() > shared {

@@ -35,7 +35,7 @@ impl OpenFile {
     /// Writes all of `bytes`. Whoever writes often keeps the memory.
     pub fn write_at(
         &mut self,
-        memory: &mut AlignedMemory,
+        memory: &mut Aligned,
         mut offset: u64,
         bytes: &[u8],
     ) -> io::Result<()> {
@@ -46,14 +46,10 @@ impl OpenFile {
         Ok(())
     }
 
-    fn write_part(
-        &mut self,
-        memory: &mut AlignedMemory,
-        offset: u64,
-        bytes: &[u8],
-    ) -> io::Result<()> {
+    fn write_part(&mut self, memory: &mut Aligned, offset: u64, bytes: &[u8]) -> io::Result<()> {
         if self.is_direct {
-            match self.file.write_all_at(memory.copy(bytes), offset) {
+            let bytes = if is_aligned(bytes) { bytes } else { memory.copy(bytes) };
+            match self.file.write_all_at(bytes, offset) {
                 // This disk has larger sectors, or these were not whole ones: refused before anything was written.
                 Err(e) if e.kind() == io::ErrorKind::InvalidInput => {
                     set_direct(&self.file, false)?;
@@ -72,21 +68,43 @@ fn set_direct(file: &File, is_direct: bool) -> io::Result<()> {
     Ok(fcntl_setfl(file, flags)?)
 }
 
-/// Memory that lies where a disk can be written from.
+/// Bytes that lie where a disk can be written from.
 #[derive(Default)]
-pub struct AlignedMemory(Vec<u8>);
+pub struct Aligned {
+    memory: Vec<u8>,
+    start: usize,
+}
 
-impl AlignedMemory {
-    fn copy(&mut self, bytes: &[u8]) -> &[u8] {
-        let memory = &mut self.0;
-        if memory.len() < bytes.len() + ALIGNMENT {
-            *memory = vec![0; bytes.len().next_power_of_two() + ALIGNMENT];
-        }
-        let start = memory.as_ptr().align_offset(ALIGNMENT);
-        let place = &mut memory[start..start + bytes.len()];
-        place.copy_from_slice(bytes);
-        place
+impl Aligned {
+    /// Empties it. What is appended lies right if it is no more than `bytes_max`.
+    #[inline(never)]
+    pub fn begin(&mut self, bytes_max: usize) -> &mut Vec<u8> {
+        self.memory.clear();
+        self.memory.reserve(bytes_max + ALIGNMENT);
+        self.start = self.memory.as_ptr().align_offset(ALIGNMENT);
+        self.memory.resize(self.start, 0);
+        &mut self.memory
     }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.memory[self.start..]
+    }
+
+    /// Empties it, and gives back room beyond `bytes_max`.
+    pub fn clear(&mut self, bytes_max: usize) {
+        self.start = 0;
+        self.memory.clear();
+        self.memory.shrink_to(bytes_max);
+    }
+
+    fn copy(&mut self, bytes: &[u8]) -> &[u8] {
+        self.begin(bytes.len()).extend_from_slice(bytes);
+        self.bytes()
+    }
+}
+
+fn is_aligned(bytes: &[u8]) -> bool {
+    bytes.as_ptr().align_offset(ALIGNMENT) == 0
 }
 
 #[cfg(test)]
@@ -103,7 +121,7 @@ mod tests {
         let file = File::create(&path).unwrap();
         file.set_len(bytes).unwrap();
         let mut file = OpenFile::new(file, bytes);
-        let mut memory = AlignedMemory::default();
+        let mut memory = Aligned::default();
         for (offset, part) in writes {
             file.write_at(&mut memory, *offset, part).unwrap();
         }
@@ -124,6 +142,17 @@ mod tests {
         let (longs, end) = rest.split_at(long.len() - SECTOR_BYTES);
         assert!(front.iter().chain(end).all(|&byte| byte == 0));
         assert_eq!((twos, longs), (&short[..], &long[SECTOR_BYTES..]));
+    }
+
+    #[test]
+    fn what_is_begun_lies_right_however_much_it_becomes() {
+        for length in [1, SECTOR_BYTES, 3 * ALIGNMENT, DIRECT_BYTES_MAX + SECTOR_BYTES] {
+            let mut image = Aligned::default();
+            image.begin(length).resize(ALIGNMENT, 1);
+            image.begin(length).extend(std::iter::repeat_n(2, length));
+            assert_eq!(image.bytes(), vec![2; length]);
+            assert!(image.bytes().chunks(DIRECT_BYTES_MAX).all(is_aligned), "{length} bytes");
+        }
     }
 
     #[test]

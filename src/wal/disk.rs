@@ -10,7 +10,7 @@
 //! - after an error of a write or a sync, nothing is known of what it should have made durable.
 
 use super::WalError;
-use super::direct::{AlignedMemory, OpenFile};
+use super::direct::{Aligned, OpenFile};
 use super::identity::FILE as IDENTITY_NAME;
 use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate, fstatvfs};
 use rustix::io::{Errno, retry_on_intr};
@@ -96,7 +96,7 @@ pub struct FileDisk {
     handle: File,
     /// Removed files, without a name, and how long each still is. The end of the process frees them too.
     leaving: Vec<(File, u64)>,
-    memory: AlignedMemory,
+    memory: Aligned,
     _lock: File,
 }
 
@@ -136,13 +136,7 @@ impl FileDisk {
         match lock.try_lock() {
             Ok(()) => {
                 let (folder, leaving) = (dir.to_path_buf(), Vec::new());
-                Ok(FileDisk {
-                    folder,
-                    handle,
-                    leaving,
-                    memory: AlignedMemory::default(),
-                    _lock: lock,
-                })
+                Ok(FileDisk { folder, handle, leaving, memory: Aligned::default(), _lock: lock })
             }
             Err(TryLockError::WouldBlock) => Err(WalError::InUse { folder: dir.to_path_buf() }),
             Err(TryLockError::Error(e)) => Err(fail("lock", &lock_path)(e)),

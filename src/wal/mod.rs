@@ -134,6 +134,7 @@ pub use snapshots::{SET_ASIDE, SNAPSHOTS_KEPT, SnapshotKind};
 use crate::raft::{Entry, HardState, Index, Position, Term};
 use active::{Active, NoSegment, Reserve, Spare};
 use batch::{Batch, KEPT_BUFFER_BYTES};
+use direct::Aligned;
 use entries::Places;
 use marker::Marker;
 use record::{BATCH_HEADER_BYTES, BatchHeader};
@@ -210,7 +211,7 @@ pub struct Wal<D: Disk> {
     shape: LogShape,
     batch: Batch,
     /// The batch as sectors, while it is being written.
-    image: Vec<u8>,
+    image: Aligned,
     snapshots: Snapshots<D::File>,
     /// Where synced entries are.
     places: Places,
@@ -316,7 +317,7 @@ impl<D: Disk> Wal<D> {
             self.places.add(entries, self.active.header.number, offset);
         }
         self.batch.clear();
-        self.image.shrink_to(KEPT_BUFFER_BYTES);
+        self.image.clear(KEPT_BUFFER_BYTES);
         Ok(())
     }
 

@@ -157,7 +157,11 @@ impl<'a> Records<'a> {
         };
         self.before = Some(position);
         let Position { index, term } = position;
-        Ok(Record::Entry(Entry { term, index, payload: read_payload(body)? }))
+        Ok(Record::Entry(Entry {
+            term,
+            index,
+            payload: read_payload(body, &|command| command.into())?,
+        }))
     }
 }
 

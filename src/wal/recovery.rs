@@ -259,7 +259,7 @@ fn resume<D: Disk>(
         standing,
         shape,
         batch: Batch::new(),
-        image: Vec::new(),
+        image: Default::default(),
         snapshots: Snapshots::new(found.finished[first_kept..].to_vec()),
         places,
         spares: VecDeque::new(),

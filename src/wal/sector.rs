@@ -15,10 +15,15 @@ fn checksum(salt: u32, number: u64, data: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c_append(salt, &number.to_be_bytes()), data).max(1)
 }
 
+/// How long the sectors are that hold `data`.
+pub fn encoded_bytes(data: &[u8]) -> usize {
+    data.len().div_ceil(DATA_BYTES) * SECTOR_BYTES
+}
+
 /// Appends the sectors that hold `data`, the first of which is the file's sector `first`. The last one is
 /// filled up with zeros.
 pub fn encode(salt: u32, first: u64, data: &[u8], out: &mut Vec<u8>) {
-    out.reserve(data.len().div_ceil(DATA_BYTES) * SECTOR_BYTES);
+    out.reserve(encoded_bytes(data));
     for (number, part) in (first..).zip(data.chunks(DATA_BYTES)) {
         let start = out.len();
         out.extend_from_slice(part);

@@ -2,6 +2,7 @@
 
 use crate::*;
 use raftkv::kv::{EXPIRED_PER_ENTRY_MAX, EXPIRES_AT_MAX, Limits, Loader, Request};
+use raftkv::raft::Bytes;
 
 fn timed(machine: &mut Machine, stamp: u64, op: TimedOp<'_>) -> Outcome {
     apply(machine, Command::Write { request: None, op: WriteOp::Timed { stamp, op } }).outcome
@@ -152,12 +153,12 @@ fn a_stamp_takes_the_place_of_the_one_that_was_there() {
     };
     for request in [None, Some(RequestId { session: 7, sequence: 8 })] {
         let of = |stamp| Command::Write { request, op: WriteOp::Timed { stamp, op } };
-        let mut bytes: std::rc::Rc<[u8]> = of(77).to_bytes().into();
+        let mut bytes: Bytes = of(77).to_bytes().into();
         let kept = bytes.clone();
         Command::stamp(&mut bytes, 123);
         assert_eq!(Command::decode(&bytes), Ok(of(123)));
         assert_eq!(Command::decode(&kept), Ok(of(77)), "nobody else's bytes change");
-        let mut plain: std::rc::Rc<[u8]> =
+        let mut plain: Bytes =
             Command::Write { request, op: put("a", "0123456789") }.to_bytes().into();
         let before = plain.clone();
         Command::stamp(&mut plain, 123);

@@ -3,7 +3,10 @@
 use crate::common::cluster::Cluster;
 use crate::common::core::*;
 use crate::outcome;
-use raftkv::raft::{AppendOutcome, Index, Log, NodeId, Position, Raft, Ready, Term};
+use raftkv::raft::{
+    AppendOutcome, Bytes, Index, Log, NodeId, Payload, Position, Raft, Ready, Term,
+};
+use std::rc::Rc;
 
 /// §5.3: "the leader appends the command to its log as a new entry, then issues AppendEntries RPCs
 /// in parallel to each of the other servers".
@@ -174,6 +177,26 @@ fn step_3_entries_after_a_match_stay() {
 
 /// Figure 2, AppendEntries receiver, step 4: an acknowledgement leaves together with what it
 /// vouches for.
+#[test]
+fn a_message_that_is_known_in_part_is_not_kept_for_the_rest_of_it() {
+    for (known, is_kept) in [(0, true), (1, false), (2, false)] {
+        let mut raft = follower(2, 3, 1, &[1; 2][..known]);
+        let block: Rc<[u8]> = (*b"1@12@13@1").into();
+        let in_memory = Rc::downgrade(&block);
+        let mut sent = entries(1, &[1; 3]);
+        for (at, entry) in sent.iter_mut().enumerate() {
+            let part = Payload::Command(Bytes::part_of(&block, 3 * at..3 * (at + 1)));
+            assert_eq!(entry.payload, part);
+            entry.payload = part;
+        }
+        drop(block);
+        raft.step(1, append(1, (0, 0), 0, sent)).expect("no contradiction");
+        turn(&mut raft);
+        assert!(raft.log().iter_from(1).eq(&entries(1, &[1; 3])));
+        assert_eq!(in_memory.upgrade().is_some(), is_kept, "{known} entries were known");
+    }
+}
+
 #[test]
 fn step_4_entries_are_durable_before_they_are_acknowledged() {
     let mut raft = follower(2, 3, 1, &[]);

@@ -6,7 +6,7 @@ use crate::mem_disk::MemDisk;
 use crate::*;
 use raftkv::kv::{FailureCode, Outcome};
 use raftkv::node::{PeerMessage, Ticket};
-use raftkv::raft::{Entry, NodeId};
+use raftkv::raft::{Bytes, Entry, NodeId};
 use raftkv::wal::Disk;
 use std::cell::Cell;
 use std::io;
@@ -279,7 +279,7 @@ fn a_follower_with_little_room_refuses_nothing() {
     disk.make_full();
     let mut entries = large_entries(1);
     let op = WriteOp::Put { key: b"k", value: &[3; SEGMENT_BYTES as usize * 3 / 4] };
-    let bytes: Rc<[u8]> = Command::Write { request: None, op }.to_bytes().into();
+    let bytes: Bytes = Command::Write { request: None, op }.to_bytes().into();
     entries[0].payload = raftkv::raft::Payload::Command(bytes.clone());
     hear(&mut replica, append(1, (0, 0), 0, entries));
     turn(&mut replica);

@@ -10,7 +10,7 @@ use raftkv::kv::{
     self, Answer, Command, Condition, Expiry, Found, Outcome, ReadOp, Refusal, Request, RequestId,
     SESSION_VALUE_BYTES_MAX, Step, StepOutcome, TimeCondition, TimedOp, Transaction, WriteOp,
 };
-use raftkv::raft::{Entry, Index, Payload};
+use raftkv::raft::{Bytes, Entry, Index, Payload};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -291,13 +291,13 @@ impl Model {
     }
 
     /// A client was told that a command without a session is certainly not done.
-    pub fn not_done(&mut self, command: &Rc<[u8]>, told: &'static str) {
+    pub fn not_done(&mut self, command: &[u8], told: &'static str) {
         if let Ok(Command::Write { request: None, op }) = Command::decode(command)
             && is_unique(&op)
         {
             let place = self.places.get(command);
             assert_eq!(place, None, "{op:?} is committed, and its client was told {told:?}");
-            self.not_done.insert(command.clone(), told);
+            self.not_done.insert(command.into(), told);
         }
     }
 
@@ -372,10 +372,10 @@ fn is_forgotten(outcome: &Outcome) -> bool {
 }
 
 /// As clients send it: the leader writes the time into it.
-fn without_stamp(command: &Rc<[u8]>) -> Rc<[u8]> {
+fn without_stamp(command: &Bytes) -> Rc<[u8]> {
     let mut bytes = command.clone();
     Command::stamp(&mut bytes, 0);
-    bytes
+    (*bytes).into()
 }
 
 /// Whether no client sends it a second time as another command.

@@ -144,30 +144,31 @@ fn drain_commands(
                 return Ok(());
             }
         }
-        let step = next_command(&inbox.bytes, &TEXT_LIMITS);
+        let mut words = Vec::new();
+        let step = next_command(&inbox.bytes, &mut words, &TEXT_LIMITS);
         if let TextStep::NeedMore { at_least } = step {
             inbox.wait(at_least, TEXT_LIMITS.inbox_bytes_min());
             return Ok(());
         }
-        inbox.decided();
         let consumed = match step {
             TextStep::NeedMore { .. } | TextStep::Empty { consumed: 0 } => {
                 unreachable!("{step:?} makes no progress")
             }
             TextStep::Command { args, consumed } => {
-                said.push(Said::Command(args));
-                consumed
+                said.push(Said::Command(args.into_iter().map(<[u8]>::to_vec).collect()));
+                Ok(consumed)
             }
-            TextStep::Empty { consumed } => consumed,
+            TextStep::Empty { consumed } => Ok(consumed),
             TextStep::Oversized { error, consumed, skip: begun } => {
                 said.push(Said::TooLong(error));
                 *skip = Some(begun);
-                consumed
+                Ok(consumed)
             }
-            TextStep::Error(error) => return Err(broken(error)),
-            TextStep::CrossProtocol => return Err(Said::CrossProtocol),
+            TextStep::Error(error) => Err(broken(error)),
+            TextStep::CrossProtocol => Err(Said::CrossProtocol),
         };
-        inbox.drop(consumed);
+        inbox.decided();
+        inbox.drop(consumed?);
     }
 }
 

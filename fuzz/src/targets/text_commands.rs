@@ -18,14 +18,17 @@ pub fn run(input: &[u8]) {
     assert_eq!(cut_commands(pieces.of(stream)), at_once, "the pieces made a difference");
     for said in at_once {
         match said {
-            Said::Command(args) => check_command(&args),
+            Said::Command(args) => {
+                let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
+                check_command(&args);
+            }
             Said::TooLong(error) | Said::Error(error) => check_error(&error),
             Said::CrossProtocol => {}
         }
     }
 }
 
-fn check_command(args: &[Vec<u8>]) {
+fn check_command(args: &[&[u8]]) {
     check_array(args);
     match text::parse(args, &Limits::default()) {
         TextCommand::Ask { request, .. } => {
@@ -40,16 +43,16 @@ fn check_command(args: &[Vec<u8>]) {
 }
 
 /// The same words as an array are the same command. A line may have more words than an array.
-fn check_array(args: &[Vec<u8>]) {
+fn check_array(args: &[&[u8]]) {
     let mut array = Vec::new();
     put_array(&mut array, args.len());
     args.iter().for_each(|arg| put_bulk(&mut array, arg));
-    match next_command(&array, &TEXT_LIMITS) {
+    match next_command(&array, &mut Vec::new(), &TEXT_LIMITS) {
         TextStep::Command { args: read, consumed } => {
             assert_eq!((&read[..], consumed), (args, array.len()));
         }
         TextStep::Oversized { .. } => {
-            let longest = args.iter().map(Vec::len).max().unwrap_or(0);
+            let longest = args.iter().map(|arg| arg.len()).max().unwrap_or(0);
             assert!(
                 args.len() > TEXT_LIMITS.arguments_max
                     || longest > TEXT_LIMITS.argument_bytes_max

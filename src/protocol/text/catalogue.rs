@@ -296,11 +296,11 @@ pub enum CommandQuery {
     Docs(Vec<&'static str>),
 }
 
-pub(super) fn query(args: &[Vec<u8>]) -> Result<CommandQuery, String> {
+pub(super) fn query(args: &[&[u8]]) -> Result<CommandQuery, String> {
     let Some((what, wanted)) = args.split_first() else {
         return Ok(CommandQuery::Info(names().map(Some).collect()));
     };
-    let known = |name: &Vec<u8>| find(name).map(|spec| spec.name);
+    let known = |name: &&[u8]| find(name).map(|spec| spec.name);
     match what.to_ascii_lowercase().as_slice() {
         b"count" if wanted.is_empty() => Ok(CommandQuery::Count),
         b"count" => Err(wrong_number("command|count")),

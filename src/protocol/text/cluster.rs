@@ -25,7 +25,7 @@ const SUBCOMMANDS: [(&str, &str, &str); 8] = [
     ("help", "RAFT HELP", "this list"),
 ];
 
-pub(super) fn raft(args: &[Vec<u8>]) -> Result<TextCommand, String> {
+pub(super) fn raft(args: &[&[u8]]) -> Result<TextCommand, String> {
     let (subcommand, args) = args.split_first().expect("its row asks for an argument");
     let name = String::from_utf8_lossy(subcommand).to_ascii_lowercase();
     let query = |query| Ok(TextCommand::Raft(query));

@@ -1,7 +1,7 @@
 //! Commands about the connection itself, and about the server behind it.
 
 use super::{
-    NOT_AN_INTEGER, SHOWN_BYTES_MAX, TextCommand, start_of, unknown_subcommand, wrong_number,
+    NOT_AN_INTEGER, SHOWN_BYTES_MAX, TextCommand, owned, start_of, unknown_subcommand, wrong_number,
 };
 use crate::protocol::resp::{Version, parse_i64};
 
@@ -52,7 +52,7 @@ impl ConfigQuery {
     }
 }
 
-pub(super) fn hello(args: &[Vec<u8>]) -> Result<TextCommand, String> {
+pub(super) fn hello(args: &[&[u8]]) -> Result<TextCommand, String> {
     let mut greeting = Greeting::default();
     let Some((version, mut options)) = args.split_first() else {
         return Ok(TextCommand::Hello(greeting));
@@ -66,7 +66,7 @@ pub(super) fn hello(args: &[Vec<u8>]) -> Result<TextCommand, String> {
     while let Some((option, rest)) = options.split_first() {
         options = match rest {
             [user, password, rest @ ..] if option.eq_ignore_ascii_case(b"auth") => {
-                auth(&[user.clone(), password.clone()])?;
+                auth(&[*user, *password])?;
                 rest
             }
             [name, rest @ ..] if option.eq_ignore_ascii_case(b"setname") => {
@@ -83,12 +83,12 @@ pub(super) fn hello(args: &[Vec<u8>]) -> Result<TextCommand, String> {
 }
 
 /// There are no passwords here: what Redis says when it has none either.
-pub(super) fn auth(args: &[Vec<u8>]) -> Result<TextCommand, String> {
+pub(super) fn auth(args: &[&[u8]]) -> Result<TextCommand, String> {
     match args {
         [_] => Err("ERR AUTH <password> called without any password configured for the default \
                     user. Are you sure your configuration is correct?"
             .to_owned()),
-        [user, _] if user == b"default" => Ok(TextCommand::Ok),
+        [user, _] if *user == b"default" => Ok(TextCommand::Ok),
         _ => Err("WRONGPASS invalid username-password pair or user is disabled.".to_owned()),
     }
 }
@@ -101,7 +101,7 @@ pub(super) fn select(index: &[u8]) -> Result<TextCommand, String> {
     }
 }
 
-pub(super) fn client(args: &[Vec<u8>]) -> Result<ClientCommand, String> {
+pub(super) fn client(args: &[&[u8]]) -> Result<ClientCommand, String> {
     let (name, args) = args.split_first().expect("its row asks for an argument");
     let lower = name.to_ascii_lowercase();
     let known: &[&[u8]] = &[b"id", b"info", b"getname", b"setname", b"setinfo"];
@@ -150,7 +150,7 @@ fn plain_text(what: &str, bytes: &[u8]) -> Result<Option<String>, String> {
     Ok(is_plain.then(|| String::from_utf8_lossy(bytes).into_owned()))
 }
 
-pub(super) fn config(args: &[Vec<u8>]) -> Result<ConfigQuery, String> {
+pub(super) fn config(args: &[&[u8]]) -> Result<ConfigQuery, String> {
     let (name, patterns) = args.split_first().expect("its row asks for an argument");
     if !name.eq_ignore_ascii_case(b"get") {
         return Err(unknown_subcommand("CONFIG", name));
@@ -158,5 +158,5 @@ pub(super) fn config(args: &[Vec<u8>]) -> Result<ConfigQuery, String> {
     if patterns.is_empty() {
         return Err(wrong_number("config|get"));
     }
-    Ok(ConfigQuery::Get(patterns.to_vec()))
+    Ok(ConfigQuery::Get(owned(patterns)))
 }

@@ -89,18 +89,18 @@ pub enum TextCommand {
 
 /// What a command means; `args` starts with its name. `limits` go into what is proposed; whether keys
 /// and values keep to them is not checked here ([`Limits::check`]).
-pub fn parse(args: &[Vec<u8>], limits: &Limits) -> TextCommand {
+pub fn parse(args: &[&[u8]], limits: &Limits) -> TextCommand {
     try_parse(args, limits).unwrap_or_else(TextCommand::Error)
 }
 
 /// Fails for a command that there is not, or not with so many words. That ends a transaction at once; what
 /// else is wrong with a command shows only when it is carried out, as in Redis.
-pub fn try_parse(args: &[Vec<u8>], limits: &Limits) -> Result<TextCommand, String> {
+pub fn try_parse(args: &[&[u8]], limits: &Limits) -> Result<TextCommand, String> {
     let (spec, args) = look_up(args)?;
     Ok(command(spec, args, limits).unwrap_or_else(TextCommand::Error))
 }
 
-fn look_up(args: &[Vec<u8>]) -> Result<(&'static Spec, &[Vec<u8>]), String> {
+fn look_up<'a, 'b>(args: &'a [&'b [u8]]) -> Result<(&'static Spec, &'a [&'b [u8]]), String> {
     if args.len() > ARGUMENTS_MAX {
         return Err(format!("ERR {} arguments, the limit is {ARGUMENTS_MAX}", args.len()));
     }
@@ -117,7 +117,7 @@ fn look_up(args: &[Vec<u8>]) -> Result<(&'static Spec, &[Vec<u8>]), String> {
 
 /// In a context in which only a few commands are: the error for any other one that there is. `args`
 /// starts with the name.
-pub fn check_context(args: &[Vec<u8>], context: &Context) -> Result<(), String> {
+pub fn check_context(args: &[&[u8]], context: &Context) -> Result<(), String> {
     let spec = args.first().and_then(|name| catalogue::find(name));
     match spec {
         Some(spec) if !context.allowed.contains(&spec.verb) => Err(format!(
@@ -156,7 +156,7 @@ impl Context {
     };
 }
 
-fn command(spec: &Spec, args: &[Vec<u8>], limits: &Limits) -> Result<TextCommand, String> {
+fn command(spec: &Spec, args: &[&[u8]], limits: &Limits) -> Result<TextCommand, String> {
     Ok(match spec.verb {
         Verb::Digest => ask(Request::Digest, Shape::Plain),
         Verb::DbSize => ask(Request::Digest, Shape::KeyCount),
@@ -166,21 +166,21 @@ fn command(spec: &Spec, args: &[Vec<u8>], limits: &Limits) -> Result<TextCommand
                 .map(|section| String::from_utf8_lossy(section).to_ascii_lowercase())
                 .collect(),
         },
-        Verb::Ping => TextCommand::Ping(args.first().cloned()),
-        Verb::Echo => TextCommand::Echo(args[0].clone()),
+        Verb::Ping => TextCommand::Ping(args.first().map(|message| message.to_vec())),
+        Verb::Echo => TextCommand::Echo(args[0].to_vec()),
         Verb::Help => TextCommand::Help,
         Verb::Quit => TextCommand::Quit,
         Verb::Reset => TextCommand::Reset,
         Verb::Hello => connection::hello(args)?,
         Verb::Auth => connection::auth(args)?,
-        Verb::Select => connection::select(&args[0])?,
+        Verb::Select => connection::select(args[0])?,
         Verb::Client => TextCommand::Client(connection::client(args)?),
         Verb::Config => TextCommand::Config(connection::config(args)?),
         Verb::ReadOnly => TextCommand::ReadOnly(true),
         Verb::ReadWrite => TextCommand::ReadOnly(false),
         Verb::Time => TextCommand::Time,
         Verb::Command => TextCommand::Commands(catalogue::query(args)?),
-        Verb::Keys => ranges::keys(&args[0]),
+        Verb::Keys => ranges::keys(args[0]),
         Verb::Scan => ranges::scan(args)?,
         Verb::Range => ranges::range(args)?,
         Verb::RandomKey => ask(Request::Read(ReadOp::RandomKey), Shape::First),
@@ -200,7 +200,7 @@ fn command(spec: &Spec, args: &[Vec<u8>], limits: &Limits) -> Result<TextCommand
         Verb::Multi => TextCommand::Multi,
         Verb::Exec => TextCommand::Exec(None),
         Verb::Discard => TextCommand::Discard,
-        Verb::Watch => TextCommand::Watch(args.iter().map(|key| key.as_slice().into()).collect()),
+        Verb::Watch => TextCommand::Watch(args.iter().map(|key| (*key).into()).collect()),
         Verb::Unwatch => TextCommand::Unwatch,
         Verb::Session => session(args, limits)?,
         Verb::Why => TextCommand::Why,
@@ -216,15 +216,24 @@ fn command(spec: &Spec, args: &[Vec<u8>], limits: &Limits) -> Result<TextCommand
     })
 }
 
+/// Of a command, while it is put together: most fit.
+const ROOM_FOR_COMMAND: usize = 512;
+
 /// A text command has no session unless it says so: it is executed as often as it is in the log, and put there
 /// once.
+#[inline(never)]
 fn write(op: WriteOp<'_>, shape: Shape) -> TextCommand {
-    let command = Command::Write { request: None, op }.to_bytes();
-    ask(Request::Write { command: command.into() }, shape)
+    ask_for_write(&Command::Write { request: None, op }, shape)
+}
+
+fn ask_for_write(command: &Command<'_>, shape: Shape) -> TextCommand {
+    let mut bytes = Vec::with_capacity(ROOM_FOR_COMMAND);
+    command.encode(&mut bytes);
+    ask(Request::Write { command: bytes.into() }, shape)
 }
 
 /// Everything is gone at once, however it is said.
-fn flush(args: &[Vec<u8>]) -> Result<TextCommand, String> {
+fn flush(args: &[&[u8]]) -> Result<TextCommand, String> {
     match args {
         [] => {}
         [how] if is_flush_mode(how) => {}
@@ -234,7 +243,7 @@ fn flush(args: &[Vec<u8>]) -> Result<TextCommand, String> {
 }
 
 /// There is nothing to flush; clients of functions begin with that.
-fn function(args: &[Vec<u8>]) -> Result<TextCommand, String> {
+fn function(args: &[&[u8]]) -> Result<TextCommand, String> {
     let (name, args) = args.split_first().expect("its row asks for an argument");
     if !name.eq_ignore_ascii_case(b"flush") {
         return Err(unknown_subcommand("FUNCTION", name));
@@ -247,12 +256,11 @@ fn function(args: &[Vec<u8>]) -> Result<TextCommand, String> {
 }
 
 /// `OPEN`, or the name of a request and what it is to do.
-fn session(args: &[Vec<u8>], limits: &Limits) -> Result<TextCommand, String> {
+fn session(args: &[&[u8]], limits: &Limits) -> Result<TextCommand, String> {
     if let [word] = args
         && word.eq_ignore_ascii_case(b"open")
     {
-        let command = Command::OpenSession.to_bytes().into();
-        return Ok(ask(Request::Write { command }, Shape::Plain));
+        return Ok(ask_for_write(&Command::OpenSession, Shape::Plain));
     }
     let [session, sequence, command @ ..] = args else { return Err(wrong_number("session")) };
     if command.is_empty() {
@@ -267,8 +275,7 @@ fn session(args: &[Vec<u8>], limits: &Limits) -> Result<TextCommand, String> {
         TextCommand::Ask { request: Request::Write { command }, shape } => {
             match Command::decode(&command) {
                 Ok(Command::Write { request: None, op }) => {
-                    let command = Command::Write { request: Some(id), op }.to_bytes();
-                    Ok(ask(Request::Write { command: command.into() }, shape))
+                    Ok(ask_for_write(&Command::Write { request: Some(id), op }, shape))
                 }
                 _ => Err(NOT_IN_A_SESSION.to_owned()),
             }
@@ -287,6 +294,10 @@ fn is_flush_mode(word: &[u8]) -> bool {
 
 fn ask(request: Request, shape: Shape) -> TextCommand {
     TextCommand::Ask { request, shape }
+}
+
+fn owned(args: &[&[u8]]) -> Vec<Vec<u8>> {
+    args.iter().map(|arg| arg.to_vec()).collect()
 }
 
 fn integer(bytes: &[u8]) -> Result<i64, String> {
@@ -308,7 +319,7 @@ fn unknown_subcommand(command: &str, subcommand: &[u8]) -> String {
 /// How much of an unknown command is repeated, in bytes (as in Redis).
 const SHOWN_BYTES_MAX: usize = 128;
 
-fn unknown_command(name: &[u8], args: &[Vec<u8>]) -> String {
+fn unknown_command(name: &[u8], args: &[&[u8]]) -> String {
     let mut shown = String::new();
     for argument in args {
         let Some(room) = SHOWN_BYTES_MAX.checked_sub(shown.len()).filter(|room| *room > 0) else {

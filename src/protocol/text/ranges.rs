@@ -12,14 +12,14 @@ pub(super) fn keys(pattern: &[u8]) -> TextCommand {
     ask(Request::Read(ReadOp::Range(range)), Shape::Plain)
 }
 
-pub(super) fn scan(args: &[Vec<u8>]) -> Result<TextCommand, String> {
+pub(super) fn scan(args: &[&[u8]]) -> Result<TextCommand, String> {
     let (cursor, mut options) = args.split_first().expect("its row asks for an argument");
     let cursor = std::str::from_utf8(cursor).ok().and_then(|text| text.parse().ok());
     let cursor = cursor.ok_or("ERR invalid cursor")?;
     let (mut pattern, mut count, mut is_string) = (None, SCAN_COUNT, true);
     while let [option, value, rest @ ..] = options {
         match option.to_ascii_lowercase().as_slice() {
-            b"match" => pattern = Some(value.as_slice()),
+            b"match" => pattern = Some(*value),
             b"count" => match integer(value)? {
                 ..1 => return Err(SYNTAX_ERROR.to_owned()),
                 number => count = u32::try_from(number).unwrap_or(u32::MAX),
@@ -40,11 +40,11 @@ pub(super) fn scan(args: &[Vec<u8>]) -> Result<TextCommand, String> {
     Ok(TextCommand::Scan { cursor, range })
 }
 
-pub(super) fn range(args: &[Vec<u8>]) -> Result<TextCommand, String> {
+pub(super) fn range(args: &[&[u8]]) -> Result<TextCommand, String> {
     let (bounds, mut options) = args.split_at(2);
-    let end = Some(bounds[1].as_slice()).filter(|end| !end.is_empty());
+    let end = Some(bounds[1]).filter(|end| !end.is_empty());
     let mut range = Range {
-        start: bounds[0].as_slice().into(),
+        start: bounds[0].into(),
         end: end.map(Into::into),
         with_values: true,
         keys_max: u32::MAX,

@@ -1,7 +1,7 @@
 //! Commands after which the server speaks without being asked, and those that libraries find the leader
 //! with.
 
-use super::{SYNTAX_ERROR, TextCommand, integer, unknown_subcommand, wrong_number};
+use super::{SYNTAX_ERROR, TextCommand, integer, owned, unknown_subcommand, wrong_number};
 use crate::kv::Limits;
 use crate::raft::Index;
 
@@ -43,7 +43,7 @@ pub enum SentinelQuery {
     MyId,
 }
 
-pub(super) fn changes(args: &[Vec<u8>], limits: &Limits) -> Result<TextCommand, String> {
+pub(super) fn changes(args: &[&[u8]], limits: &Limits) -> Result<TextCommand, String> {
     let (mut prefix, mut from) = (Vec::new(), None);
     let mut options = args;
     while let Some((option, rest)) = options.split_first() {
@@ -53,7 +53,7 @@ pub(super) fn changes(args: &[Vec<u8>], limits: &Limits) -> Result<TextCommand, 
                 let (bytes, max) = (value.len(), limits.key_bytes_max);
                 return Err(format!("ERR prefix of {bytes} bytes, keys have up to {max}"));
             }
-            b"prefix" => prefix.clone_from(value),
+            b"prefix" => prefix = value.to_vec(),
             b"from" => {
                 let index = Index::try_from(integer(value)?);
                 from = Some(index.map_err(|_| "ERR FROM is a log index, which is never negative")?);
@@ -66,7 +66,7 @@ pub(super) fn changes(args: &[Vec<u8>], limits: &Limits) -> Result<TextCommand, 
 }
 
 pub(super) fn subscribe(
-    names: &[Vec<u8>],
+    names: &[&[u8]],
     by_pattern: bool,
     wanted: bool,
 ) -> Result<TextCommand, String> {
@@ -74,19 +74,19 @@ pub(super) fn subscribe(
         let bytes = long.len();
         return Err(format!("ERR channel of {bytes} bytes, the limit is {CHANNEL_BYTES_MAX}"));
     }
-    Ok(TextCommand::Subscribe(Subscribe { by_pattern, wanted, names: names.to_vec() }))
+    Ok(TextCommand::Subscribe(Subscribe { by_pattern, wanted, names: owned(names) }))
 }
 
-pub(super) fn sentinel(args: &[Vec<u8>]) -> Result<TextCommand, String> {
+pub(super) fn sentinel(args: &[&[u8]]) -> Result<TextCommand, String> {
     let (what, rest) = args.split_first().expect("its row asks for an argument");
     let lower = what.to_ascii_lowercase();
     let query = match (lower.as_slice(), rest) {
-        (b"get-master-addr-by-name", [name]) => SentinelQuery::MasterAddress(name.clone()),
+        (b"get-master-addr-by-name", [name]) => SentinelQuery::MasterAddress(name.to_vec()),
         (b"masters", []) => SentinelQuery::Masters,
-        (b"master", [name]) => SentinelQuery::Master(name.clone()),
-        (b"replicas" | b"slaves", [name]) => SentinelQuery::Replicas(name.clone()),
-        (b"sentinels", [name]) => SentinelQuery::Sentinels(name.clone()),
-        (b"ckquorum", [name]) => SentinelQuery::CheckQuorum(name.clone()),
+        (b"master", [name]) => SentinelQuery::Master(name.to_vec()),
+        (b"replicas" | b"slaves", [name]) => SentinelQuery::Replicas(name.to_vec()),
+        (b"sentinels", [name]) => SentinelQuery::Sentinels(name.to_vec()),
+        (b"ckquorum", [name]) => SentinelQuery::CheckQuorum(name.to_vec()),
         (b"myid", []) => SentinelQuery::MyId,
         (
             b"get-master-addr-by-name"

@@ -7,11 +7,7 @@ use crate::kv::{Blobs, Condition, Expiry, Limits, ReadOp, Request, TimedOp, Writ
 use std::rc::Rc;
 use times::Unit;
 
-pub(super) fn command(
-    spec: &Spec,
-    args: &[Vec<u8>],
-    limits: &Limits,
-) -> Result<TextCommand, String> {
+pub(super) fn command(spec: &Spec, args: &[&[u8]], limits: &Limits) -> Result<TextCommand, String> {
     let increment = |key, delta| write(WriteOp::Increment { key, delta }, Shape::Plain);
     Ok(match (spec.verb, args) {
         (Verb::Set, [key, value, options @ ..]) => set(key, value, options, spec.name)?,
@@ -35,12 +31,12 @@ pub(super) fn command(
             write(WriteOp::Remove { key, expected: None, get: true }, Shape::Old)
         }
         (Verb::DelIfEq, [key, value]) => {
-            let expected = Some(value.as_slice());
+            let expected = Some(*value);
             write(WriteOp::Remove { key, expected, get: false }, Shape::Flag)
         }
         (Verb::Del, [key]) => write(WriteOp::Delete { key }, Shape::Plain),
         (Verb::Del, keys) => {
-            let keys = Blobs::to_bytes(keys.iter().map(Vec::as_slice));
+            let keys = Blobs::to_bytes(keys.iter().copied());
             let keys = Blobs::new(&keys).map_err(|malformed| format!("ERR {malformed}"))?;
             write(WriteOp::DeleteMany { keys }, Shape::Plain)
         }
@@ -48,7 +44,7 @@ pub(super) fn command(
             return Err(wrong_number(spec.name));
         }
         (Verb::MSet, pairs) => {
-            let pairs = Blobs::to_bytes(pairs.iter().map(Vec::as_slice));
+            let pairs = Blobs::to_bytes(pairs.iter().copied());
             let pairs = Blobs::new(&pairs).map_err(|malformed| format!("ERR {malformed}"))?;
             write(WriteOp::PutMany { pairs }, Shape::Plain)
         }
@@ -65,7 +61,7 @@ pub(super) fn command(
         (Verb::DecrBy, [key, n]) => {
             increment(key, integer(n)?.checked_neg().ok_or("ERR decrement would overflow")?)
         }
-        (Verb::Get, [key]) => ask(Request::Get { key: key.as_slice().into() }, Shape::Plain),
+        (Verb::Get, [key]) => ask(Request::Get { key: (*key).into() }, Shape::Plain),
         (Verb::MGet, keys) => ask(Request::Read(ReadOp::Values(shared(keys))), Shape::Plain),
         (Verb::Exists, keys) => ask(lengths(keys), Shape::Count),
         (Verb::StrLen, keys) => ask(lengths(keys), Shape::Length),
@@ -74,11 +70,11 @@ pub(super) fn command(
     })
 }
 
-fn shared(keys: &[Vec<u8>]) -> Vec<Rc<[u8]>> {
-    keys.iter().map(|key| key.as_slice().into()).collect()
+fn shared(keys: &[&[u8]]) -> Vec<Rc<[u8]>> {
+    keys.iter().map(|key| (*key).into()).collect()
 }
 
-fn lengths(keys: &[Vec<u8>]) -> Request {
+fn lengths(keys: &[&[u8]]) -> Request {
     Request::Read(ReadOp::Lengths(shared(keys)))
 }
 
@@ -97,12 +93,7 @@ struct SetOptions<'a> {
     time: Option<(Unit, &'a [u8])>,
 }
 
-fn set(
-    key: &[u8],
-    value: &[u8],
-    options: &[Vec<u8>],
-    command: &str,
-) -> Result<TextCommand, String> {
+fn set(key: &[u8], value: &[u8], options: &[&[u8]], command: &str) -> Result<TextCommand, String> {
     let SetOptions { condition, get, keep_ttl, time } = set_options(options)?;
     let condition = condition.unwrap_or(Condition::Always);
     let expiry = match time {
@@ -126,7 +117,7 @@ fn set(
 }
 
 /// Also two conditions, or two times, which contradict each other, are none that can be understood.
-fn set_options(words: &[Vec<u8>]) -> Result<SetOptions<'_>, String> {
+fn set_options<'a>(words: &'a [&[u8]]) -> Result<SetOptions<'a>, String> {
     let mut options = SetOptions::default();
     let mut words = words.iter();
     while let Some(word) = words.next() {

@@ -75,11 +75,11 @@ fn invalid_time(command: &str) -> String {
     format!("ERR invalid expire time in '{command}' command")
 }
 
-pub(super) fn command(spec: &Spec, args: &[Vec<u8>]) -> Result<TextCommand, String> {
+pub(super) fn command(spec: &Spec, args: &[&[u8]]) -> Result<TextCommand, String> {
     let relative = |in_seconds| Unit { in_seconds, is_absolute: false };
     let absolute = |in_seconds| Unit { in_seconds, is_absolute: true };
-    let when = |key: &Vec<u8>, is_left, in_seconds| {
-        let request = Request::Read(ReadOp::Expiry(key.as_slice().into()));
+    let when = |key: &[u8], is_left, in_seconds| {
+        let request = Request::Read(ReadOp::Expiry(key.into()));
         ask(request, Shape::Time(Time { is_left, in_seconds }))
     };
     Ok(match (spec.verb, args) {
@@ -103,14 +103,14 @@ fn change(key: &[u8], expiry: Expiry, condition: TimeCondition, get: bool) -> Te
 }
 
 /// Options are looked at before the number, as in Redis.
-fn expire(args: &[Vec<u8>], unit: Unit, command: &str) -> Result<TextCommand, String> {
+fn expire(args: &[&[u8]], unit: Unit, command: &str) -> Result<TextCommand, String> {
     let [key, number, options @ ..] = args else { return Err(wrong_number(command)) };
     let condition = time_condition(options)?;
     let number = super::parse_i64(number).ok_or(NOT_AN_INTEGER)?;
     Ok(change(key, any_expiry(number, unit, command)?, condition, false))
 }
 
-fn time_condition(options: &[Vec<u8>]) -> Result<TimeCondition, String> {
+fn time_condition(options: &[&[u8]]) -> Result<TimeCondition, String> {
     let (mut nx, mut xx, mut gt, mut lt) = (false, false, false, false);
     for option in options {
         match option.to_ascii_lowercase().as_slice() {
@@ -142,7 +142,7 @@ fn time_condition(options: &[Vec<u8>]) -> Result<TimeCondition, String> {
     }
 }
 
-fn get_ex(key: &[u8], options: &[Vec<u8>], command: &str) -> Result<TextCommand, String> {
+fn get_ex(key: &[u8], options: &[&[u8]], command: &str) -> Result<TextCommand, String> {
     let expiry = match options {
         [] => return Ok(ask(Request::Get { key: key.into() }, Shape::Plain)),
         [option] if option.eq_ignore_ascii_case(b"persist") => Expiry::Never,
