@@ -38,7 +38,7 @@ pub struct Item {
 
 impl Item {
     pub fn new(key: &[u8], value: Value, modified: Index, expires_at: u64) -> Self {
-        let digest = item_digest(xxh3_64(key), &value, expires_at);
+        let digest = item_digest(hash_of(key), &value, expires_at);
         Item { value, modified, expires_at, digest }
     }
 }
@@ -67,7 +67,7 @@ impl Contents {
     }
 
     pub fn get(&self, key: &[u8]) -> Option<&Item> {
-        self.place(key, xxh3_64(key)).map(|place| &self.slots[place as usize].item)
+        self.place(key, hash_of(key)).map(|place| &self.slots[place as usize].item)
     }
 
     fn place(&self, key: &[u8], hash: u64) -> Option<Place> {
@@ -81,7 +81,7 @@ impl Contents {
     /// after the other would wait for memory half a dozen times each. Returns how many it has taken.
     pub fn look_ahead(&self, keys: &mut dyn Iterator<Item = &[u8]>) -> usize {
         let mut hashes = [0; LOOK_AHEAD_KEYS];
-        let count = hashes.iter_mut().zip(keys).map(|(hash, key)| *hash = xxh3_64(key)).count();
+        let count = hashes.iter_mut().zip(keys).map(|(hash, key)| *hash = hash_of(key)).count();
         let hashes = &hashes[..count];
         // Each step needs what the one before has read, and nothing of its own: so the reads of a step overlap.
         let mut read = hashes.iter().fold(0, |read, hash| read ^ self.hints.touch(*hash));
@@ -105,7 +105,7 @@ impl Contents {
 
     /// As [`Contents::insert`], but a value of the same length that nobody else has is written over.
     pub fn write(&mut self, key: &[u8], value: &[u8], modified: Index, expires_at: u64) {
-        let hash = xxh3_64(key);
+        let hash = hash_of(key);
         let Some(place) = self.place(key, hash) else {
             self.insert(key, Item::new(key, value.into(), modified, expires_at));
             return;
@@ -124,7 +124,7 @@ impl Contents {
     }
 
     pub fn insert(&mut self, key: &[u8], item: Item) {
-        let hash = xxh3_64(key);
+        let hash = hash_of(key);
         let expires_at = item.expires_at;
         self.digest = self.digest.wrapping_add(item.digest);
         self.bytes += item.value.len();
@@ -163,7 +163,7 @@ impl Contents {
     }
 
     fn fit_hints(&mut self) {
-        self.hints.fit(self.slots.len(), |place| xxh3_64(&self.slots[place].key));
+        self.hints.fit(self.slots.len(), |place| hash_of(&self.slots[place].key));
     }
 
     fn reschedule(&mut self, key: &[u8], before: u64, expires_at: u64) {
@@ -182,10 +182,10 @@ impl Contents {
     pub fn remove(&mut self, key: &[u8]) -> Option<Item> {
         let (key, place) = self.order.remove_entry(key)?;
         let Slot { item, .. } = self.slots.swap_remove(place as usize);
-        self.hints.remove(xxh3_64(&key), place);
+        self.hints.remove(hash_of(&key), place);
         // The last one has taken its place.
         if let Some(moved) = self.slots.get(place as usize) {
-            let (hash, last) = (xxh3_64(&moved.key), self.slots.len() as Place);
+            let (hash, last) = (hash_of(&moved.key), self.slots.len() as Place);
             *self.order.get_mut(&moved.key).expect("every key is in order") = place;
             self.hints.remove(hash, last);
             self.hints.add(hash, place);
@@ -256,6 +256,12 @@ impl fmt::Debug for Contents {
         f.debug_map().entries(self.range(Bound::Unbounded, Bound::Unbounded)).finish()?;
         f.debug_list().entry(expiring).entry(digest).entry(bytes).finish()
     }
+}
+
+/// The hash of a key; inlined in the eight places that need it, it would take 700 bytes of program in each.
+#[inline(never)]
+fn hash_of(key: &[u8]) -> u64 {
+    xxh3_64(key)
 }
 
 /// Of what clients can see: when a key was changed is left out.

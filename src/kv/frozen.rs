@@ -1,6 +1,7 @@
 //! The contents at one moment, on their way out while the store goes on changing.
 
 use super::contents::{Contents, Item, Key};
+use super::hints::Place;
 use crate::codec::{put_blob, put_u64};
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -12,9 +13,11 @@ const PASSED_KEY_BYTES: usize = 32;
 pub(super) struct Frozen {
     /// Everything up to this key is out.
     cursor: Option<Key>,
-    /// Keys ahead of the cursor that have changed since, as they were. At most as much as the store held; each
-    /// is dropped when the cursor passes it.
-    old: BTreeMap<Key, Option<Item>>,
+    /// Keys ahead of the cursor that have changed since, with the place in `items` of what they were. At most as much
+    /// as the store held; each is dropped when the cursor passes it. (A map of the items themselves would be one more
+    /// type of map, which is kilobytes of program.)
+    old: BTreeMap<Key, Place>,
+    items: Vec<Option<Item>>,
     /// The store was emptied meanwhile, and this is what it held then: nothing in it changes any more.
     pub emptied: Option<Contents>,
 }
@@ -24,14 +27,15 @@ impl Frozen {
     pub fn keep_old(&mut self, key: &[u8], contents: &Contents) {
         let is_out = self.cursor.as_ref().is_some_and(|cursor| key <= &**cursor);
         if self.emptied.is_none() && !is_out && !self.old.contains_key(key) {
-            self.old.insert(key.into(), contents.get(key).cloned());
+            self.old.insert(key.into(), self.items.len() as Place);
+            self.items.push(contents.get(key).cloned());
         }
     }
 
     /// Appends the next keys with what is known of them, until `out` has `bytes_max` or more, or the cursor has
     /// passed very many keys that are newer than the contents. Returns whether that was all of them.
     pub fn take(&mut self, contents: &Contents, out: &mut Vec<u8>, bytes_max: usize) -> bool {
-        let Frozen { cursor, old, emptied } = self;
+        let Frozen { cursor, old, items, emptied } = self;
         let contents = emptied.as_ref().unwrap_or(contents);
         let after = cursor.clone();
         let after = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
@@ -48,7 +52,8 @@ impl Frozen {
             let is_current = current.peek().is_some_and(|(key, _)| **key == next);
             let now = if is_current { current.next().map(|(_, item)| item.clone()) } else { None };
             // What it was goes before what it is.
-            if let Some(item) = old.remove(&next).unwrap_or(now) {
+            if let Some(item) = old.remove(&next).map_or(now, |place| items[place as usize].take())
+            {
                 put_blob(out, &next);
                 put_u64(out, item.modified);
                 put_u64(out, item.expires_at);
