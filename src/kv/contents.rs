@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 pub(super) use super::key::Key;
 pub(super) type Value = Rc<[u8]>;
 
-/// How many keys [`Contents::look_ahead`] takes: what they lead to must still be in the cache when the last
+/// How many keys [`super::Machine::look_ahead`] takes: what they lead to must still be in the cache when the last
 /// of them is written.
 pub const LOOK_AHEAD_KEYS: usize = 32;
 
