@@ -107,8 +107,7 @@ impl Contents {
     pub fn write(&mut self, key: &[u8], value: &[u8], modified: Index, expires_at: u64) {
         let hash = hash_of(key);
         let Some(place) = self.place(key, hash) else {
-            self.insert(key, Item::new(key, value.into(), modified, expires_at));
-            return;
+            return self.add(key, hash, Item::new(key, value.into(), modified, expires_at));
         };
         let item = &mut self.slots[place as usize].item;
         let (digest, before) = (item_digest(hash, value, expires_at), item.expires_at);
@@ -125,41 +124,32 @@ impl Contents {
 
     pub fn insert(&mut self, key: &[u8], item: Item) {
         let hash = hash_of(key);
-        let expires_at = item.expires_at;
-        self.digest = self.digest.wrapping_add(item.digest);
-        self.bytes += item.value.len();
-        let mut before = 0;
-        match self.place(key, hash) {
-            Some(place) => {
-                let old = std::mem::replace(&mut self.slots[place as usize].item, item);
-                self.digest = self.digest.wrapping_sub(old.digest);
-                self.bytes -= old.value.len();
-                before = old.expires_at;
-            }
-            None => self.add(Slot { key: key.into(), item }, hash),
-        }
+        let Some(place) = self.place(key, hash) else { return self.add(key, hash, item) };
+        let slot = &mut self.slots[place as usize].item;
+        let (before, expires_at) = (slot.expires_at, item.expires_at);
+        self.digest = self.digest.wrapping_sub(slot.digest).wrapping_add(item.digest);
+        self.bytes = self.bytes - slot.value.len() + item.value.len();
+        *slot = item;
         self.reschedule(key, before, expires_at);
         self.fit_hints();
     }
 
-    fn add(&mut self, slot: Slot, hash: u64) {
+    /// An item under a key that is not there.
+    fn add(&mut self, key: &[u8], hash: u64, item: Item) {
         self.hints.add(hash, self.slots.len() as Place);
-        self.append(slot);
+        self.push(key, item);
+        self.fit_hints();
     }
 
-    /// An item whose key is after all others. The table of hints gets it later: a start is not to wait for that.
+    /// The same, but the table of hints gets it later: a start is not to wait for that.
     pub fn push(&mut self, key: &[u8], item: Item) {
-        self.digest = self.digest.wrapping_add(item.digest);
-        self.bytes += item.value.len();
         let expires_at = item.expires_at;
-        self.append(Slot { key: key.into(), item });
-        self.reschedule(key, 0, expires_at);
-    }
-
-    fn append(&mut self, slot: Slot) {
-        self.bytes += slot.key.len();
+        self.digest = self.digest.wrapping_add(item.digest);
+        self.bytes += key.len() + item.value.len();
+        let slot = Slot { key: key.into(), item };
         self.order.insert(slot.key.clone(), self.slots.len() as Place);
         self.slots.push(slot);
+        self.reschedule(key, 0, expires_at);
     }
 
     fn fit_hints(&mut self) {

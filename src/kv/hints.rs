@@ -37,42 +37,40 @@ fn hint(hash: u64, place: Place) -> Hint {
 }
 
 impl Hints {
+    /// Of no bucket, while there are none.
     fn bucket(&self, hash: u64) -> usize {
-        hash as usize & (self.buckets.len() - 1)
+        hash as usize & self.buckets.len().wrapping_sub(1)
     }
 
     /// Where the key with this hash may be.
     pub fn places(&self, hash: u64) -> impl Iterator<Item = Place> {
-        let bucket =
-            if self.buckets.is_empty() { &[][..] } else { &self.buckets[self.bucket(hash)] };
         let is_like = move |hint: &&Hint| **hint >> 32 == hash >> 32;
-        bucket.iter().filter(is_like).filter_map(|hint| (*hint as u32).checked_sub(1))
+        let hints = self.buckets.get(self.bucket(hash)).into_iter().flatten();
+        hints.filter(is_like).filter_map(|hint| (*hint as u32).checked_sub(1))
     }
 
     /// The memory that [`Hints::places`] looks at.
     pub fn touch(&self, hash: u64) -> u64 {
         // A bucket may lie in two lines.
-        let bucket = self.buckets.get(hash as usize & self.buckets.len().wrapping_sub(1));
+        let bucket = self.buckets.get(self.bucket(hash));
         bucket.map_or(0, |bucket| bucket[0] ^ bucket[BUCKET_HINTS - 1])
     }
 
     pub fn add(&mut self, hash: u64, place: Place) {
-        if self.buckets.is_empty() {
-            return;
-        }
-        let at = self.bucket(hash);
-        if let Some(free) = self.buckets[at].iter_mut().find(|hint| **hint == 0) {
-            *free = hint(hash, place);
-        }
+        self.replace(hash, 0, hint(hash, place));
     }
 
     pub fn remove(&mut self, hash: u64, place: Place) {
-        if self.buckets.is_empty() {
-            return;
-        }
+        self.replace(hash, hint(hash, place), 0);
+    }
+
+    /// If it is there.
+    fn replace(&mut self, hash: u64, old: Hint, new: Hint) {
         let at = self.bucket(hash);
-        let gone = hint(hash, place);
-        self.buckets[at].iter_mut().filter(|hint| **hint == gone).for_each(|hint| *hint = 0);
+        let mut hints = self.buckets.get_mut(at).into_iter().flatten();
+        if let Some(hint) = hints.find(|hint| **hint == old) {
+            *hint = new;
+        }
     }
 
     /// Gets another table if this one is too small for so many keys, or much too large, and goes on filling it.

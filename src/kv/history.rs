@@ -126,8 +126,8 @@ impl<'a> ChangeRef<'a> {
 #[derive(Default)]
 pub struct History {
     pages: VecDeque<Page>,
-    /// The page that was forgotten last, empty: the next one.
-    spare: Page,
+    /// The room of the page that was forgotten last: the next one's.
+    spare: Vec<u8>,
     /// In all pages.
     changes: usize,
     bytes: usize,
@@ -270,7 +270,7 @@ impl History {
         if self.pages.back().is_some_and(has_room) {
             return;
         }
-        let mut page = std::mem::take(&mut self.spare);
+        let mut page = Page { bytes: std::mem::take(&mut self.spare), ..Page::default() };
         page.bytes.reserve_exact(bytes.max(PAGE_BYTES));
         self.bytes += page.bytes.capacity();
         self.pages.push_back(page);
@@ -284,7 +284,7 @@ impl History {
         self.leave_out(&page);
         if page.bytes.capacity() == PAGE_BYTES {
             page.bytes.clear();
-            self.spare = Page { bytes: page.bytes, ..Page::default() };
+            self.spare = page.bytes;
         }
     }
 
