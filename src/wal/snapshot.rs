@@ -30,8 +30,9 @@ use crate::raft::Position;
 pub const BLOCK_BYTES: usize = 64 << 10;
 
 /// A sync waits for the file system's journal, whatever there is to be written: so a snapshot is not synced with each
-/// piece, but when so much of it was written. Most of that is on disk by then ([`Disk::start_writing`]).
-pub const SYNC_BYTES: usize = 1 << 20;
+/// piece, but before one that would make more than so much of it that is not. Most of that is on disk by then, as it
+/// was written in earlier turns ([`Disk::start_writing`]).
+pub const SYNC_BYTES: usize = 512 << 10;
 
 const HEADER_BYTES: usize = 64;
 /// Length before, CRC behind a block's data.
@@ -294,7 +295,8 @@ impl<F> Writer<F> {
         self.payload_bytes
     }
 
-    /// Writes every block that is full now, and syncs when that has become much; less than a block stays in memory.
+    /// Writes every block that is full now, and syncs what was written before when that would become much; less than a
+    /// block stays in memory.
     pub fn append<D: Disk<File = F>>(
         &mut self,
         disk: &mut D,
@@ -317,10 +319,10 @@ impl<F> Writer<F> {
             return Ok(());
         }
         let offset = offset_of(first);
-        self.write(disk, offset, &frames)?;
-        if self.unsynced_bytes >= SYNC_BYTES {
-            return self.sync(disk);
+        if self.unsynced_bytes + frames.len() > SYNC_BYTES {
+            self.sync(disk)?;
         }
+        self.write(disk, offset, &frames)?;
         disk.start_writing(&mut self.file, offset, frames.len());
         Ok(())
     }

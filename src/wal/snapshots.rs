@@ -136,9 +136,10 @@ impl<D: Disk> Wal<D> {
         Ok(())
     }
 
-    /// Adds to the payload. What fills a block is written before this returns, and never more than
-    /// [`SNAPSHOT_SYNC_BYTES`](super::SNAPSHOT_SYNC_BYTES) is not synced then, so that and the size of `bytes` bound
-    /// how long it takes. It is durable when the snapshot is finished: until then it is worth nothing after a restart.
+    /// Adds to the payload. What fills a block is written before this returns, and no more than
+    /// [`SNAPSHOT_SYNC_BYTES`](super::SNAPSHOT_SYNC_BYTES) is not synced then, or than `bytes` if that is more: the two
+    /// bound how long it takes. It is durable when the snapshot is finished: until then it is worth nothing after a
+    /// restart.
     ///
     /// # Errors
     ///

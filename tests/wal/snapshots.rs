@@ -1,7 +1,7 @@
 //! Snapshots on disk: what is written is read again, what is damaged is noticed, and the log goes on where
 //! they end.
 
-use crate::mem_disk::{Files, MemDisk};
+use crate::mem_disk::{Files, MemDisk, Unsynced};
 use crate::model::{self, command, hard_state, noop, position};
 use proptest::prelude::*;
 use raftkv::raft::{Entry, Position};
@@ -125,7 +125,8 @@ proptest! {
     }
 }
 
-/// No sync is ever large, there is not one for each piece, and the name comes when everything is synced.
+/// No sync is ever large, there is not one for each piece, what it waits for was written by earlier ones, and the name
+/// comes when everything is synced.
 #[test]
 fn what_is_not_synced_of_a_snapshot_is_bounded() {
     let disk = MemDisk::default();
@@ -133,16 +134,19 @@ fn what_is_not_synced_of_a_snapshot_is_bounded() {
     wal.begin_snapshot(Own, position(1, 1)).unwrap();
     let appends = 2 * SNAPSHOT_SYNC_BYTES / BLOCK_BYTES + 4;
     let (mut unsynced, mut syncs) = (0, 0);
-    for _ in 0..appends {
+    for append in 0..appends {
         let before = disk.counts();
         wal.append_snapshot(Own, &payload(BLOCK_BYTES)).unwrap();
         let after = disk.counts();
         assert_eq!(after.writes - before.writes, 1);
-        unsynced += BLOCK_BYTES;
         if after.syncs > before.syncs {
             (unsynced, syncs) = (0, syncs + after.syncs - before.syncs);
+            let durable = disk.after_power_cut_of(|what| what == Unsynced::Name).files();
+            let earlier = 64 + append * (BLOCK_BYTES + 8);
+            assert_eq!(durable["snapshot-own.tmp"].len(), earlier, "what earlier ones wrote");
         }
-        assert!(unsynced < SNAPSHOT_SYNC_BYTES, "{unsynced} bytes are not synced");
+        unsynced += BLOCK_BYTES;
+        assert!(unsynced <= SNAPSHOT_SYNC_BYTES, "{unsynced} bytes are not synced");
     }
     assert_eq!(syncs, 2);
     let lost = disk.after_power_cut(|| false).files().remove("snapshot-own.tmp");
