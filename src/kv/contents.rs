@@ -2,6 +2,7 @@
 //! their size and a digest.
 
 use super::hints::{Hints, Place};
+use super::pages::Pages;
 use crate::raft::Index;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -20,9 +21,6 @@ pub const LOOK_AHEAD_KEYS: usize = 32;
 /// Of the cache, in bytes, and how much of each value is read ahead.
 const LINE_BYTES: usize = 64;
 const LOOK_AHEAD_LINES: usize = 8;
-
-/// Room for so many items is kept; what is far more than there are is given back.
-const ROOM_MIN: usize = 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
@@ -51,7 +49,7 @@ struct Slot {
 /// Every item lies in one list, in no order; `order` and `hints` say where.
 #[derive(Default)]
 pub(super) struct Contents {
-    slots: Vec<Slot>,
+    slots: Pages<Slot>,
     order: BTreeMap<Key, Place>,
     hints: Hints,
     /// Keys that go, in the order of their times.
@@ -181,10 +179,6 @@ impl Contents {
             self.hints.add(hash, place);
         }
         self.fit_hints();
-        let room = ROOM_MIN.max(self.slots.len() * 2);
-        if room < self.slots.capacity() / 4 {
-            self.slots.shrink_to(room);
-        }
         self.digest = self.digest.wrapping_sub(item.digest);
         self.bytes -= key.len() + item.value.len();
         if item.expires_at != 0 {

@@ -2,6 +2,7 @@
 
 use super::contents::{Contents, Item, Key};
 use super::hints::Place;
+use super::pages::Pages;
 use crate::codec::{put_blob, put_u64};
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -17,7 +18,7 @@ pub(super) struct Frozen {
     /// as the store held; each is dropped when the cursor passes it. (A map of the items themselves would be one more
     /// type of map, which is kilobytes of program.)
     old: BTreeMap<Key, Place>,
-    items: Vec<Option<Item>>,
+    items: Pages<Option<Item>>,
     /// The store was emptied meanwhile, and this is what it held then: nothing in it changes any more.
     pub emptied: Option<Contents>,
 }

@@ -13,6 +13,7 @@ mod key;
 mod limits;
 mod machine;
 mod outcome;
+mod pages;
 mod read;
 mod read_codec;
 mod request;
