@@ -32,10 +32,6 @@ impl<T> Pages<T> {
         self.pages.get(at / PAGE_ITEMS)?.get(at % PAGE_ITEMS)
     }
 
-    pub fn get_mut(&mut self, at: usize) -> Option<&mut T> {
-        self.pages.get_mut(at / PAGE_ITEMS)?.get_mut(at % PAGE_ITEMS)
-    }
-
     pub fn push(&mut self, item: T) {
         match self.pages.last_mut() {
             Some(page) if page.len() < PAGE_ITEMS => page.push(item),
@@ -59,10 +55,7 @@ impl<T> Pages<T> {
     /// Removes the item at this place, which the last one takes.
     pub fn swap_remove(&mut self, at: usize) -> T {
         let last = self.pop().expect("there is an item to be removed");
-        match self.get_mut(at) {
-            Some(item) => mem::replace(item, last),
-            None => last,
-        }
+        if at == self.len() { last } else { mem::replace(&mut self[at], last) }
     }
 }
 
