@@ -37,7 +37,7 @@ pub use error::{ClientError, ServerReason, Why, joined};
 
 use crate::kv::{
     Answer, Blobs, Condition, Expiry, Found, MemberRequest, Outcome, Range, ReadOp, Request,
-    TimeCondition, TimedOp, WriteOp,
+    TimeCondition, TimedOp, Value, WriteOp,
 };
 use crate::net::ResolverConfig;
 use crate::raft::{Index, NodeId};
@@ -304,7 +304,7 @@ impl Client {
                     && next.as_ref().is_none_or(goes_on) =>
             {
                 let pairs = if with_values {
-                    let pair = |pair: &[Rc<[u8]>]| (pair[0].to_vec(), Some(pair[1].to_vec()));
+                    let pair = |pair: &[Value]| (pair[0].to_vec(), Some(pair[1].to_vec()));
                     items.chunks_exact(2).map(pair).collect()
                 } else {
                     items.iter().map(|key| (key.to_vec(), None)).collect()

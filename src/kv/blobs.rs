@@ -54,6 +54,11 @@ impl<'a> Blobs<'a> {
         self.count as usize
     }
 
+    /// Encoded.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let mut reader = Reader::new(self.bytes);
         std::iter::from_fn(move || reader.blob("one of several keys").ok())

@@ -1,18 +1,20 @@
 //! Keys with what is known of them, and what is kept up with every change: their order, their order in time,
 //! their size and a digest.
 
+use super::Value;
+use super::garbage::FreeBudget;
 use super::hints::{Hints, Place};
 use super::pages::Pages;
+use super::value::BufferId;
 use crate::raft::Index;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hint::black_box;
+use std::mem;
 use std::ops::Bound;
-use std::rc::Rc;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 pub(super) use super::key::Key;
-pub(super) type Value = Rc<[u8]>;
 
 /// How many keys [`super::Machine::look_ahead`] takes: what they lead to must still be in the cache when the last
 /// of them is written.
@@ -29,16 +31,31 @@ pub struct Item {
     pub modified: Index,
     /// In milliseconds of Unix time; 0: never.
     pub expires_at: u64,
-    /// Of the item under its key: whoever replaces it need not read the value again, which is mostly in no
+    /// Of key and value: replacing an item, or its time, need not read the value again, which is mostly in no
     /// cache by then.
-    digest: u64,
+    hash: u64,
 }
 
 impl Item {
     pub fn new(key: &[u8], value: Value, modified: Index, expires_at: u64) -> Self {
-        let digest = item_digest(hash_of(key), &value, expires_at);
-        Item { value, modified, expires_at, digest }
+        let hash = value.hash(hash_of(key));
+        Item { value, modified, expires_at, hash }
     }
+
+    /// Of what clients can see: when a key was changed is left out.
+    fn digest(&self) -> u64 {
+        match self.expires_at {
+            0 => self.hash,
+            at => xxh3_64_with_seed(&at.to_be_bytes(), self.hash),
+        }
+    }
+}
+
+/// What an append has come to.
+pub(super) struct Appended<'a> {
+    pub value: &'a Value,
+    /// Bytes that were copied or hashed.
+    pub moved: usize,
 }
 
 struct Slot {
@@ -57,6 +74,10 @@ pub(super) struct Contents {
     pub digest: u64,
     /// Of keys and values.
     pub bytes: usize,
+    /// Keys whose values are buffers.
+    buffers: BTreeSet<Key>,
+    /// The name of the newest buffer.
+    buffer_id: BufferId,
 }
 
 impl Contents {
@@ -87,12 +108,12 @@ impl Contents {
         for (slot, hash) in slots.iter_mut().zip(hashes) {
             *slot = self.hints.places(*hash).find_map(|place| self.slots.get(place as usize));
             read ^= slot.map_or(0, |slot| {
-                slot.key.first().map_or(0, |byte| u64::from(*byte)) ^ slot.item.digest
+                slot.key.first().map_or(0, |byte| u64::from(*byte)) ^ slot.item.hash
             });
         }
         for slot in slots.iter().flatten() {
             let value = &slot.item.value;
-            read ^= Rc::strong_count(value) as u64;
+            read ^= value.touch();
             let lines =
                 value.iter().skip(LINE_BYTES - 1).step_by(LINE_BYTES).take(LOOK_AHEAD_LINES);
             read ^= lines.fold(0, |read, byte| read ^ u64::from(*byte));
@@ -101,35 +122,99 @@ impl Contents {
         count
     }
 
-    /// As [`Contents::insert`], but a value of the same length that nobody else has is written over.
-    pub fn write(&mut self, key: &[u8], value: &[u8], modified: Index, expires_at: u64) {
+    /// As [`Contents::insert`], but a value of the same length that nobody else has is written over. Returns the
+    /// value that was there before, if it was not.
+    pub fn write(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        modified: Index,
+        expires_at: u64,
+    ) -> Option<Value> {
         let hash = hash_of(key);
         let Some(place) = self.place(key, hash) else {
-            return self.add(key, hash, Item::new(key, value.into(), modified, expires_at));
+            self.add(key, hash, Item::new(key, value.into(), modified, expires_at));
+            return None;
         };
         let item = &mut self.slots[place as usize].item;
-        let (digest, before) = (item_digest(hash, value, expires_at), item.expires_at);
-        self.digest = self.digest.wrapping_sub(item.digest).wrapping_add(digest);
+        let (digest, before) = (item.digest(), item.expires_at);
         self.bytes = self.bytes - item.value.len() + value.len();
-        match Rc::get_mut(&mut item.value) {
-            Some(bytes) if bytes.len() == value.len() => bytes.copy_from_slice(value),
-            _ => item.value = value.into(),
+        let replaced = match item.value.overwrite(value) {
+            true => None,
+            false => Some(mem::replace(&mut item.value, value.into())),
+        };
+        (item.modified, item.expires_at) = (modified, expires_at);
+        item.hash = xxh3_64_with_seed(value, hash);
+        self.digest = self.digest.wrapping_sub(digest).wrapping_add(item.digest());
+        if replaced.as_ref().is_some_and(|replaced| replaced.buffer().is_some()) {
+            self.buffers.remove(key);
         }
-        (item.modified, item.expires_at, item.digest) = (modified, expires_at, digest);
         self.reschedule(key, before, expires_at);
         self.fit_hints();
+        replaced
     }
 
-    pub fn insert(&mut self, key: &[u8], item: Item) {
+    /// Returns the value that was there before.
+    pub fn insert(&mut self, key: &[u8], item: Item) -> Option<Value> {
         let hash = hash_of(key);
-        let Some(place) = self.place(key, hash) else { return self.add(key, hash, item) };
+        self.note_buffer(key, item.value.buffer().is_some());
+        let Some(place) = self.place(key, hash) else {
+            self.add(key, hash, item);
+            return None;
+        };
         let slot = &mut self.slots[place as usize].item;
         let (before, expires_at) = (slot.expires_at, item.expires_at);
-        self.digest = self.digest.wrapping_sub(slot.digest).wrapping_add(item.digest);
+        self.digest = self.digest.wrapping_sub(slot.digest()).wrapping_add(item.digest());
         self.bytes = self.bytes - slot.value.len() + item.value.len();
-        *slot = item;
+        let replaced = mem::replace(slot, item).value;
         self.reschedule(key, before, expires_at);
         self.fit_hints();
+        Some(replaced)
+    }
+
+    /// Only when the key goes changes. The key must exist.
+    pub fn set_expiry(&mut self, key: &[u8], expires_at: u64, modified: Index) {
+        let place = self.place(key, hash_of(key)).expect("the key exists");
+        let item = &mut self.slots[place as usize].item;
+        let (digest, before) = (item.digest(), item.expires_at);
+        (item.modified, item.expires_at) = (modified, expires_at);
+        self.digest = self.digest.wrapping_sub(digest).wrapping_add(item.digest());
+        self.reschedule(key, before, expires_at);
+    }
+
+    /// Adds to the end of a value. The key must exist.
+    pub fn append(&mut self, key: &[u8], end: &[u8], modified: Index) -> Appended<'_> {
+        let hash = hash_of(key);
+        let place = self.place(key, hash).expect("the key exists");
+        let item = &mut self.slots[place as usize].item;
+        let digest = item.digest();
+        let was_buffer = item.value.buffer().is_some();
+        let moved = item.value.append(end, hash, &mut self.buffer_id);
+        (item.modified, item.hash) = (modified, item.value.hash(hash));
+        self.digest = self.digest.wrapping_sub(digest).wrapping_add(item.digest());
+        self.bytes += end.len();
+        if !was_buffer && item.value.buffer().is_some() {
+            self.buffers.insert(key.into());
+        }
+        Appended { value: &self.slots[place as usize].item.value, moved }
+    }
+
+    fn note_buffer(&mut self, key: &[u8], is_buffer: bool) {
+        match is_buffer {
+            true => drop(self.buffers.insert(key.into())),
+            false if self.buffers.is_empty() => {}
+            false => drop(self.buffers.remove(key)),
+        }
+    }
+
+    /// The values that are buffers.
+    pub fn buffers(&self) -> impl Iterator<Item = &Value> {
+        self.buffers.iter().filter_map(|key| self.get(key)).map(|item| &item.value)
+    }
+
+    /// Buffers that are made from here on have other names than those of `before`.
+    pub fn name_buffers_after(&mut self, before: &Contents) {
+        self.buffer_id = before.buffer_id;
     }
 
     /// An item under a key that is not there.
@@ -142,7 +227,7 @@ impl Contents {
     /// The same, but the table of hints gets it later: a start is not to wait for that.
     pub fn push(&mut self, key: &[u8], item: Item) {
         let expires_at = item.expires_at;
-        self.digest = self.digest.wrapping_add(item.digest);
+        self.digest = self.digest.wrapping_add(item.digest());
         self.bytes += key.len() + item.value.len();
         let slot = Slot { key: key.into(), item };
         self.order.insert(slot.key.clone(), self.slots.len() as Place);
@@ -179,8 +264,11 @@ impl Contents {
             self.hints.add(hash, place);
         }
         self.fit_hints();
-        self.digest = self.digest.wrapping_sub(item.digest);
+        self.digest = self.digest.wrapping_sub(item.digest());
         self.bytes -= key.len() + item.value.len();
+        if item.value.buffer().is_some() {
+            self.buffers.remove(&key);
+        }
         if item.expires_at != 0 {
             self.expiring.remove(&(item.expires_at, key));
         }
@@ -215,17 +303,18 @@ impl Contents {
         self.expiring.len()
     }
 
-    /// Frees the memory of some keys, whatever else is kept up. Returns how many of `keys_max` are left.
-    pub fn drop_some(&mut self, keys_max: usize) -> usize {
-        let mut left = keys_max;
-        while left > 0 && self.expiring.pop_first().is_some() {
-            left -= 1;
+    /// Frees the memory of some keys, whatever else is kept up, as far as `budget` goes.
+    pub fn drop_some(&mut self, budget: &mut FreeBudget) {
+        while budget.has_some() && self.expiring.pop_first().is_some() {
+            budget.take(0);
         }
-        while left > 0 && self.slots.pop().is_some() {
+        while budget.has_some()
+            && let Some(slot) = self.slots.pop()
+        {
             self.order.pop_first();
-            left -= 1;
+            self.buffers.pop_first();
+            budget.take(slot.item.value.len());
         }
-        left
     }
 
     pub fn is_dropped(&self) -> bool {
@@ -236,7 +325,7 @@ impl Contents {
 /// What there is, wherever it lies: equal states are alike.
 impl fmt::Debug for Contents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Contents { slots: _, order: _, hints: _, expiring, digest, bytes } = self;
+        let Contents { expiring, digest, bytes, .. } = self;
         f.debug_map().entries(self.range(Bound::Unbounded, Bound::Unbounded)).finish()?;
         f.debug_list().entry(expiring).entry(digest).entry(bytes).finish()
     }
@@ -246,13 +335,4 @@ impl fmt::Debug for Contents {
 #[inline(never)]
 fn hash_of(key: &[u8]) -> u64 {
     xxh3_64(key)
-}
-
-/// Of what clients can see: when a key was changed is left out.
-fn item_digest(key_hash: u64, value: &[u8], expires_at: u64) -> u64 {
-    let pair = xxh3_64_with_seed(value, key_hash);
-    match expires_at {
-        0 => pair,
-        at => xxh3_64_with_seed(&at.to_be_bytes(), pair),
-    }
 }

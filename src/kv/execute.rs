@@ -2,6 +2,7 @@
 
 use super::read::Budget;
 use super::timed::Fate;
+use super::work::OP_WORK;
 use super::{
     Condition, Expiry, Outcome, Refusal, Step, StepOutcome, Store, TimeCondition, TimedOp,
     Transaction, WriteOp,
@@ -110,24 +111,23 @@ impl Store {
         get: bool,
         at: Moment,
     ) -> Outcome {
-        let Some(item) = self.item(key).cloned() else {
+        let Some(item) = self.item(key) else {
             return Outcome::Changed { done: false, old: None };
         };
         let current = item.expires_at;
+        let old = get.then(|| item.value.clone());
         let fate = expiry.fate(current, at.now_ms);
         // To make a key stay that stays anyway is no change.
         let done = condition.holds(current, fate) && (current, fate) != (0, Fate::Until(0));
         if done {
             match fate {
-                Fate::Until(expires_at) => {
-                    self.reschedule(key, item.value.clone(), expires_at, at.index);
-                }
+                Fate::Until(expires_at) => self.reschedule(key, expires_at, at.index),
                 Fate::Gone => {
                     self.delete(key);
                 }
             }
         }
-        Outcome::Changed { done, old: get.then_some(item.value) }
+        Outcome::Changed { done, old }
     }
 
     fn remove_expired(&mut self, keys_max: u32, now: u64) -> Outcome {
@@ -142,14 +142,16 @@ impl Store {
     }
 
     fn append(&mut self, key: &[u8], value: &[u8], bytes_max: u32, at: Moment) -> Outcome {
-        let current = self.item(key).map_or(&[][..], |item| &item.value);
-        if current.len() + value.len() > bytes_max as usize {
+        let current = self.value_bytes(key);
+        let length = current.unwrap_or(0) + value.len();
+        if length > bytes_max as usize {
             return Outcome::Refused(Refusal::TooLong);
         }
-        let whole = [current, value].concat();
-        let length = whole.len() as i64;
-        self.put(key, &whole, self.expires_at(key), at.index);
-        Outcome::Counter(length)
+        match current {
+            Some(_) => drop(self.append_to(key, value, at.index)),
+            None => self.put(key, value, 0, at.index),
+        }
+        Outcome::Counter(length as i64)
     }
 
     fn increment(&mut self, key: &[u8], delta: i64, at: Moment) -> Outcome {
@@ -199,7 +201,10 @@ impl Store {
                 Step::Timed(op) => StepOutcome::Written(self.apply_timed(op, at)),
                 Step::Read(op) => {
                     let number = at.index.wrapping_add(number as u64);
+                    let worked = budget.worked();
                     let found = op.carry_out(self, &mut budget, number, at.now_ms);
+                    let searched = (budget.worked() - worked) as u64;
+                    self.add_work(OP_WORK * (1 + op.keys() as u64) + searched);
                     StepOutcome::Found(found.ok()?)
                 }
             };
@@ -212,6 +217,11 @@ impl Store {
 
 /// A decimal 64-bit integer as Redis takes it: no plus sign, no leading zeros or blanks, no `-0`.
 pub fn parse_integer(text: &[u8]) -> Option<i64> {
+    /// Of `i64::MIN`. What is longer need not be looked at, however long it is.
+    const INTEGER_BYTES_MAX: usize = 20;
+    if text.len() > INTEGER_BYTES_MAX {
+        return None;
+    }
     let number: i64 = std::str::from_utf8(text).ok()?.parse().ok()?;
     (number.to_string().as_bytes() == text).then_some(number)
 }

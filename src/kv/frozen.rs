@@ -1,6 +1,7 @@
 //! The contents at one moment, on their way out while the store goes on changing.
 
 use super::contents::{Contents, Item, Key};
+use super::garbage::FreeBudget;
 use super::hints::Place;
 use super::pages::Pages;
 use crate::codec::{put_blob, put_u64};
@@ -64,5 +65,20 @@ impl Frozen {
             passed += 1;
         }
         false
+    }
+
+    /// Frees what is kept of old items, as far as `budget` goes.
+    pub fn drop_some(&mut self, budget: &mut FreeBudget) {
+        while budget.has_some()
+            && let Some(item) = self.items.pop()
+        {
+            self.old.pop_first();
+            budget.take(item.map_or(0, |item| item.value.len()));
+        }
+    }
+
+    /// How many old items are kept.
+    pub fn old_items(&self) -> usize {
+        self.items.len()
     }
 }

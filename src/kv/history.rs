@@ -6,10 +6,11 @@
 //! one. It is filled by applying the log, so every node has it; it is no part of a snapshot: it begins
 //! anew after one, and says so.
 
-use super::Key;
+use super::value::BufferId;
+use super::{Key, Store, Value};
 use crate::codec::{Malformed, Reader, put_blob, put_u8, put_u64};
 use crate::raft::Index;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::rc::Rc;
 
@@ -28,6 +29,12 @@ const CHANGE_BYTES: usize = 96;
 const SET: u8 = 0;
 const DELETED: u8 = 1;
 const FLUSHED: u8 = 2;
+/// Only here: a value that was appended to is named by its buffer and its length, so that it is not copied.
+const APPENDED: u8 = 3;
+
+/// Of buffers that only the history still needs: a page with more of them, in bytes, is followed by another. So they
+/// are forgotten in small parts, too.
+const PAGE_BUFFER_BYTES: usize = 256 * 1024;
 
 /// What became of a key, or of all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,6 +146,13 @@ pub struct History {
     forgotten: usize,
     /// Where the changes of the current entry begin.
     mark: Mark,
+    /// Buffers that are in the store no more.
+    buffers: BTreeMap<BufferId, Value>,
+    /// The entry that took each out of it, in order.
+    buffers_by_age: VecDeque<(Index, BufferId)>,
+    /// Of all of them, and of those that came with the last page.
+    buffer_bytes: usize,
+    page_buffer_bytes: usize,
 }
 
 /// Indexes with their changes, in order.
@@ -164,7 +178,7 @@ type Place = (usize, usize);
 #[derive(Clone)]
 pub struct Batch<'a> {
     pub index: Index,
-    history: &'a History,
+    store: &'a Store,
     begin: Place,
 }
 
@@ -194,22 +208,7 @@ impl History {
         self.bytes
     }
 
-    /// The changes of `from` and later indices, in order.
-    pub fn since(&self, from: Index) -> Result<impl Iterator<Item = Batch<'_>>, Compacted> {
-        if from < self.first {
-            return Err(Compacted { first: self.first });
-        }
-        let page = self.pages.partition_point(|page| page.last < from);
-        let mut changes = self.changes_from((page, 0)).skip_while(move |it| it.index < from);
-        let mut next = changes.next();
-        Ok(std::iter::from_fn(move || {
-            let first = next.take()?;
-            next = changes.find(|it| it.index != first.index);
-            Some(Batch { index: first.index, history: self, begin: first.place })
-        }))
-    }
-
-    fn changes_from(&self, mut place: Place) -> impl Iterator<Item = Kept<'_>> {
+    fn changes_from(&self, mut place: Place) -> impl Iterator<Item = At<'_>> {
         std::iter::from_fn(move || {
             let mut page = self.pages.get(place.0)?;
             while place.1 == page.bytes.len() {
@@ -218,8 +217,8 @@ impl History {
             }
             let mut reader = Reader::new(&page.bytes[place.1..]);
             let index = reader.u64("index of a change").expect(READABLE);
-            let change = ChangeRef::read(&mut reader).expect(READABLE);
-            let kept = Kept { index, change, place };
+            let change = Kept::read(&mut reader).expect(READABLE);
+            let kept = At { index, change, place };
             place.1 = page.bytes.len() - reader.rest().len();
             Some(kept)
         })
@@ -241,14 +240,32 @@ impl History {
     }
 
     pub(super) fn record(&mut self, change: ChangeRef<'_>) {
-        // Outside of any entry (a snapshot is being loaded), or the index has too many changes.
-        if self.current == 0 || self.first > self.current {
+        self.record_with(change.cost_bytes(), |out| change.encode(out));
+    }
+
+    /// A value that is a buffer has become so long by an append.
+    pub(super) fn record_append(&mut self, key: &[u8], buffer: BufferId, length: usize) {
+        self.record_with(CHANGE_BYTES + key.len(), |out| {
+            put_u8(out, APPENDED);
+            put_blob(out, key);
+            put_u64(out, buffer);
+            put_u64(out, length as u64);
+        });
+    }
+
+    /// Whether changes of the current entry are kept: not while a snapshot is loaded, nor if it has too many.
+    fn is_recording(&self) -> bool {
+        self.current != 0 && self.first <= self.current
+    }
+
+    fn record_with(&mut self, cost_bytes: usize, encode: impl FnOnce(&mut Vec<u8>)) {
+        if !self.is_recording() {
             return;
         }
-        self.make_room(change.cost_bytes());
+        self.make_room(cost_bytes);
         let page = self.pages.back_mut().expect("there is room for it");
         put_u64(&mut page.bytes, self.current);
-        change.encode(&mut page.bytes);
+        encode(&mut page.bytes);
         page.changes += 1;
         page.last = self.current;
         self.changes += 1;
@@ -257,19 +274,42 @@ impl History {
         {
             self.forget_page();
         }
-        if self.first > self.current {
+        if self.first > self.current || self.buffer_bytes > HISTORY_BYTES_MAX {
             while !self.pages.is_empty() {
                 self.forget_page();
             }
         }
     }
 
+    /// The current entry takes a buffer out of the store: whoever reads earlier changes still needs it.
+    pub(super) fn keep_buffer(&mut self, value: &Value) {
+        let Some(id) = value.buffer().filter(|_| self.is_recording()) else { return };
+        self.bytes += value.len();
+        self.buffer_bytes += value.len();
+        self.page_buffer_bytes += value.len();
+        self.buffers.insert(id, value.clone());
+        self.buffers_by_age.push_back((self.current, id));
+    }
+
+    fn forget_buffer(&mut self, id: BufferId) {
+        let bytes = self.buffers.remove(&id).map_or(0, |value| value.len());
+        self.bytes -= bytes;
+        self.buffer_bytes -= bytes;
+    }
+
+    /// One of those that are in the store no more.
+    pub(super) fn kept_buffer(&self, id: BufferId) -> Option<&Value> {
+        self.buffers.get(&id)
+    }
+
     /// The last page gets room for so many bytes.
     fn make_room(&mut self, bytes: usize) {
         let has_room = |page: &Page| page.bytes.capacity() - page.bytes.len() >= bytes;
-        if self.pages.back().is_some_and(has_room) {
+        let has_many_buffers = self.page_buffer_bytes > PAGE_BUFFER_BYTES;
+        if self.pages.back().is_some_and(has_room) && !has_many_buffers {
             return;
         }
+        self.page_buffer_bytes = 0;
         let mut page = Page { bytes: std::mem::take(&mut self.spare), ..Page::default() };
         page.bytes.reserve_exact(bytes.max(PAGE_BYTES));
         self.bytes += page.bytes.capacity();
@@ -282,6 +322,13 @@ impl History {
         self.forgotten += 1;
         self.first = page.last + 1;
         self.leave_out(&page);
+        // No change before the one that took it out of the store names a buffer.
+        while let Some((index, id)) = self.buffers_by_age.front().copied()
+            && index < self.first
+        {
+            self.buffers_by_age.pop_front();
+            self.forget_buffer(id);
+        }
         if page.bytes.capacity() == PAGE_BYTES {
             page.bytes.clear();
             self.spare = page.bytes;
@@ -305,17 +352,41 @@ impl History {
             page.bytes.truncate(self.mark.bytes);
             (page.changes, page.last) = (self.mark.changes, self.current - 1);
         }
+        while let Some((index, id)) = self.buffers_by_age.back().copied()
+            && index == self.current
+        {
+            self.buffers_by_age.pop_back();
+            self.forget_buffer(id);
+        }
         self.current = 0;
     }
 }
 
 const READABLE: &str = "a change is kept as it was written";
 
-/// A change, and where it is.
-struct Kept<'a> {
+/// A change as it is kept.
+enum Kept<'a> {
+    Whole(ChangeRef<'a>),
+    Appended { key: &'a [u8], buffer: BufferId, length: usize },
+}
+
+/// ... and where.
+struct At<'a> {
     index: Index,
-    change: ChangeRef<'a>,
+    change: Kept<'a>,
     place: Place,
+}
+
+impl<'a> Kept<'a> {
+    fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+        if reader.rest().first() != Some(&APPENDED) {
+            return ChangeRef::read(reader).map(Kept::Whole);
+        }
+        reader.u8("kind of a change")?;
+        let key = reader.blob("key")?;
+        let buffer = reader.u64("buffer")?;
+        Ok(Kept::Appended { key, buffer, length: reader.u64("length")? as usize })
+    }
 }
 
 /// Without its contents: it is no part of the state, and of two equal states one may remember more.
@@ -325,10 +396,33 @@ impl fmt::Debug for History {
     }
 }
 
+impl Store {
+    /// The changes of `from` and later indices, in order.
+    pub fn changes_since(&self, from: Index) -> Result<impl Iterator<Item = Batch<'_>>, Compacted> {
+        let history = &self.history;
+        if from < history.first {
+            return Err(Compacted { first: history.first });
+        }
+        let page = history.pages.partition_point(|page| page.last < from);
+        let mut changes = history.changes_from((page, 0)).skip_while(move |it| it.index < from);
+        let mut next = changes.next();
+        Ok(std::iter::from_fn(move || {
+            let first = next.take()?;
+            next = changes.find(|it| it.index != first.index);
+            Some(Batch { index: first.index, store: self, begin: first.place })
+        }))
+    }
+}
+
 impl<'a> Batch<'a> {
     pub fn changes(&self) -> impl Iterator<Item = ChangeRef<'a>> + use<'a> {
-        let index = self.index;
-        let all = self.history.changes_from(self.begin);
-        all.take_while(move |it| it.index == index).map(|it| it.change)
+        let (index, store) = (self.index, self.store);
+        let all = store.history.changes_from(self.begin).take_while(move |it| it.index == index);
+        all.map(move |it| match it.change {
+            Kept::Whole(change) => change,
+            Kept::Appended { key, buffer, length } => {
+                ChangeRef::Set { key, value: store.buffer_then(key, buffer, length) }
+            }
+        })
     }
 }

@@ -3,7 +3,7 @@
 
 use super::session::{Executed, Seen, Sessions};
 use super::store::Store;
-use super::{Command, History, Moment, Outcome, Refusal, RequestId, WriteOp, snapshot};
+use super::{Command, FreeBudget, History, Moment, Outcome, Refusal, RequestId, WriteOp, snapshot};
 use crate::codec::Malformed;
 use crate::raft::{Entry, Index, Membership, Payload};
 use std::rc::Rc;
@@ -92,14 +92,14 @@ impl Machine {
         Machine { store, sessions, applied, clock_ms, membership, snapshot_head: None }
     }
 
-    /// This state has taken the place of `old`, whose memory [`Machine::free_flushed`] frees.
+    /// This state has taken the place of `old`, whose memory [`Machine::free_some`] frees.
     pub fn free_slowly(&mut self, old: Machine) {
         self.store.free_slowly(old.store);
     }
 
-    /// Frees the memory of so many keys that were flushed: of a million keys at once would take too long.
-    pub fn free_flushed(&mut self, keys_max: usize) {
-        self.store.free_flushed(keys_max);
+    /// Frees some of the memory of what was flushed, replaced or deleted: all at once would take too long.
+    pub fn free_some(&mut self, budget: FreeBudget) {
+        self.store.free_some(budget);
     }
 
     /// Begins a snapshot of the state as it is now; one that is being taken is abandoned.

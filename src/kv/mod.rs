@@ -6,6 +6,7 @@ mod command;
 mod contents;
 mod execute;
 mod frozen;
+mod garbage;
 pub mod glob;
 mod hints;
 mod history;
@@ -22,11 +23,14 @@ mod snapshot;
 mod store;
 mod timed;
 mod transaction;
+mod value;
+mod work;
 
 pub use blobs::Blobs;
 pub use command::{Command, Condition, RequestId, WriteOp};
 pub use contents::LOOK_AHEAD_KEYS;
 pub use execute::{Moment, parse_integer};
+pub use garbage::FreeBudget;
 pub use history::{
     Batch, Change, ChangeRef, Compacted, HISTORY_BYTES_MAX, HISTORY_CHANGES_MAX, History,
 };
@@ -47,3 +51,5 @@ pub use transaction::{
     STEP_ANSWER_BYTES, STEPS_MAX, Step, StepBuffer, Steps, Transaction, WATCHED_KEYS_MAX, Watched,
     WatchedBuffer,
 };
+pub use value::{BUFFER_BYTES_MIN, Value};
+pub use work::{ENTRY_COPIES_BYTES_MAX, Needs};

@@ -1,10 +1,9 @@
 //! What becomes of a write, and its bytes: in answers, and in the session table of a snapshot.
 
-use super::Found;
 use super::transaction::STEP_ANSWER_BYTES;
+use super::{Found, Value};
 use crate::codec::{Malformed, Reader, put_blob, put_bool, put_i64, put_option, put_u8, put_u64};
 use crate::codec::{put_list, read_list};
-use std::rc::Rc;
 
 /// What became of a write that is committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +20,7 @@ pub enum Outcome {
     /// was one.
     Changed {
         done: bool,
-        old: Option<Rc<[u8]>>,
+        old: Option<Value>,
     },
     SessionOpened {
         session: u64,

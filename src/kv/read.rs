@@ -2,17 +2,16 @@
 
 use super::transaction::STEP_ANSWER_BYTES;
 use super::{
-    Failure, FailureCode, Found, Limits, Range, ReadOp, Step, Store, TimedOp, WriteOp, glob,
+    Failure, FailureCode, Found, Limits, Range, ReadOp, Step, Store, TimedOp, Value, WriteOp, glob,
 };
 use std::rc::Rc;
 
 /// What each item of an answer takes besides its bytes.
 const ITEM_BYTES: usize = 5;
-/// What one read may cost, in steps of looking at a key: each takes `KEY_STEPS`, and comparing it with
+/// What one read may cost, in steps of looking at a key: each takes `Range::KEY_STEPS`, and comparing it with
 /// a pattern at most the product of both lengths. It is some milliseconds, so that a turn stays short.
 /// The reads of a transaction share it.
 pub const RANGE_WORK_MAX: usize = 16 * 1024 * 1024;
-const KEY_STEPS: usize = 32;
 
 /// What an answer may still have.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +63,7 @@ impl ReadOp {
             }
             ReadOp::Range(range) => range.carry_out(store, budget),
             ReadOp::RandomKey => {
-                Ok(Found::Values(vec![store.random_key(number).map(|key| key.share())]))
+                Ok(Found::Values(vec![store.random_key(number).map(|key| key.share().into())]))
             }
             ReadOp::Expiry(key) => {
                 let expires_at = store.item(key).map(|item| item.expires_at);
@@ -157,10 +156,12 @@ fn values_bytes(keys: &[Rc<[u8]>], store: &Store) -> usize {
 }
 
 impl Range {
+    pub(super) const KEY_STEPS: usize = 32;
+
     /// What it costs is taken from the budget's work; its answer from the rest by whoever keeps it.
     fn carry_out(&self, store: &Store, budget: &mut Budget) -> Result<Found, Failure> {
         let mut pairs = store.range(&self.start, self.end.as_deref());
-        let mut items: Vec<Rc<[u8]>> = Vec::new();
+        let mut items: Vec<Value> = Vec::new();
         let (mut bytes, mut counted) = (0, 0);
         let bytes_max = budget.answer_bytes;
         while counted < self.keys_max {
@@ -172,7 +173,7 @@ impl Range {
             let item_bytes = ITEM_BYTES
                 + key.len()
                 + if self.with_values { ITEM_BYTES + value.len() } else { 0 };
-            let left = budget.work.checked_sub(KEY_STEPS + key.len() * pattern_bytes);
+            let left = budget.work.checked_sub(Self::KEY_STEPS + key.len() * pattern_bytes);
             budget.work = left.unwrap_or(0);
             let is_work = left.is_none();
             let fits = self.pattern.as_ref().is_none_or(|pattern| glob::matches(pattern, key));
@@ -187,7 +188,7 @@ impl Range {
             }
             if fits {
                 bytes += item_bytes;
-                items.push(key.share());
+                items.push(key.share().into());
                 items.extend(self.with_values.then(|| value.clone()));
             }
             counted += u32::from(fits || self.partial);

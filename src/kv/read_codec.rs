@@ -5,7 +5,6 @@ use crate::codec::{
     Malformed, Reader, put_blob, put_bool, put_list, put_option, put_u8, put_u32, put_u64,
     read_list,
 };
-use std::rc::Rc;
 
 const VALUES: u8 = 0;
 const LENGTHS: u8 = 1;
@@ -119,13 +118,15 @@ impl Found {
     /// What it takes in an answer besides its first bytes; never less than its encoding.
     pub(super) fn bytes(&self) -> usize {
         const ITEM_BYTES: usize = 5;
-        let length = |item: &Option<Rc<[u8]>>| item.as_ref().map_or(0, |item| item.len());
+        let length = |item: Option<&[u8]>| item.map_or(0, <[u8]>::len);
         match self {
-            Found::Values(values) => values.iter().map(|value| ITEM_BYTES + length(value)).sum(),
+            Found::Values(values) => {
+                values.iter().map(|value| ITEM_BYTES + length(value.as_deref())).sum()
+            }
             Found::Lengths(lengths) => lengths.len() * ITEM_BYTES,
             Found::Keys { items, next } => {
                 let items: usize = items.iter().map(|item| ITEM_BYTES + item.len()).sum();
-                items + ITEM_BYTES + length(next)
+                items + ITEM_BYTES + length(next.as_deref())
             }
             Found::Versions(versions) => versions.len() * size_of::<u64>(),
             Found::Expiry { .. } | Found::Digest { .. } => 2 * size_of::<u64>(),

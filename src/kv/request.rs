@@ -1,6 +1,6 @@
 //! What a client may ask of the store and what it is told, whatever protocol it speaks.
 
-use super::Outcome;
+use super::{Outcome, Value};
 use crate::raft::{Bytes, Index, NodeId, Term};
 use std::rc::Rc;
 
@@ -83,12 +83,12 @@ pub enum BackupPart {
 /// What a [`ReadOp`] has found, in its order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    Values(Vec<Option<Rc<[u8]>>>),
+    Values(Vec<Option<Value>>),
     Lengths(Vec<Option<u32>>),
     /// Keys, or keys and values in turn; and the least key that was not looked at, if the answer is
     /// partial.
     Keys {
-        items: Vec<Rc<[u8]>>,
+        items: Vec<Value>,
         next: Option<Rc<[u8]>>,
     },
     /// When the key goes, 0: never; `None`: it does not exist. And what time it was. Both in milliseconds of
@@ -136,7 +136,7 @@ impl Request {
 pub enum Answer {
     /// `index` is the last log index that the read saw.
     Value {
-        value: Option<Rc<[u8]>>,
+        value: Option<Value>,
         index: Index,
         leader: NodeId,
     },

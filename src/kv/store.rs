@@ -1,32 +1,52 @@
 //! The keys and values: an ordered map, and a digest of it that is kept up with every change.
 
 pub use super::contents::Item;
-use super::contents::{Contents, Key, Value};
+use super::contents::{Contents, Key};
 use super::frozen::Frozen;
-use super::{ChangeRef, History};
+use super::garbage::{FreeBudget, Garbage};
+use super::value::BufferId;
+use super::work::{BYTES_PER_WORK, OP_WORK};
+use super::{ChangeRef, History, Value};
 use crate::codec::Malformed;
 use crate::raft::Index;
+use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Bound;
 use xxhash_rust::xxh3::xxh3_64;
 
 #[derive(Debug, Default)]
 pub struct Store {
-    contents: Contents,
+    pub(super) contents: Contents,
     frozen: Option<Frozen>,
-    /// Contents that were flushed and are freed little by little.
-    flushed: Vec<Contents>,
-    /// What the transaction that is being carried out has changed, in order.
-    undo: Option<Vec<Undo>>,
-    history: History,
+    garbage: Garbage,
+    /// What the transaction that is being carried out has changed; the newest stage is the last.
+    undo: Option<Vec<Stage>>,
+    pub(super) history: History,
+    meter: Meter,
 }
 
-/// A change that may have to be taken back.
+/// Work of all entries so far. It is no part of the state, which a snapshot may have brought.
+#[derive(Default)]
+struct Meter(u64);
+
+impl fmt::Debug for Meter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Meter")
+    }
+}
+
+/// What a transaction has changed until it emptied the store, or its end.
+#[derive(Debug, Default)]
+struct Stage {
+    /// Each key as it was before its first change: so many changes of one long value keep it once.
+    before: BTreeMap<Key, Option<Item>>,
+    /// The store was emptied; a snapshot that is being taken has what it held, or else the garbage.
+    flush: Option<Flush>,
+}
+
 #[derive(Debug)]
-enum Undo {
-    /// As it was before.
-    Item(Key, Option<Item>),
-    /// The store was emptied; a snapshot that is being taken has what it held, or else `flushed`.
-    Flush { is_frozen: bool },
+struct Flush {
+    is_frozen: bool,
 }
 
 impl Store {
@@ -126,6 +146,14 @@ impl Store {
         &self.history
     }
 
+    /// The value that a buffer had when it was so long, as long as the history names it.
+    pub(super) fn buffer_then(&self, key: &[u8], buffer: BufferId, length: usize) -> &[u8] {
+        let live = self.contents.get(key).map(|item| &item.value);
+        let live = live.filter(|value| value.buffer() == Some(buffer));
+        let value = live.or_else(|| self.history.kept_buffer(buffer));
+        &value.expect("a buffer is kept as long as the history names it")[..length]
+    }
+
     pub(super) fn history_mut(&mut self) -> &mut History {
         &mut self.history
     }
@@ -137,8 +165,9 @@ impl Store {
     }
 
     pub(super) fn thaw(&mut self) {
-        let frozen = self.frozen.take();
-        self.flushed.extend(frozen.and_then(|frozen| frozen.emptied));
+        if let Some(frozen) = self.frozen.take() {
+            self.garbage.add_frozen(frozen);
+        }
     }
 
     /// Appends the next items of the frozen contents ([`Frozen::take`]). Returns whether that was all of
@@ -166,59 +195,112 @@ impl Store {
         if let Some(frozen) = &mut self.frozen {
             frozen.keep_old(key, &self.contents);
         }
-        if let Some(undo) = &mut self.undo {
-            undo.push(Undo::Item(key.into(), self.contents.get(key).cloned()));
+        if let Some(stage) = self.undo.as_mut().and_then(|stages| stages.last_mut())
+            && !stage.before.contains_key(key)
+        {
+            stage.before.insert(key.into(), self.contents.get(key).cloned());
         }
     }
 
-    // The four ways in which anything ever changes.
+    /// A value that is in the store no more.
+    fn discard(&mut self, value: Option<Value>) {
+        let Some(value) = value else { return };
+        if value.buffer().is_some() {
+            self.history.keep_buffer(&value);
+        }
+        self.garbage.add_value(value);
+    }
+
+    fn count_work(&mut self, bytes: usize) {
+        self.meter.0 += OP_WORK + bytes as u64 / BYTES_PER_WORK;
+    }
+
+    /// Work that was done otherwise for an entry.
+    pub(super) fn add_work(&mut self, work: u64) {
+        self.meter.0 += work;
+    }
+
+    /// What all entries have cost so far; see `work.rs`.
+    pub fn work(&self) -> u64 {
+        self.meter.0
+    }
+
+    // The five ways in which anything ever changes.
 
     pub(super) fn put(&mut self, key: &[u8], value: &[u8], expires_at: u64, modified: Index) {
         self.keep(key);
-        self.contents.write(key, value, modified, expires_at);
+        let replaced = self.contents.write(key, value, modified, expires_at);
+        self.discard(replaced);
         self.history.record(ChangeRef::Set { key, value });
+        self.count_work(key.len() + value.len());
     }
 
-    /// Only when the key goes changes, which is in no history.
-    pub(super) fn reschedule(&mut self, key: &[u8], value: Value, expires_at: u64, at: Index) {
+    /// Adds to the end of the value of a key that exists. Returns how long it is then.
+    pub(super) fn append_to(&mut self, key: &[u8], end: &[u8], modified: Index) -> usize {
         self.keep(key);
-        self.contents.insert(key, Item::new(key, value, at, expires_at));
+        let appended = self.contents.append(key, end, modified);
+        let (length, moved) = (appended.value.len(), appended.moved);
+        match appended.value.buffer() {
+            Some(buffer) => self.history.record_append(key, buffer, length),
+            None => self.history.record(ChangeRef::Set { key, value: appended.value }),
+        }
+        self.count_work(key.len() + moved);
+        length
+    }
+
+    /// What an append to a key copies, beside its own bytes, if the state stays as it is.
+    pub(super) fn append_copies(&self, key: &[u8]) -> usize {
+        let Some(item) = self.contents.get(key) else { return 0 };
+        // The snapshot that is being taken may share it by then.
+        if self.frozen.is_some() { item.value.len() } else { item.value.append_copies() }
+    }
+
+    /// Only when the key goes changes, which is in no history. The key exists.
+    pub(super) fn reschedule(&mut self, key: &[u8], expires_at: u64, at: Index) {
+        self.keep(key);
+        self.contents.set_expiry(key, expires_at, at);
+        self.count_work(key.len());
     }
 
     pub(super) fn delete(&mut self, key: &[u8]) -> bool {
         self.keep(key);
-        let existed = self.contents.remove(key).is_some();
-        if existed {
-            self.history.record(ChangeRef::Deleted { key });
-        }
-        existed
+        self.count_work(key.len());
+        let Some(item) = self.contents.remove(key) else { return false };
+        self.discard(Some(item.value));
+        self.history.record(ChangeRef::Deleted { key });
+        true
     }
 
-    /// Whatever there is goes at once; its memory is freed by [`Store::free_flushed`]. A snapshot that is
-    /// being taken keeps it.
+    /// Whatever there is goes at once; its memory is freed by [`Store::free_some`]. A snapshot that is being taken
+    /// keeps it.
     pub(super) fn flush(&mut self) {
-        if !self.is_empty() {
-            self.history.record(ChangeRef::Flushed);
+        if self.is_empty() {
+            return;
         }
-        let contents = std::mem::take(&mut self.contents);
+        self.contents.buffers().for_each(|value| self.history.keep_buffer(value));
+        self.history.record(ChangeRef::Flushed);
+        let mut emptied = Contents::default();
+        emptied.name_buffers_after(&self.contents);
+        let contents = std::mem::replace(&mut self.contents, emptied);
         let is_frozen = match &mut self.frozen {
             Some(frozen) if frozen.emptied.is_none() => {
                 frozen.emptied = Some(contents);
                 true
             }
             _ => {
-                self.flushed.push(contents);
+                self.garbage.add_contents(contents);
                 false
             }
         };
-        if let Some(undo) = &mut self.undo {
-            undo.push(Undo::Flush { is_frozen });
+        if let Some(stages) = &mut self.undo {
+            stages.last_mut().expect("a stage is open").flush = Some(Flush { is_frozen });
+            stages.push(Stage::default());
         }
     }
 
     /// From here on everything can be taken back.
     pub(super) fn begin(&mut self) {
-        self.undo = Some(Vec::new());
+        self.undo = Some(vec![Stage::default()]);
     }
 
     pub(super) fn commit(&mut self) {
@@ -228,16 +310,18 @@ impl Store {
     /// Takes back what has changed since `begin`.
     pub(super) fn roll_back(&mut self) {
         self.history.take_back();
-        for change in self.undo.take().unwrap_or_default().into_iter().rev() {
-            match change {
-                Undo::Item(key, before) => {
-                    self.keep(&key);
-                    match before {
-                        Some(item) => self.contents.insert(&key, item),
-                        None => drop(self.contents.remove(&key)),
-                    }
-                }
-                Undo::Flush { is_frozen } => self.take_flush_back(is_frozen),
+        for stage in self.undo.take().unwrap_or_default().into_iter().rev() {
+            if let Some(flush) = stage.flush {
+                self.take_flush_back(flush.is_frozen);
+            }
+            for (key, before) in stage.before {
+                self.keep(&key);
+                self.count_work(key.len());
+                let replaced = match before {
+                    Some(item) => self.contents.insert(&key, item),
+                    None => self.contents.remove(&key).map(|item| item.value),
+                };
+                replaced.into_iter().for_each(|value| self.garbage.add_value(value));
             }
         }
     }
@@ -246,33 +330,33 @@ impl Store {
     fn take_flush_back(&mut self, is_frozen: bool) {
         let newest = match &mut self.frozen {
             Some(frozen) if is_frozen => frozen.emptied.take(),
-            _ => self.flushed.pop(),
+            _ => self.garbage.take_back_contents(),
         };
-        self.contents = newest.expect("what was flushed in this entry is not freed yet");
+        let mut contents = newest.expect("what was flushed in this entry is not freed yet");
+        contents.name_buffers_after(&self.contents);
+        self.contents = contents;
     }
 
     /// What another store holds goes like what was flushed.
     pub(super) fn free_slowly(&mut self, mut other: Store) {
         other.thaw();
-        self.flushed.append(&mut other.flushed);
-        self.flushed.push(other.contents);
+        self.garbage.append(other.garbage);
+        self.garbage.add_contents(other.contents);
     }
 
-    /// Frees the memory of so many keys that were flushed.
-    pub(super) fn free_flushed(&mut self, keys_max: usize) {
-        let mut left = keys_max;
-        while let Some(contents) = self.flushed.last_mut() {
-            left = contents.drop_some(left);
-            if !contents.is_dropped() {
-                return;
-            }
-            self.flushed.pop();
-        }
+    /// Frees some of the memory of what the store has let go of.
+    pub(super) fn free_some(&mut self, budget: FreeBudget) {
+        self.garbage.free_some(budget);
     }
 
-    /// Keys that were flushed and whose memory is not free yet.
-    pub fn flushed(&self) -> usize {
-        self.flushed.iter().map(|contents| contents.len() + contents.expiring()).sum()
+    /// How many items the store has let go of whose memory is not free yet.
+    pub fn garbage_items(&self) -> usize {
+        self.garbage.items()
+    }
+
+    /// How many bytes of values these have, about.
+    pub fn garbage_bytes(&self) -> usize {
+        self.garbage.bytes()
     }
 }
 

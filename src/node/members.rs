@@ -315,7 +315,7 @@ impl Node {
         };
         match change.and_then(|change| self.raft.propose_change(&change)) {
             Ok(position) => {
-                let write = PendingWrite { term: position.term, origin };
+                let write = PendingWrite { term: position.term, origin, work: 0 };
                 self.writes.insert(position.index, write);
             }
             Err(ChangeError::NotLeader) => self.fail_not_leader(origin),

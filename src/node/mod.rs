@@ -14,6 +14,7 @@ mod divergence;
 mod expiry;
 mod log_growth;
 mod members;
+mod pending_writes;
 mod requests;
 mod snapshot;
 mod turn;
@@ -23,7 +24,7 @@ pub use members::{Applicant, Peer, Standing};
 
 use crate::codec::Malformed;
 use crate::kv::{self, Answer, Limits, Machine, Request};
-use crate::ordered::{Few, InOrder};
+use crate::ordered::Few;
 use crate::raft::{
     self, Contradiction, Index, Membership, Message, NodeId, Position, Raft, ReadId, Restored, Term,
 };
@@ -31,6 +32,8 @@ use audit::{Audit, Point};
 use backups::Backups;
 use log_growth::LogGrowth;
 use members::{Connected, PendingTransfer};
+pub use pending_writes::PENDING_WORK_MAX;
+use pending_writes::{PendingWrite, PendingWrites};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
@@ -119,7 +122,7 @@ pub struct Node {
     /// not taken for the answer to what this one did.
     last_id: u64,
     /// Writes in this leader's log, by index.
-    writes: InOrder<Index, PendingWrite>,
+    writes: PendingWrites,
     reads: BTreeMap<ReadId, PendingRead>,
     /// How many of them are still to be read.
     unread: usize,
@@ -174,12 +177,6 @@ pub struct Tally {
 enum Origin {
     Client(Ticket),
     Peer { node: NodeId, id: u64 },
-}
-
-#[derive(Debug)]
-struct PendingWrite {
-    term: Term,
-    origin: Origin,
 }
 
 #[derive(Debug)]
@@ -240,7 +237,7 @@ impl Node {
             now_ticks: 0,
             wall_ms: 0,
             removing_expired: None,
-            writes: InOrder::default(),
+            writes: PendingWrites::default(),
             reads: BTreeMap::new(),
             unread: 0,
             confirmed: VecDeque::new(),

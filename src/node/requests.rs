@@ -1,15 +1,22 @@
 //! Requests and their answers: what a leader does itself, what is passed on to it, and what is held back for
 //! the moment in which leadership changes hands.
 
+use super::pending_writes::PENDING_WORK_MAX;
 use super::{
     Forwarded, Held, Node, Origin, Outgoing, PeerMessage, PendingRead, PendingWrite, REQUESTS_MAX,
     Routing, SEARCH_STEPS_PER_TURN, Ticket, Wanted,
 };
 use crate::kv::{
-    Answer, BackupRequest, Budget, Command, Executed, Failure, FailureCode, LeaderHint, Request,
-    Seen,
+    Answer, BackupRequest, Budget, Command, ENTRY_COPIES_BYTES_MAX, Executed, Failure, FailureCode,
+    LeaderHint, Needs, Request, Seen,
 };
 use crate::raft::{self, Bytes, Index, NodeId, Payload, ProposeError, ReadId, number};
+
+/// Of a leader on a command.
+enum Verdict {
+    New { work: u64 },
+    Executed(Executed),
+}
 
 impl Node {
     /// Returns how long the value is that is asked for, as far as it is known.
@@ -91,16 +98,15 @@ impl Node {
     }
 
     pub(super) fn propose(&mut self, origin: Origin, mut command: Bytes) {
-        // A retry of what is applied already needs no second entry (the check at apply stays).
-        if let Ok(Command::Write { request: Some(id), .. }) = Command::decode(&command)
-            && let Seen::Before(executed) = self.machine.sessions().seen(id)
-        {
-            return self.answer_written(origin, executed);
-        }
+        let work = match self.judge(&command) {
+            Ok(Verdict::New { work }) => work,
+            Ok(Verdict::Executed(executed)) => return self.answer_written(origin, executed),
+            Err(failure) => return self.answer(origin, Answer::Failed(failure)),
+        };
         Command::stamp(&mut command, self.now_ms());
         match self.raft.propose(Payload::Command(command)) {
             Ok(position) => {
-                let write = PendingWrite { term: position.term, origin };
+                let write = PendingWrite { term: position.term, origin, work };
                 self.writes.insert(position.index, write);
                 self.tally.proposals += 1;
             }
@@ -113,6 +119,37 @@ impl Node {
                 self.answer(origin, Answer::Failed(overloaded(what)));
             }
         }
+    }
+
+    /// What is to become of a command that reached its leader.
+    fn judge(&self, command: &Bytes) -> Result<Verdict, Failure> {
+        let command = Command::decode(command)
+            .map_err(|malformed| failure(FailureCode::Malformed, malformed.to_string()))?;
+        // A retry of what is applied already needs no second entry (the check at apply stays).
+        if let Command::Write { request: Some(id), .. } = command
+            && let Seen::Before(executed) = self.machine.sessions().seen(id)
+        {
+            return Ok(Verdict::Executed(executed));
+        }
+        self.check_needs(command.needs(self.machine.store())).map(|work| Verdict::New { work })
+    }
+
+    /// Whether an entry that needs so much may be proposed. Returns its work. What is in the log before it may add
+    /// to its copies, all in all no more than the log's own bytes.
+    fn check_needs(&self, needs: Needs) -> Result<u64, Failure> {
+        if needs.copies > ENTRY_COPIES_BYTES_MAX {
+            let message = format!(
+                "the transaction appends to values of {} bytes in all, the limit is {ENTRY_COPIES_BYTES_MAX}: \
+                 nothing was done, send smaller transactions",
+                needs.copies
+            );
+            return Err(failure(FailureCode::TooLarge, message));
+        }
+        if self.writes.work() > 0 && self.writes.work() + needs.work > PENDING_WORK_MAX {
+            let what = "the writes before this one take too long already";
+            return Err(overloaded(what.to_string()));
+        }
+        Ok(needs.work)
     }
 
     /// Returns how long the value is that is asked for.

@@ -3,7 +3,7 @@
 //! applied, and what can be answered is answered. What may be much is done a part in every turn.
 
 use super::{Node, Outgoing, PeerMessage, Unreadable};
-use crate::kv::{Command, Executed, LOOK_AHEAD_KEYS, Outcome};
+use crate::kv::{Command, Executed, FreeBudget, LOOK_AHEAD_KEYS, Outcome};
 use crate::raft::{Index, NodeId, Payload, Ready, Waits};
 
 /// Log bytes applied per turn, so that catching up does not keep the loop from its heartbeats.
@@ -12,11 +12,17 @@ const APPLY_BYTES_PER_TURN: usize = 4 * 1024 * 1024;
 /// is level does not miss what is applied in one turn.
 pub(super) const APPLY_ENTRIES_PER_TURN: Index = 16_384;
 
-/// Keys whose memory is freed in one turn after they were flushed: some, of very many a part, and never so many
-/// that the turn is long. The most is about what a turn may bring, so that what waits does not grow.
+/// The same in work ([`crate::kv::Needs`]), some milliseconds: a few bytes of log may move megabytes. One entry may go
+/// beyond it by what one entry may cost.
+const APPLY_WORK_PER_TURN: u64 = 8_000_000;
+
+/// Items whose memory is freed in one turn after they were flushed, replaced or deleted: some, of very many a part, and
+/// never so many that the turn is long. The most is about what a turn may bring, so that what waits does not grow.
 const FREED_PER_TURN: usize = 16 * 1024;
 const FREED_FRACTION: usize = 32;
 const FREED_PER_TURN_MAX: usize = 128 * 1024;
+/// The same in bytes of values.
+const FREED_BYTES_PER_TURN: usize = 64 * 1024 * 1024;
 
 /// A snapshot is taken when the log since the last one has reached the configured size, and this fraction of
 /// the state: so that the snapshots of a large state do not cost many times its changes.
@@ -69,11 +75,15 @@ impl Node {
         self.apply_committed()?;
         self.answer_reads();
         self.search();
-        let waiting = self.machine.store().flushed();
-        let freed = (waiting / FREED_FRACTION).clamp(FREED_PER_TURN, FREED_PER_TURN_MAX);
-        self.machine.free_flushed(freed);
+        self.free_some();
         let messages = std::mem::take(&mut self.messages);
         Ok(Outgoing { messages, answers: std::mem::take(&mut self.answers) })
+    }
+
+    fn free_some(&mut self) {
+        let items = self.machine.store().garbage_items() / FREED_FRACTION;
+        let items = items.clamp(FREED_PER_TURN, FREED_PER_TURN_MAX);
+        self.machine.free_some(FreeBudget::of(items, FREED_BYTES_PER_TURN));
     }
 
     /// The turn waits for space on the disk, and this node promises nothing. What promises nothing goes
@@ -98,7 +108,11 @@ impl Node {
     fn apply_committed(&mut self) -> Result<(), Unreadable> {
         let (mut bytes, mut looked_ahead) = (0, 0);
         let upto = self.raft.commit_index().min(self.machine.applied() + APPLY_ENTRIES_PER_TURN);
-        while self.machine.applied() < upto && bytes < APPLY_BYTES_PER_TURN {
+        let work_max = self.machine.store().work() + APPLY_WORK_PER_TURN;
+        while self.machine.applied() < upto
+            && bytes < APPLY_BYTES_PER_TURN
+            && self.machine.store().work() < work_max
+        {
             let index = self.machine.applied() + 1;
             if index > looked_ahead {
                 looked_ahead = self.look_ahead(index, upto);
@@ -121,7 +135,7 @@ impl Node {
             }
             let state = self.machine.store().bytes() / SNAPSHOT_STATE_FRACTION;
             self.log_growth.add(cost_bytes, self.config.snapshot_log_bytes.max(state));
-            if let Some(write) = self.writes.remove(&index) {
+            if let Some(write) = self.writes.remove(index) {
                 assert_eq!(
                     write.term, term,
                     "pending writes end with the leadership they began in"

@@ -261,7 +261,7 @@ impl Stream {
         now: Instant,
     ) -> Fed {
         let (mut fed, begin) = (Fed::default(), out.len());
-        let batches = match machine.history().since(self.next) {
+        let batches = match machine.store().changes_since(self.next) {
             Ok(batches) => batches,
             Err(forgotten) => {
                 return Fed { ended: Some(compacted(forgotten, machine)), ..fed };

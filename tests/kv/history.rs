@@ -3,7 +3,9 @@
 use crate::machine::{Step, log_of, step};
 use crate::transactions::{read, run};
 use crate::*;
-use raftkv::kv::{ChangeRef, HISTORY_BYTES_MAX, HISTORY_CHANGES_MAX, Loader, STEP_ANSWER_BYTES};
+use raftkv::kv::{
+    ChangeRef, FreeBudget, HISTORY_BYTES_MAX, HISTORY_CHANGES_MAX, Loader, STEP_ANSWER_BYTES,
+};
 use std::collections::BTreeMap;
 
 type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -27,7 +29,7 @@ fn put_at(machine: &mut Machine, key: &str, value: &[u8]) -> Index {
 }
 
 fn indices(machine: &Machine, from: Index) -> Vec<Index> {
-    let batches = machine.history().since(from).expect("nothing is forgotten");
+    let batches = machine.store().changes_since(from).expect("nothing is forgotten");
     batches.map(|batch| batch.index).collect()
 }
 
@@ -40,7 +42,8 @@ fn all(machine: &Machine) -> Vec<String> {
         ChangeRef::Deleted { key } => format!("-{}", String::from_utf8_lossy(key)),
         ChangeRef::Flushed => "flushed".to_owned(),
     };
-    let batches = machine.history().since(machine.history().first()).expect("from the first on");
+    let batches =
+        machine.store().changes_since(machine.history().first()).expect("from the first on");
     batches
         .map(|batch| {
             let words: Vec<String> = batch.changes().map(word).collect();
@@ -98,7 +101,7 @@ fn the_oldest_go_when_there_are_too_many_and_it_says_so() {
     let first = history.first();
     // They go by pages of 16 KiB.
     assert!((11..1000).contains(&first), "{first}");
-    let compacted = history.since(first - 1).err().expect("it is forgotten");
+    let compacted = machine.store().changes_since(first - 1).err().expect("it is forgotten");
     assert_eq!(compacted.first, first);
     assert!(indices(&machine, first).into_iter().eq(first..=last));
     assert_eq!(history.len() as Index, last + 1 - first);
@@ -128,6 +131,100 @@ fn a_value_longer_than_all_of_the_history_is_kept_alone() {
     assert!(machine.history().bytes() <= 16 * 1024);
 }
 
+fn append_at(machine: &mut Machine, key: &str, value: &[u8]) -> Index {
+    let op = WriteOp::Append { key: key.as_bytes(), value, bytes_max: u32::MAX };
+    apply(machine, Command::Write { request: None, op }).index
+}
+
+fn delete_at(machine: &mut Machine, key: &str) -> Index {
+    apply(machine, Command::Write { request: None, op: delete(key) }).index
+}
+
+/// The values of the only key, change by change.
+fn lengths(machine: &Machine, from: Index) -> Vec<usize> {
+    let batches = machine.store().changes_since(from).expect("nothing is forgotten");
+    let length = |change: ChangeRef<'_>| match change {
+        ChangeRef::Set { value, .. } => value.len(),
+        ChangeRef::Deleted { .. } | ChangeRef::Flushed => 0,
+    };
+    batches.flat_map(|batch| batch.changes().map(length).collect::<Vec<_>>()).collect()
+}
+
+const MIB: usize = 1024 * 1024;
+
+#[test]
+fn appends_to_a_long_value_are_remembered_without_a_copy_of_it_each() {
+    let mut machine = Machine::default();
+    put_at(&mut machine, "k", &vec![b'x'; MIB]);
+    let first = append_at(&mut machine, "k", b"0");
+    for _ in 1..10_000 {
+        append_at(&mut machine, "k", b"1");
+    }
+    assert!(machine.history().bytes() < 3 * MIB, "{}", machine.history().bytes());
+    let lengths = lengths(&machine, first);
+    assert!(lengths.into_iter().eq((1..=10_000).map(|appended| MIB + appended)));
+}
+
+#[test]
+fn what_a_value_was_is_told_also_after_it_has_been_replaced_deleted_or_flushed() {
+    let replace: [fn(&mut Machine) -> usize; 3] = [
+        |machine| {
+            put_at(machine, "k", b"new");
+            3
+        },
+        |machine| {
+            delete_at(machine, "k");
+            0
+        },
+        |machine| {
+            apply(machine, Command::Write { request: None, op: WriteOp::Flush });
+            0
+        },
+    ];
+    for replace in replace {
+        let mut machine = Machine::default();
+        put_at(&mut machine, "k", &vec![b'x'; MIB]);
+        let first = append_at(&mut machine, "k", b"12");
+        let mut expected = vec![MIB + 2];
+        for round in 0..3 {
+            let then = replace(&mut machine);
+            put_at(&mut machine, "k", &vec![b'y'; MIB / 2]);
+            append_at(&mut machine, "k", &vec![b'z'; round]);
+            expected.extend([then, MIB / 2, MIB / 2 + round]);
+        }
+        machine.free_some(FreeBudget::ALL);
+        assert_eq!(lengths(&machine, first), expected);
+        assert!(machine.history().bytes() <= HISTORY_BYTES_MAX);
+    }
+}
+
+#[test]
+fn buffers_that_only_the_history_holds_count_and_are_forgotten_with_their_changes() {
+    let mut machine = Machine::default();
+    for round in 0..100 {
+        put_at(&mut machine, "k", &vec![b'x'; MIB]);
+        append_at(&mut machine, "k", b"1");
+        let last = delete_at(&mut machine, "k");
+        machine.free_some(FreeBudget::ALL);
+        let history = machine.history();
+        assert!(history.bytes() <= HISTORY_BYTES_MAX + MIB, "{round}: {}", history.bytes());
+        assert!(last - history.first() < 3 * 8, "{round}");
+    }
+    assert_eq!(machine.store().garbage_items(), 0);
+}
+
+/// Two thousand megabytes must not stay in memory because they were appended to.
+#[test]
+fn a_flush_of_more_buffers_than_the_history_may_hold_leaves_none() {
+    let mut machine = Machine::default();
+    for key in 0..100 {
+        put_at(&mut machine, &key.to_string(), &vec![b'x'; MIB / 4]);
+        append_at(&mut machine, &key.to_string(), b"1");
+    }
+    let flushed = apply(&mut machine, Command::Write { request: None, op: WriteOp::Flush }).index;
+    assert_eq!((machine.history().bytes(), machine.history().first()), (0, flushed + 1));
+}
+
 /// Half of what an entry has done must not be taken for all of it.
 #[test]
 fn an_entry_with_more_changes_than_are_kept_leaves_none() {
@@ -137,7 +234,7 @@ fn an_entry_with_more_changes_than_are_kept_leaves_none() {
     let pairs = Blobs::to_bytes(keys.iter().flat_map(|key| [key.as_bytes(), b""]));
     let op = WriteOp::PutMany { pairs: Blobs::new(&pairs).expect("pairs") };
     let many = apply(&mut machine, Command::Write { request: None, op }).index;
-    assert_eq!(machine.history().since(many).err().map(|it| it.first), Some(many + 1));
+    assert_eq!(machine.store().changes_since(many).err().map(|it| it.first), Some(many + 1));
     assert_eq!((machine.history().len(), machine.history().bytes()), (0, 0));
     let after = put_at(&mut machine, "after", b"1");
     assert_eq!(indices(&machine, many + 1), [after]);
@@ -185,7 +282,7 @@ fn after_a_snapshot_it_begins_anew() {
     assert_eq!((loaded.history().first(), loaded.history().len()), (last + 1, 0));
     let next = put_at(&mut loaded, "c", b"3");
     assert_eq!(all(&loaded), [format!("{next} c=3")]);
-    assert!(loaded.history().since(last).is_err());
+    assert!(loaded.store().changes_since(last).is_err());
 }
 
 proptest! {
@@ -215,13 +312,13 @@ proptest! {
         }
         let mut model = Pairs::new();
         let mut last = 0;
-        for batch in machine.history().since(0).expect("from the beginning") {
+        for batch in machine.store().changes_since(0).expect("from the beginning") {
             prop_assert!(batch.index > last && batch.changes().count() > 0);
             last = batch.index;
             batch.changes().for_each(|change| replay(&mut model, change));
         }
         prop_assert_eq!(&model, &contents(machine.store()));
-        for batch in machine.history().since(cut as Index + 1).expect("from there on") {
+        for batch in machine.store().changes_since(cut as Index + 1).expect("from there on") {
             batch.changes().for_each(|change| replay(&mut at_cut, change));
         }
         prop_assert_eq!(&at_cut, &contents(machine.store()));

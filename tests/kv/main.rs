@@ -11,13 +11,14 @@ mod snapshots;
 mod store;
 mod times;
 mod transactions;
+mod work;
 
 use model::{Model, answer_bytes, assert_same};
 use proptest::prelude::*;
 use raftkv::kv::{
-    Blobs, Command, Condition, Executed, Expiry, Found, Machine, Moment, Outcome, ReadOp, Refusal,
-    RequestId, SESSION_VALUE_BYTES_MAX, Step as TransactionStep, StepBuffer, StepOutcome, Store,
-    TimeCondition, TimedOp, Transaction, WatchedBuffer, WriteOp,
+    BUFFER_BYTES_MIN, Blobs, Command, Condition, Executed, Expiry, Found, Machine, Moment, Outcome,
+    ReadOp, Refusal, RequestId, SESSION_VALUE_BYTES_MAX, Step as TransactionStep, StepBuffer,
+    StepOutcome, Store, TimeCondition, TimedOp, Transaction, WatchedBuffer, WriteOp,
 };
 use raftkv::raft::{Entry, Index, Payload};
 use std::collections::BTreeMap;
@@ -232,12 +233,13 @@ fn key() -> impl Strategy<Value = Vec<u8>> {
     prop::sample::select(vec!["", "a", "b", "c"]).prop_map(|key| key.into())
 }
 
-/// Some are integers.
+/// Some are integers, and some so long that an append makes a buffer of them.
 fn value() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
-        prop::sample::select(vec!["", "0", "1", "-5", "x", "9223372036854775807"])
+        4 => prop::sample::select(vec!["", "0", "1", "-5", "x", "9223372036854775807"])
             .prop_map(Vec::<u8>::from),
-        prop::collection::vec(any::<u8>(), 0..3),
+        4 => prop::collection::vec(any::<u8>(), 0..3),
+        1 => (BUFFER_BYTES_MIN - 1..BUFFER_BYTES_MIN + 2).prop_map(|length| vec![b'v'; length]),
     ]
 }
 
@@ -284,9 +286,12 @@ pub fn op() -> impl Strategy<Value = Op> {
             .prop_filter("only leaders remove what is due", |part| {
                 !matches!(part, Part::Write(Op::RemoveExpired(..)))
             });
-    let together =
-        (watched, prop_oneof![Just(10_000u32), 0..120u32], prop::collection::vec(part, 0..6))
-            .prop_map(|(watched, bytes_max, parts)| Together::new(watched, bytes_max, parts));
+    let together = (
+        watched,
+        prop_oneof![Just(100_000u32), Just(10_000), 0..120u32],
+        prop::collection::vec(part, 0..6),
+    )
+        .prop_map(|(watched, bytes_max, parts)| Together::new(watched, bytes_max, parts));
     prop_oneof![
         6 => single_op(),
         1 => (stamp(), together).prop_map(|(stamp, together)| Op::Transaction(stamp, together)),
@@ -324,7 +329,7 @@ fn single_op() -> impl Strategy<Value = Op> {
         }),
         prop::collection::vec(key(), 1..4)
             .prop_map(|keys| Op::DeleteMany(Blobs::to_bytes(keys.iter().map(Vec::as_slice)))),
-        (key(), value(), 0..25u32)
+        (key(), value(), prop_oneof![0..25u32, Just(100_000)])
             .prop_map(|(key, value, bytes_max)| Op::Append(key, value, bytes_max)),
     ];
     let timed = prop_oneof![

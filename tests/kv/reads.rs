@@ -40,7 +40,7 @@ fn read(store: &Store, op: &ReadOp) -> Result<Found, Failure> {
 fn carry_out(store: &Store, range: Range) -> (Vec<String>, Option<Rc<[u8]>>) {
     match read(store, &ReadOp::Range(range)) {
         Ok(Found::Keys { items, next }) => {
-            let text = |item: &Rc<[u8]>| String::from_utf8(item.to_vec()).expect("text");
+            let text = |item: &raftkv::kv::Value| String::from_utf8(item.to_vec()).expect("text");
             (items.iter().map(text).collect(), next)
         }
         other => panic!("{other:?}"),

@@ -2,7 +2,7 @@
 
 use crate::machine::{log_of, step};
 use crate::*;
-use raftkv::kv::Loader;
+use raftkv::kv::{FreeBudget, Loader};
 use raftkv::raft::Membership;
 use std::rc::Rc;
 
@@ -48,7 +48,7 @@ proptest! {
         let log = log_of(&steps);
         let begin = begin.min(log.len());
         let mut machine = machine_of(&log[..begin]);
-        machine.free_flushed(usize::MAX);
+        machine.free_some(FreeBudget::ALL);
         let frozen = format!("{machine:?}");
         machine.begin_snapshot();
         let (mut bytes, mut later) = (Vec::new(), log[begin..].iter());
@@ -70,8 +70,8 @@ proptest! {
         for entry in &log[begin..] {
             restored.apply(entry).expect("a command");
         }
-        restored.free_flushed(usize::MAX);
-        machine.free_flushed(usize::MAX);
+        restored.free_some(FreeBudget::ALL);
+        machine.free_some(FreeBudget::ALL);
         prop_assert_eq!(format!("{restored:?}"), format!("{machine:?}"));
     }
 

@@ -1,7 +1,7 @@
 //! Transactions: all or nothing, in one entry; and flushes, which one may have to take back.
 
 use crate::*;
-use raftkv::kv::{Limits, Loader, Request, STEPS_MAX};
+use raftkv::kv::{FreeBudget, Limits, Loader, Request, STEPS_MAX};
 use std::ops::Range;
 
 const ANSWER_BYTES_MAX: u32 = 10_000;
@@ -10,7 +10,7 @@ pub fn read(keys: &[&str]) -> Part {
     Part::Read(ReadOp::Values(keys.iter().map(|key| key.as_bytes().into()).collect()))
 }
 
-fn write(key: &str, value: &str) -> Part {
+pub fn write(key: &str, value: &str) -> Part {
     Part::Write(Op::Put(key.into(), value.into()))
 }
 
@@ -164,14 +164,14 @@ fn a_flush_is_done_at_once_and_its_memory_freed_little_by_little() {
     }
     apply(&mut machine, Command::Write { request: None, op: WriteOp::Flush });
     let store = machine.store();
-    assert_eq!((store.len(), store.bytes(), store.digest(), store.flushed()), (0, 0, 0, 100));
+    assert_eq!((store.len(), store.bytes(), store.digest(), store.garbage_items()), (0, 0, 0, 100));
     apply(&mut machine, Command::Write { request: None, op: put("a", "1") });
     apply(&mut machine, Command::Write { request: None, op: WriteOp::Flush });
     apply(&mut machine, Command::Write { request: None, op: put("b", "1") });
-    machine.free_flushed(41);
-    assert_eq!((machine.store().flushed(), machine.store().len()), (60, 1));
-    machine.free_flushed(100);
-    assert_eq!((machine.store().flushed(), machine.store().len()), (0, 1));
+    machine.free_some(FreeBudget::of(41, usize::MAX));
+    assert_eq!((machine.store().garbage_items(), machine.store().len()), (60, 1));
+    machine.free_some(FreeBudget::of(100, usize::MAX));
+    assert_eq!((machine.store().garbage_items(), machine.store().len()), (0, 1));
 }
 
 /// A leader's snapshot takes the place of a state of a million keys in one step.
@@ -193,11 +193,14 @@ fn a_state_that_is_replaced_is_freed_little_by_little_with_what_it_kept() {
     fill(&mut new, 0..5);
     let digest = new.store().digest();
     new.free_slowly(old);
-    assert_eq!((new.store().flushed(), new.store().len(), new.store().digest()), (60, 5, digest));
-    new.free_flushed(41);
-    assert_eq!((new.store().flushed(), new.store().len()), (19, 5));
-    new.free_flushed(19);
-    assert_eq!((new.store().flushed(), new.store().digest()), (0, digest));
+    assert_eq!(
+        (new.store().garbage_items(), new.store().len(), new.store().digest()),
+        (60, 5, digest)
+    );
+    new.free_some(FreeBudget::of(41, usize::MAX));
+    assert_eq!((new.store().garbage_items(), new.store().len()), (19, 5));
+    new.free_some(FreeBudget::of(19, usize::MAX));
+    assert_eq!((new.store().garbage_items(), new.store().digest()), (0, digest));
 }
 
 /// The snapshot that is being taken is the state at its beginning, and keeps it by itself.
@@ -214,7 +217,7 @@ fn a_flush_does_not_reach_a_snapshot_that_is_being_taken() {
     for round in 0..3 {
         apply(&mut machine, Command::Write { request: None, op: WriteOp::Flush });
         apply(&mut machine, Command::Write { request: None, op: put("k45", &round.to_string()) });
-        machine.free_flushed(usize::MAX);
+        machine.free_some(FreeBudget::ALL);
     }
     let (rest, is_last) = machine.snapshot_piece(usize::MAX);
     bytes.extend(rest);
@@ -222,7 +225,7 @@ fn a_flush_does_not_reach_a_snapshot_that_is_being_taken() {
     let mut loader = Loader::default();
     loader.feed(&bytes).expect("it was just written");
     assert_eq!(loader.finish().expect("it is whole").store().digest(), before);
-    assert_eq!(machine.store().flushed(), 50, "what the snapshot has held");
+    assert_eq!(machine.store().garbage_items(), 51, "what the snapshot has held, and what k40 was");
 }
 
 #[test]

@@ -1,0 +1,60 @@
+//! Writes in this leader's log that have no answer yet, and what they will cost when they are applied.
+
+use super::Origin;
+use crate::ordered::InOrder;
+use crate::raft::{Index, Term};
+
+/// Work ([`crate::kv::Needs`]) of all of them, about a second. When it is reached, writes are refused as not done: the
+/// last of them would be answered too late, and the log in memory would grow.
+pub const PENDING_WORK_MAX: u64 = 1_000_000_000;
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PendingWrite {
+    pub term: Term,
+    pub origin: Origin,
+    /// What it costs, about.
+    pub work: u64,
+}
+
+/// By index.
+#[derive(Debug, Default)]
+pub(super) struct PendingWrites {
+    writes: InOrder<Index, PendingWrite>,
+    /// Of all of them.
+    work: u64,
+}
+
+impl PendingWrites {
+    pub fn len(&self) -> usize {
+        self.writes.len()
+    }
+
+    pub fn work(&self) -> u64 {
+        self.work
+    }
+
+    pub fn insert(&mut self, index: Index, write: PendingWrite) {
+        self.work += write.work;
+        self.writes.insert(index, write);
+    }
+
+    pub fn remove(&mut self, index: Index) -> Option<PendingWrite> {
+        let write = self.writes.remove(&index)?;
+        self.work -= write.work;
+        Some(write)
+    }
+
+    /// Takes out those that are wanted, in order.
+    pub fn extract(
+        &mut self,
+        is_wanted: impl FnMut(&Index, &PendingWrite) -> bool,
+    ) -> Vec<PendingWrite> {
+        let writes = self.writes.extract(is_wanted);
+        self.work -= writes.iter().map(|write| write.work).sum::<u64>();
+        writes
+    }
+
+    pub fn into_values(self) -> impl Iterator<Item = PendingWrite> {
+        self.writes.into_values()
+    }
+}
