@@ -52,4 +52,4 @@ pub use transaction::{
     WatchedBuffer,
 };
 pub use value::{BUFFER_BYTES_MIN, Value};
-pub use work::{ENTRY_COPIES_BYTES_MAX, Needs};
+pub use work::{ENTRY_COPIES_BYTES_MAX, ENTRY_WORK_MAX, Needs};

@@ -20,6 +20,9 @@ const _: () = assert!(RANGE_WORK_MAX < u32::MAX as usize);
 /// appends to. Also what one entry may move.
 pub const ENTRY_COPIES_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// The most work of an entry: more than any transaction of short values and any search may take, and about 50 ms.
+pub const ENTRY_WORK_MAX: u64 = 48_000_000;
+
 /// How long a key is, in bytes, for the estimate of a search.
 const TYPICAL_KEY_BYTES: usize = 64;
 

@@ -7,8 +7,8 @@ use super::{
     Routing, SEARCH_STEPS_PER_TURN, Ticket, Wanted,
 };
 use crate::kv::{
-    Answer, BackupRequest, Budget, Command, ENTRY_COPIES_BYTES_MAX, Executed, Failure, FailureCode,
-    LeaderHint, Needs, Request, Seen,
+    Answer, BackupRequest, Budget, Command, ENTRY_COPIES_BYTES_MAX, ENTRY_WORK_MAX, Executed,
+    Failure, FailureCode, LeaderHint, Needs, Request, Seen,
 };
 use crate::raft::{self, Bytes, Index, NodeId, Payload, ProposeError, ReadId, number};
 
@@ -144,6 +144,11 @@ impl Node {
                 needs.copies
             );
             return Err(failure(FailureCode::TooLarge, message));
+        }
+        if needs.work > ENTRY_WORK_MAX {
+            let message = "the command would keep all others waiting for too long: nothing was done, \
+                           send smaller ones";
+            return Err(failure(FailureCode::TooLarge, message.to_string()));
         }
         if self.writes.work() > 0 && self.writes.work() + needs.work > PENDING_WORK_MAX {
             let what = "the writes before this one take too long already";

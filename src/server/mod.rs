@@ -82,6 +82,8 @@ pub struct Server<D: Disk> {
     asked: Slab<Asked>,
     /// About how long the answers to all of `asked` will be.
     awaited_bytes: usize,
+    /// What the heavy ones of all writes that were ever asked for cost, in work.
+    asked_work: u64,
     /// Connections that are not read from until they have taken their answers, or until their earlier
     /// commands are answered.
     paused: Paused,
@@ -184,6 +186,7 @@ impl<D: Disk> Server<D> {
             talks: ByConn::default(),
             asked: Slab::new(),
             awaited_bytes: 0,
+            asked_work: 0,
             paused: Paused::default(),
             pace: Pace::default(),
             line: Line::default(),

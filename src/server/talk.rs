@@ -69,6 +69,9 @@ pub enum Pause {
 
 pub type Step = Result<(), Pause>;
 
+/// A write that costs more, in work, is paid for by that, too; others by their bytes alone.
+const HEAVY_WORK: u64 = 64 * 1024;
+
 /// What an answer takes besides a value.
 const ANSWER_BYTES: usize = 64;
 
@@ -166,6 +169,7 @@ impl<D: Disk> Server<D> {
         }
         let unsent = self.links.net.outbox_len(conn);
         let (searched, awaited) = (self.replica.node().search_steps(), self.awaited_bytes);
+        let asked_work = self.asked_work;
         self.step(conn, talk, now)?;
         let taken = unread.saturating_sub(self.inbox(conn).len());
         self.line.heard(taken);
@@ -173,7 +177,8 @@ impl<D: Disk> Server<D> {
             return Ok(());
         }
         let said = self.links.net.outbox_len(conn).saturating_sub(unsent);
-        let search_steps = self.replica.node().search_steps() - searched;
+        let searched = self.replica.node().search_steps() - searched;
+        let search_steps = searched + self.asked_work - asked_work;
         let awaited = self.awaited_bytes.saturating_sub(awaited);
         self.line.pay(Cost { bytes: taken + said, awaited, search_steps: search_steps as usize });
         Ok(())
@@ -420,6 +425,7 @@ impl<D: Disk> Server<D> {
         routing: Routing,
     ) -> usize {
         let answer_bytes = self.answer_bytes(&request);
+        self.asked_work += self.heavy_work(&request);
         let asked = Asked {
             conn,
             reply,
@@ -433,6 +439,15 @@ impl<D: Disk> Server<D> {
         self.asked[ticket].answer_bytes = answer_bytes;
         self.awaited_bytes += answer_bytes;
         answer_bytes
+    }
+
+    /// What a write costs when it is applied, if that is much more than its bytes say: as the state is now, at this
+    /// node.
+    fn heavy_work(&self, request: &Request) -> u64 {
+        let Request::Write { command } = request else { return 0 };
+        let Ok(command) = Command::decode(command) else { return 0 };
+        let work = command.needs(self.replica.node().machine().store()).work;
+        if work > HEAVY_WORK { work } else { 0 }
     }
 
     /// A thousand small requests for a large value are a thousand large answers, so a value counts before
