@@ -4,8 +4,9 @@ mod common;
 
 use common::core::{accepted, accepted_in_round, append, config, pre_vote, vote};
 use raftkv::kv::{
-    Answer, Command, Condition, Expiry, Failure, FailureCode, Found, Limits, Machine, Outcome,
-    ReadOp, Request, TimedOp, WriteOp,
+    Answer, Blobs, Command, Condition, Expiry, Failure, FailureCode, Found, Limits, Machine,
+    Outcome, Range, ReadOp, Request, Step, StepBuffer, TimedOp, Transaction, WatchedBuffer,
+    WriteOp,
 };
 use raftkv::node::{Config, Node, Outgoing, Peer, PeerMessage, Routing, Standing, Ticket};
 use raftkv::ordered::Few;
@@ -436,4 +437,93 @@ fn what_was_held_back_is_taken_up_with_the_turn_after_the_election() {
     assert!(node.has_work());
     turn(&mut node);
     assert_eq!((node.raft().log().last().index, node.requests_pending()), (2, 1));
+}
+
+/// Looks at every key as often as a search may.
+fn search() -> Request {
+    let range = Range {
+        start: b"".as_slice().into(),
+        end: None,
+        reverse: false,
+        pattern: Some([&b"*".repeat(200)[..], b"z"].concat().into()),
+        with_values: false,
+        keys_max: u32::MAX,
+        partial: false,
+    };
+    let mut steps = StepBuffer::default();
+    steps.push(&Step::Read(ReadOp::Range(range)));
+    let (watched, steps) = (WatchedBuffer::default(), steps.steps());
+    let transaction = Transaction { watched: watched.watched(), answer_bytes_max: 64, steps };
+    let op = WriteOp::Timed { stamp: 0, op: TimedOp::Transaction(transaction) };
+    Request::Write { command: Command::Write { request: None, op }.to_bytes().into() }
+}
+
+/// A leader with so many keys that a search costs very much, and its log.
+fn leader_with_many_keys() -> Node {
+    let mut node = leader();
+    let keys: Vec<String> = (0..10_000).map(|key| format!("a-key-of-{key:022}")).collect();
+    let pairs = Blobs::to_bytes(keys.iter().flat_map(|key| [key.as_bytes(), b"v"]));
+    let op = WriteOp::PutMany { pairs: Blobs::new(&pairs).expect("pairs") };
+    let command = Command::Write { request: None, op }.to_bytes().into();
+    ask(&mut node, 0, Request::Write { command });
+    turn(&mut node);
+    hear(&mut node, node_of(3), accepted(1, 2));
+    turn(&mut node);
+    assert_eq!(node.machine().store().len(), 10_000);
+    node
+}
+
+#[test]
+fn a_turn_applies_a_part_of_what_is_committed_however_short_the_entries_are() {
+    let mut node = leader_with_many_keys();
+    let applied = node.machine().applied();
+    (1..=8).for_each(|ticket| ask(&mut node, ticket, search()));
+    turn(&mut node);
+    hear(&mut node, node_of(3), accepted(1, applied + 8));
+    for done in 1..=8 {
+        let answers = turn(&mut node).answers;
+        assert_eq!((answers.len(), node.machine().applied()), (1, applied + done));
+        assert_eq!(node.has_work(), done < 8);
+    }
+}
+
+#[test]
+fn writes_that_would_take_too_long_together_are_refused_as_not_done() {
+    let mut node = leader_with_many_keys();
+    let mut taken = 0;
+    let refused = loop {
+        ask(&mut node, taken, search());
+        let outgoing = turn(&mut node);
+        if !outgoing.answers.is_empty() {
+            break failures(&outgoing);
+        }
+        taken += 1;
+        assert!(taken < 1000, "they would be answered after seconds");
+    };
+    assert_eq!(refused, [(taken, FailureCode::Overloaded)]);
+    assert!(taken > 10, "{taken}");
+    let last = node.raft().log().last().index;
+    hear(&mut node, node_of(3), accepted(1, last));
+    while node.has_work() {
+        turn(&mut node);
+    }
+    ask(&mut node, taken, search());
+    assert!(turn(&mut node).answers.is_empty(), "there is room again");
+    // As for those whose entries somebody else may have replaced.
+    hear(&mut node, node_of(3), append(2, (0, 0), 0, Vec::new()));
+    assert_eq!(failures(&turn(&mut node)), [(taken, FailureCode::OutcomeUnknown)]);
+    assert_eq!(node.requests_pending(), 0);
+}
+
+#[test]
+fn an_entry_that_would_keep_a_turn_too_long_is_refused_before_it_is_proposed() {
+    let mut node = leader();
+    let keys: Vec<String> = (0..100_000).map(|key| key.to_string()).collect();
+    let keys = Blobs::to_bytes(keys.iter().map(String::as_bytes));
+    let op = WriteOp::DeleteMany { keys: Blobs::new(&keys).expect("keys") };
+    let command = Command::Write { request: None, op }.to_bytes().into();
+    let last = node.raft().log().last();
+    ask(&mut node, 1, Request::Write { command });
+    assert_eq!(failures(&turn(&mut node)), [(1, FailureCode::TooLarge)]);
+    assert_eq!(node.raft().log().last(), last);
 }

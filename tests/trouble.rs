@@ -13,15 +13,6 @@ use std::time::Duration;
 
 const QUICK: [&str; 4] = ["--heartbeat", "20ms", "--election", "150ms"];
 
-/// The most memory that a node ever had, in MiB.
-fn peak_mib(cluster: &Cluster, node: usize) -> u64 {
-    let pid = &cluster.info(node).expect("it answers")["process_id"];
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a Linux process");
-    let kib = line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
-    kib.expect("a number") / 1024
-}
-
 /// One line to a node, and the first line of its answer.
 fn ask(stream: &mut TcpStream, line: &str) -> String {
     stream.write_all(format!("{line}\n").as_bytes()).expect("it is sent");
@@ -60,7 +51,7 @@ fn many_requests_for_a_large_value_cost_neither_memory_nor_leadership() {
         asked.join().expect("it was sent");
     }
     for node in 0..3 {
-        assert!(peak_mib(&cluster, node) < 80, "node {node} took {} MiB", peak_mib(&cluster, node));
+        assert!(cluster.peak_mib(node) < 80, "node {node} took {} MiB", cluster.peak_mib(node));
         assert_eq!(cluster.info(node).expect("it answers")["raft_term"], term, "no election");
     }
 }
@@ -107,7 +98,7 @@ fn half_requests_of_many_clients_cost_bounded_memory_and_each_is_served_when_it_
     assert_eq!(cluster.info(node).expect("it answers")["unserved_clients_closed"], "0");
     await_condition("nothing to be left", || unserved() < 100);
     // 8 MiB of values, as much of log, and what waits.
-    assert!(peak_mib(&cluster, node) < 90, "it took {} MiB", peak_mib(&cluster, node));
+    assert!(cluster.peak_mib(node) < 90, "it took {} MiB", cluster.peak_mib(node));
 }
 
 /// The first line of an answer, without its end.

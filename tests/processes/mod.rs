@@ -161,6 +161,15 @@ impl Cluster {
         fs::read_to_string(self.log_path(node)).unwrap_or_default()
     }
 
+    /// The most memory that a node ever had, in MiB.
+    pub fn peak_mib(&self, node: usize) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process_id(node)));
+        let status = status.expect("it runs");
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a Linux process");
+        let kib = line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
+        kib.expect("a number") / 1024
+    }
+
     pub fn process_id(&self, node: usize) -> u32 {
         self.nodes[node].as_ref().expect("the node runs").id()
     }
