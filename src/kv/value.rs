@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 /// From this length on, in bytes, a value that is appended to becomes a buffer. A shorter one is copied, which costs
 /// less than a microsecond and leaves no spare room behind.
-pub const BUFFER_BYTES_MIN: usize = 16 * 1024;
+pub const BUFFER_BYTES_MIN: usize = 4 * 1024;
 
 /// A buffer that is full grows by this part of its length.
 const SPARE_FRACTION: usize = 4;
