@@ -94,14 +94,15 @@ pub fn count_note(what: &str, count: u64, why: &str) -> String {
 }
 
 impl<'fd> Lines<'fd> {
-    /// Without patience.
+    /// Without patience. A file may end in half a line, of a process that ended while its disk was full.
     pub fn new(stream: Stream<'fd>, name: &'static str) -> Self {
+        let rest = if stream.is_amid_a_line() { b"\n".to_vec() } else { Vec::new() };
         Lines {
+            rest,
             stream,
             name,
             patience: Duration::ZERO,
             note: plain_note,
-            rest: Vec::new(),
             dropped: 0,
             untold: 0,
             trouble: String::new(),
@@ -125,6 +126,11 @@ impl<'fd> Lines<'fd> {
     /// has taken the note of them.
     pub fn trouble(&self) -> Option<String> {
         (self.untold > 0).then(|| format!("{} took no more ({})", self.name, self.trouble))
+    }
+
+    /// The note of lines that were dropped, if the stream has not taken it: for another stream.
+    pub fn untold_note(&self) -> Option<String> {
+        self.trouble().map(|why| (self.note)(self.untold, &why))
     }
 
     /// One line, which gets its end here; or none, and it is counted.
@@ -178,8 +184,7 @@ impl<'fd> Lines<'fd> {
             self.rest = rest.get(written.0..).unwrap_or_default().to_vec();
             written.1?;
         }
-        let Some(why) = self.trouble() else { return Ok(()) };
-        let note = (self.note)(self.untold, &why);
+        let Some(note) = self.untold_note() else { return Ok(()) };
         self.put(&note, until)?;
         self.untold = 0;
         Ok(())

@@ -14,8 +14,8 @@
 //! root's between the question and the write, the write may wait for its reader.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FileType, Mode, OFlags, fstat, open};
-use rustix::io::{Errno, ReadWriteFlags, pwritev2};
+use rustix::fs::{FileType, Mode, OFlags, fcntl_getfl, fstat, open, tell};
+use rustix::io::{Errno, ReadWriteFlags, pread, pwritev2};
 use rustix::net::{SendFlags, send};
 use rustix::process::getpgrp;
 use rustix::termios::{LocalModes, isatty, tcgetattr, tcgetpgrp};
@@ -77,6 +77,13 @@ impl<'fd> Stream<'fd> {
         Stream { fd, way: Way::Asked { may_refuse }, is_terminal: isatty(fd) }
     }
 
+    /// Whether what is written next goes behind something that is no whole line. Only of a file this can be known, and
+    /// only if this user may read it.
+    pub(super) fn is_amid_a_line(&self) -> bool {
+        matches!(self.way, Way::Direct)
+            && last_byte(self.fd).is_ok_and(|last| last.is_some_and(|last| last != b'\n'))
+    }
+
     /// Writes what the stream takes at once, at least a byte. `WouldBlock`: nothing at present.
     pub fn write_now(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.is_terminal && self.would_stop_us() {
@@ -129,6 +136,24 @@ impl Stream<'static> {
         }
         stream
     }
+}
+
+/// The byte before those that are written next.
+fn last_byte(fd: BorrowedFd<'_>) -> rustix::io::Result<Option<u8>> {
+    let stat = fstat(fd)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Ok(None);
+    }
+    let end = match fcntl_getfl(fd)?.contains(OFlags::APPEND) {
+        true => u64::try_from(stat.st_size).unwrap_or(0),
+        false => tell(fd)?,
+    };
+    let Some(at) = end.checked_sub(1) else { return Ok(None) };
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut last = [0];
+    let read = pread(file, &mut last, at)?;
+    Ok((read == 1).then_some(last[0]))
 }
 
 fn write_if_room(

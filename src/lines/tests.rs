@@ -177,6 +177,24 @@ fn a_line_that_waits_is_written_as_soon_as_there_is_room() {
     }
 }
 
+/// Such as a process leaves that was killed while its disk was full.
+#[test]
+fn half_a_line_at_the_end_of_a_file_is_not_glued_to_the_next() {
+    let path = env::temp_dir().join(format!("raftkv-half-{}", std::process::id()));
+    for (before, expected) in [("", "a\n"), ("whole\n", "whole\na\n"), ("hal", "hal\na\n")] {
+        fs::write(&path, before).unwrap();
+        let appending = File::options().append(true).open(&path).unwrap();
+        lines(Stream::new(appending.as_fd())).say("a");
+        assert_eq!(fs::read_to_string(&path).unwrap(), expected);
+        // As the shell's > opens it: not at its end.
+        fs::write(&path, before).unwrap();
+        let overwriting = File::options().write(true).open(&path).unwrap();
+        lines(Stream::new(overwriting.as_fd())).say("a");
+        assert!(fs::read_to_string(&path).unwrap().starts_with("a\n"), "{before}");
+    }
+    fs::remove_file(&path).unwrap();
+}
+
 const CHILD: &str = "RAFTKV_TEST_FILE_LIMIT";
 
 /// Runs the next test in a process of its own: the limit is the process's.
