@@ -20,6 +20,8 @@ pub struct Job {
     pub count: Option<u64>,
     pub prefix: String,
     pub lang: Lang,
+    /// Somebody may watch it through its port.
+    pub answers_probes: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -131,7 +133,7 @@ impl<'a> Run<'a> {
     fn write(&mut self) -> Result<String, End> {
         let lang = self.job.lang;
         let (key, value) = self.ledger.next_write();
-        say(&lang.write_operation(&key, value))?;
+        self.job.say(&lang.write_operation(&key, value))?;
         let begun = Instant::now();
         let result = self.client.put(key.as_bytes(), value.to_string().as_bytes());
         self.health.counts(self.client);
@@ -140,7 +142,7 @@ impl<'a> Run<'a> {
                 self.health.wrote(begun.elapsed());
                 self.ledger.written();
                 self.tally.writes += 1;
-                say(&lang.submitted(written.index, written.leader))?;
+                self.job.say(&lang.submitted(written.index, written.leader))?;
             }
             Err(error @ ClientError::OutcomeUnknown { .. }) if *error.why() != Why::Interrupted => {
                 self.health.outcome_unknown();
@@ -154,9 +156,9 @@ impl<'a> Run<'a> {
 
     fn read_back(&mut self, key: &str) -> Result<(), End> {
         let lang = self.job.lang;
-        say(&lang.read_operation(key))?;
+        self.job.say(&lang.read_operation(key))?;
         let value = self.verified(key)?;
-        Ok(say(&lang.correct_value(key, &shown(value.as_deref(), lang)))?)
+        Ok(self.job.say(&lang.correct_value(key, &shown(value.as_deref(), lang)))?)
     }
 
     /// Whatever a new leader has forgotten is noticed now, rather than when its key's turn comes.
@@ -186,7 +188,7 @@ impl<'a> Run<'a> {
         };
         self.health.mismatch();
         self.tally.wrong += 1;
-        say(&wrong_value(key, &mismatch, self.job.lang))?;
+        self.job.say(&wrong_value(key, &mismatch, self.job.lang))?;
         Err(End::WrongValue)
     }
 }
@@ -204,11 +206,15 @@ fn shown(value: Option<&[u8]>, lang: Lang) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).take(VALUE_CHARS_MAX).collect()
 }
 
-/// The job is to verify, and its lines tell of it: one that standard output does not take is dropped and counted, and the
-/// job goes on. But without a reader (`cltraft | head`) it ends.
-fn say(line: &str) -> io::Result<()> {
-    match lines::stdout().try_say(line) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(error),
-        _ => Ok(()),
+impl Job {
+    /// The job is to verify, and its lines tell of it: one that standard output does not take is dropped and counted, and
+    /// the job goes on. It ends when its reader has seen enough (`cltraft | head`), unless others may watch it.
+    fn say(&self, line: &str) -> io::Result<()> {
+        match lines::stdout().try_say(line) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe && !self.answers_probes => {
+                Err(error)
+            }
+            _ => Ok(()),
+        }
     }
 }

@@ -91,8 +91,9 @@ pub fn main() -> ExitCode {
         Command::Help(topic) => print(topic.map_or(help::OVERVIEW, help::of)),
         Command::Version => print(concat!("cltraft ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::MainJob { interval, count, ref prefix, listen } => {
-            let job = Job { interval, count, prefix: prefix.clone(), lang: args.lang };
-            main_job(&args, &job, listen)
+            let (prefix, lang) = (prefix.clone(), args.lang);
+            let job = Job { interval, count, prefix, lang, answers_probes: false };
+            main_job(&args, job, listen)
         }
         Command::Changes { ref prefix, from } => {
             let client = Client::new(client_config(&args)).on_change(tell_no_leader(args.lang));
@@ -175,7 +176,7 @@ fn no_signals(error: io::Error) -> commands::Trouble {
     commands::Trouble::Input(format!("cannot catch signals: {error}"))
 }
 
-fn main_job(args: &Args, job: &Job, listen: Option<Listen>) -> Exit {
+fn main_job(args: &Args, mut job: Job, listen: Option<Listen>) -> Exit {
     let signals = match Signals::install() {
         Ok(signals) => Arc::new(signals),
         Err(error) => {
@@ -184,10 +185,11 @@ fn main_job(args: &Args, job: &Job, listen: Option<Listen>) -> Exit {
         }
     };
     let health = Arc::new(Health::new(job.interval, Instant::now()));
-    if let Some(listen) = listen
-        && let Err(exit) = answer_probes(listen, job.lang, &health)
-    {
-        return exit;
+    if let Some(listen) = listen {
+        match answer_probes(listen, job.lang, &health) {
+            Ok(answers) => job.answers_probes = answers,
+            Err(exit) => return exit,
+        }
     }
     let leader_changed = Arc::new(AtomicBool::new(false));
     let config = ClientConfig { total_timeout: None, ..client_config(args) };
@@ -200,7 +202,7 @@ fn main_job(args: &Args, job: &Job, listen: Option<Listen>) -> Exit {
                 signals.wait(duration)
             }
         });
-    let mut run = main_job::Run::new(job, &mut client, &signals, &leader_changed, &health);
+    let mut run = main_job::Run::new(&job, &mut client, &signals, &leader_changed, &health);
     lines::stdout().set_patience(PATIENCE);
     lines::stdout().set_note(job.lang.dropped());
     let end = run.until_the_end();
@@ -224,18 +226,18 @@ fn main_job(args: &Args, job: &Job, listen: Option<Listen>) -> Exit {
     exit
 }
 
-/// Who did not ask for probes can do without them.
-fn answer_probes(listen: Listen, lang: Lang, health: &Arc<Health>) -> Result<(), Exit> {
+/// Whether they are answered: who did not ask for probes can do without them.
+fn answer_probes(listen: Listen, lang: Lang, health: &Arc<Health>) -> Result<bool, Exit> {
     match probe::start(listen.address, Arc::clone(health)) {
-        Ok(address) => complain(&lang.listening(&address)),
+        Ok(address) => {
+            complain(&lang.listening(&address));
+            Ok(true)
+        }
         Err(error) => {
             complain(&lang.cannot_listen(&listen.address, &error));
-            if listen.is_asked_for {
-                return Err(Exit::NotDone);
-            }
+            if listen.is_asked_for { Err(Exit::NotDone) } else { Ok(false) }
         }
     }
-    Ok(())
 }
 
 /// Says each change of state once, on standard error.
