@@ -7,8 +7,8 @@ mod processes;
 use processes::{Cluster, await_condition, free_ports, run, wait_for_exit};
 use raftkv::config::cluster_id;
 use raftkv::lines;
-use raftkv::protocol::frame::{MAGIC, put_frame};
 use raftkv::node::Standing;
+use raftkv::protocol::frame::{MAGIC, put_frame};
 use raftkv::protocol::hello::{Hello, Role};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
@@ -139,6 +139,19 @@ fn a_node_whose_log_may_not_grow_goes_on() {
     assert_eq!(cluster.terminate(0).code(), Some(0));
 }
 
+/// As a disk leaves it that was full when the node was killed.
+#[test]
+fn half_a_line_that_a_killed_node_left_is_not_glued_to_the_next() {
+    let mut cluster = Cluster::stopped(1, &QUICK);
+    std::fs::write(cluster.log_path(0), "half a li").expect("the file is the test's own");
+    cluster.start_node(0);
+    cluster.await_leader();
+    let log = cluster.log(0);
+    let (first, second) = log.split_once('\n').expect("it has lines");
+    assert_eq!(first, "half a li");
+    assert!(second.contains(" INFO  [raftkv::"), "{log}");
+}
+
 /// Names in a hello are whatever somebody sends.
 #[test]
 fn what_strangers_say_is_one_line_of_the_log_and_moves_no_cursor() {
@@ -174,7 +187,9 @@ fn what_strangers_say_is_one_line_of_the_log_and_moves_no_cursor() {
         log.contains(&format!("client {shown}\n")) && log.contains(&format!(", not {shown}\n"))
     });
     let log = cluster.log(leader);
-    assert!(log.chars().all(|letter| letter == '\n' || lines::clean(&letter.to_string()).len() == 1));
+    assert!(
+        log.chars().all(|letter| letter == '\n' || lines::clean(&letter.to_string()).len() == 1)
+    );
     let info = cluster.info(leader).expect("it answers");
     assert_eq!(info["raft_role"], "leader");
     assert!(info["refused_0"].ends_with(&format!(", not {shown}")), "{info:?}");
@@ -220,7 +235,8 @@ fn a_panic() {
 fn help_is_printed_as_far_as_somebody_reads_it() {
     let srvraft = || Command::new(env!("CARGO_BIN_EXE_srvraft"));
     for words in [&["--help"][..], &["--version"]] {
-        let (status, _, said) = run(srvraft().args(words).stdout(Stdio::from(pipe_without_reader())));
+        let (status, _, said) =
+            run(srvraft().args(words).stdout(Stdio::from(pipe_without_reader())));
         assert_eq!((status, said.as_str()), (Some(0), ""));
         let (status, _, said) = run(srvraft().args(words).stdout(Stdio::from(full_disk())));
         assert_eq!(status, Some(1));
@@ -321,7 +337,8 @@ fn the_main_jobs_reader_learns_where_lines_are_missing() {
     let slow = " lines were dropped: stdout took no more (nobody reads it, or too slowly)";
     assert!(note.ends_with(slow), "{note}");
     for line in lines {
-        let known = ["Write operation: key = ", "Operation ", "Read operation: key = ", "Correct value "];
+        let known =
+            ["Write operation: key = ", "Operation ", "Read operation: key = ", "Correct value "];
         assert!(known.iter().any(|start| line.starts_with(start)), "{line}");
     }
     job.goes_on_without("stdout");
@@ -342,8 +359,7 @@ fn changes_wait_for_their_reader_and_none_is_missing() {
     assert_eq!(cluster.nc(0, &writes).lines().count(), COUNT);
     let (reader, writer) = full_pipe();
     let mut child = cltraft(&cluster, &["changes", "--from", "1"]);
-    let mut child =
-        child.stdout(writer).stderr(Stdio::piped()).spawn().expect("cltraft starts");
+    let mut child = child.stdout(writer).stderr(Stdio::piped()).spawn().expect("cltraft starts");
     let mut said = BufReader::new(child.stderr.take().expect("it is piped"));
     said.read_line(&mut String::new()).expect("it begins");
     let mut lines = BufReader::new(reader).lines();
@@ -362,8 +378,7 @@ fn a_signal_ends_changes_that_wait_for_their_reader_and_the_status_says_so() {
     assert_eq!(cluster.nc(0, "SET a 1\n"), "+OK\r\n");
     let (_reader, writer) = full_pipe();
     let mut child = cltraft(&cluster, &["changes", "--from", "1"]);
-    let mut child =
-        child.stdout(writer).stderr(Stdio::piped()).spawn().expect("cltraft starts");
+    let mut child = child.stdout(writer).stderr(Stdio::piped()).spawn().expect("cltraft starts");
     let mut said = BufReader::new(child.stderr.take().expect("it is piped"));
     said.read_line(&mut String::new()).expect("it begins");
     kill_process(Pid::from_child(&child), Signal::TERM).expect("the process is ours");

@@ -104,7 +104,8 @@ fn asking_a_node_that_stops_how_it_is_does_not_end_it_at_once() {
 
 /// Both ends of a new terminal.
 fn terminal() -> (OwnedFd, OwnedFd) {
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a terminal");
+    let master =
+        openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a terminal");
     grantpt(&master).expect("it is ours");
     unlockpt(&master).expect("it is ours");
     let path = ptsname(&master, Vec::new()).expect("it has a name");

@@ -176,7 +176,8 @@ impl Health {
             let labels = labels.each_ref().map(|(name, value)| (*name, value.as_str()));
             out.info("raftkv_client_leader_info", "Who answered last as the leader.", &labels);
         }
-        let dropped = [("stderr", lines::stderr().dropped()), ("stdout", lines::stdout().dropped())];
+        let dropped =
+            [("stderr", lines::stderr().dropped()), ("stdout", lines::stdout().dropped())];
         let help = "Lines that were not written, because nothing could be written.";
         out.counters("raftkv_client_lines_dropped_total", help, "stream", dropped);
         out.gauge("raftkv_client_ready", "Whether the last verification is fresh.", is_fresh);

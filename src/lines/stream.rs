@@ -42,7 +42,9 @@ enum Way {
     /// Another description of the same stream, which does not block.
     Own(OwnedFd),
     /// Only if there is room. Whether the kernel is asked to say so itself, or was and knows no such thing.
-    Asked { may_refuse: bool },
+    Asked {
+        may_refuse: bool,
+    },
     Socket,
 }
 
