@@ -103,6 +103,12 @@ fn a_node_whose_log_nobody_reads_goes_on_and_says_later_how_many_lines_are_missi
     let (mut reader, output) = full_pipe();
     let mut cluster = node_that_says_it_to(output.try_clone().expect("a second handle"));
     let missing = dropped(&cluster);
+    // Nor do the standard library's last words wait, when memory or stack are at their end.
+    let flags = std::fs::read_to_string(format!("/proc/{}/fdinfo/2", cluster.process_id(0)));
+    let flags = flags.expect("it runs");
+    let flags = flags.lines().find_map(|line| line.strip_prefix("flags:")).expect("its flags");
+    let flags = u32::from_str_radix(flags.trim(), 8).expect("a number");
+    assert!(OFlags::from_bits_retain(flags).contains(OFlags::NONBLOCK), "{flags:o}");
     let why = "stderr took no more (nobody reads it, or too slowly)";
     let note = format!("WARN  [raftkv::lines] {missing} log lines were dropped: {why}\n");
     let mut said = String::new();

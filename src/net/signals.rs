@@ -90,17 +90,29 @@ fn is_ignored(signal: i32) -> bool {
 /// The terminal that a node was started in.
 #[derive(Debug)]
 pub struct Terminal {
-    was_there: bool,
+    /// In how many looks it may yet be missing. 0: there is none, or its end has nothing to do with a SIGHUP that comes
+    /// now. The shell of a node that stays behind may exit and take the terminal along, long before a log is rotated.
+    looks_left: u8,
 }
+
+/// The looks for which the end of a terminal is news. Its end may come just before one, and the signal after it.
+const LOOKS: u8 = 2;
 
 impl Terminal {
     pub fn of_this_process() -> Self {
-        Terminal { was_there: has_terminal() }
+        Terminal { looks_left: if has_terminal() { LOOKS } else { 0 } }
     }
 
-    /// Whether there was one, and there is none any more: its window was closed, or its connection has ended.
+    /// To be called about once a second.
+    pub fn look(&mut self) {
+        if self.looks_left > 0 {
+            self.looks_left = if has_terminal() { LOOKS } else { self.looks_left - 1 };
+        }
+    }
+
+    /// Whether there was one lately, and there is none any more: its window was closed, or its connection has ended.
     pub fn is_lost(&self) -> bool {
-        self.was_there && !has_terminal()
+        self.looks_left > 0 && !has_terminal()
     }
 }
 

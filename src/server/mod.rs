@@ -357,6 +357,7 @@ impl<D: Disk> Server<D> {
         let newest = self.replica.wal().snapshots().last().map_or(0, |file| file.position.index);
         self.watch.look_at_snapshot(newest, self.replica.node().machine().applied());
         if self.samples.is_due(now) {
+            self.terminal.look();
             let reasons = self.unready(now);
             self.watch.look_at_readiness(&self.config, &reasons);
             self.take_sample(now);
