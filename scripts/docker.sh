@@ -119,6 +119,7 @@ docker_await() {
 docker_follow() {
     say "the client's log follows; Ctrl-C stops following, ./run.sh down removes the containers"
     trap 'docker_unfollow 130' INT
+    trap 'docker_unfollow 131' QUIT
     trap 'docker_unfollow 143' TERM
     docker logs --follow client </dev/null &
     FOLLOWER=$!

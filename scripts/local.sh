@@ -158,7 +158,7 @@ terminate() {
 # The way out of ./run.sh local, whatever the reason. A cluster that another terminal took down may have
 # been started again by then, and is not ours any more.
 local_leave() {
-    trap '' INT TERM HUP
+    trap '' INT QUIT TERM HUP
     trap - EXIT
     if [[ $(cat "$RUN_DIR/owner" 2>/dev/null) != "$$" ]]; then
         say "taken down from another terminal"
@@ -168,6 +168,12 @@ local_leave() {
     terminate client "${NODES[@]}"
     rm -rf -- "$RUN_DIR"
     say "stopped; the data stays in $DATA (./run.sh clean removes it)"
+}
+
+# A shell whose terminal is closed sends SIGHUP and SIGTERM at once: the second must not end what the first began.
+local_signalled() {
+    trap '' INT QUIT TERM HUP
+    exit "$1"
 }
 
 local_run() {
@@ -183,9 +189,10 @@ local_run() {
     printf '%s\n' "$$" >"$RUN_DIR/owner"
 
     trap local_leave EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
-    trap 'exit 129' HUP
+    trap 'local_signalled 129' HUP
+    trap 'local_signalled 130' INT
+    trap 'local_signalled 131' QUIT
+    trap 'local_signalled 143' TERM
     trap '' PIPE
     for node in "${NODES[@]}"; do spawn_node "$node"; done
     for node in "${NODES[@]}"; do await_node "$node"; done

@@ -12,6 +12,7 @@
 //! - [`wal`]: the log on disk
 //! - [`replica`]: node and log: persist, then speak
 //! - [`net`]: sockets, names and signals
+//! - [`lines`]: lines for people that harm nobody who writes them
 //! - [`stamp`]: the time at the head of a line of the log
 //! - [`suggest`]: what may have been meant, for both command lines
 //! - [`config`]: the server's command line and environment, checked
@@ -29,6 +30,7 @@ pub mod codec;
 pub mod config;
 pub mod kv;
 pub mod linearizable;
+pub mod lines;
 pub mod net;
 pub mod node;
 pub mod ordered;

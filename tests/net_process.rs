@@ -13,7 +13,9 @@ use std::time::Duration;
 #[test]
 fn signals_are_events() {
     let mut node = Node::start(config(None));
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+    use signal_hook::consts::*;
+    let all = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGALRM, SIGXCPU, SIGXFSZ];
+    for signal in all {
         signal_hook::low_level::raise(signal).unwrap();
         node.find(|event| (*event == NetEvent::Signal(signal)).then_some(()));
     }

@@ -549,6 +549,21 @@ test_local_ends() {
     kill -TERM "$LOCAL"
     check "SIGTERM ends it" ended_with 143
     check "... and every process" all_gone "${pids[@]}"
+
+    start_local
+    check "local: once more" await client_verifies
+    mapfile -t pids < <(cluster_pids)
+    kill -QUIT -- "-$LOCAL" # what a terminal does on Ctrl-\
+    check "Ctrl-\\ ends it" ended_with 131
+    check "... and every process" all_gone "${pids[@]}"
+
+    start_local
+    check "local: once more" await client_verifies
+    mapfile -t pids < <(cluster_pids)
+    kill -HUP -- "-$LOCAL"  # what a shell does whose terminal is closed,
+    kill -TERM -- "-$LOCAL" # and at once
+    check "a closed terminal ends it" await local_ended
+    check "... and every process" all_gone "${pids[@]}"
     check "clean" run 0 clean
     check "... says what it removes" says "removing $RAFTKV_DATA/raft-0"
     check "... and has removed it" test ! -e "$RAFTKV_DATA/raft-0"

@@ -4,6 +4,8 @@
 
 use log::{Log, Metadata, Record};
 use raftkv::config::{self, Config, Invocation, RecoverRequest, UsageError};
+use raftkv::lines::{self, clean_line, count_note};
+use raftkv::net::catch_early_signals;
 use raftkv::node;
 use raftkv::raft::node_id;
 use raftkv::recover::{self, RecoverError};
@@ -12,6 +14,7 @@ use raftkv::server::{Server, ServerError, TimedDisk};
 use raftkv::stamp;
 use raftkv::wal::{FileDisk, Identity, WalConfig};
 use simple_logger::SimpleLogger;
+use std::io::{ErrorKind, Write};
 use std::mem::ManuallyDrop;
 use std::process::ExitCode;
 use std::time::{Instant, SystemTime};
@@ -19,30 +22,57 @@ use std::time::{Instant, SystemTime};
 /// As for every Unix command: the command line is wrong.
 const EXIT_USAGE: u8 = 2;
 
+/// What a line has between its time and its words.
+const WARN: &str = "WARN  [raftkv::lines]";
+const PANIC: &str = "ERROR [srvraft]";
+
 fn main() -> ExitCode {
+    catch_early_signals();
     let args = std::env::args_os().skip(1);
     match Config::from_args(args, |name| std::env::var(name).ok()) {
-        Ok(Invocation::Help) => print!("{}", Config::help()),
-        Ok(Invocation::Version) => println!("srvraft {}", env!("CARGO_PKG_VERSION")),
+        Ok(Invocation::Help) => print(&Config::help()),
+        Ok(Invocation::Version) => print(concat!("srvraft ", env!("CARGO_PKG_VERSION"), "\n")),
         Ok(Invocation::Recover(request)) => match recover_folder(&request) {
-            Ok(report) => print!("{report}"),
+            Ok(report) => {
+                // It is done, whoever reads it.
+                print(&report.to_string());
+                ExitCode::SUCCESS
+            }
             Err(error) => {
-                eprintln!("srvraft: {error}");
-                return ExitCode::FAILURE;
+                complain(&error.to_string());
+                ExitCode::FAILURE
             }
         },
-        Ok(Invocation::Run(config)) => {
-            if let Err(error) = run(*config) {
+        Ok(Invocation::Run(config)) => match run(*config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
                 log::error!("{error}");
-                return ExitCode::FAILURE;
+                ExitCode::FAILURE
             }
-        }
+        },
         Err(UsageError(what)) => {
-            eprintln!("srvraft: {what}\nsrvraft --help lists all flags");
-            return ExitCode::from(EXIT_USAGE);
+            complain(&format!("{what}\nsrvraft --help lists all flags"));
+            ExitCode::from(EXIT_USAGE)
         }
     }
-    ExitCode::SUCCESS
+}
+
+/// To standard output. A reader that has seen enough (`srvraft --help | head`) is no failure.
+fn print(text: &str) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            complain(&format!("cannot write to standard output: {error}"));
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// For the person at the command line, and no line of the log.
+fn complain(what: &str) {
+    // If nobody can read it any more, there is nobody to tell.
+    let _ = writeln!(std::io::stderr().lock(), "srvraft: {what}");
 }
 
 /// On the real folder, under a random id. The disk is the server's: one of another type would bring all of
@@ -101,26 +131,37 @@ fn start_logger(config: &Config) {
         Some(level) => logger.with_level(level),
         None => logger.with_level(log::LevelFilter::Info).env(),
     };
+    lines::stderr().set_note(|count, why| dressed(WARN, &count_note("log line", count, why)));
+    lines::set_panic_hook(|line| dressed(PANIC, line));
     log::set_max_level(logger.max_level());
-    log::set_boxed_logger(Box::new(Stamped(logger))).expect("no other logger is set");
+    log::set_boxed_logger(Box::new(Harmless(logger))).expect("no other logger is set");
 }
 
-/// Its lines, with the time before them. The logger's own feature for it brings a calendar with time zones.
-struct Stamped(SimpleLogger);
+/// The logger says which lines are wanted. It would write them with `eprintln`, which panics when standard error takes
+/// no more, and waits for a reader that hangs; so they are written here. Its feature for times brings a calendar with
+/// time zones.
+struct Harmless(SimpleLogger);
 
-impl Log for Stamped {
+impl Log for Harmless {
     fn enabled(&self, metadata: &Metadata) -> bool {
         self.0.enabled(metadata)
     }
 
     fn log(&self, record: &Record) {
         if self.enabled(record.metadata()) {
-            eprint!("{} ", stamp::utc(SystemTime::now()));
-            self.0.log(record);
+            let head = format!("{:<5} [{}]", record.level(), record.target());
+            let line = dressed(&head, &record.args().to_string());
+            lines::stderr().say(&line);
         }
     }
 
+    /// What could not be written is tried again.
     fn flush(&self) {
-        self.0.flush();
+        lines::stderr().retry();
     }
+}
+
+/// With the time at its head.
+fn dressed(head: &str, text: &str) -> String {
+    clean_line(&format!("{} {head} ", stamp::utc(SystemTime::now())), text)
 }

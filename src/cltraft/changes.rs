@@ -1,5 +1,6 @@
 //! `cltraft changes`: a line for every change, for as long as it is wanted.
 
+use super::data::Data;
 use super::signals::Signals;
 use super::{Exit, complain, output_failed};
 use crate::client::{Client, StreamEvent};
@@ -12,7 +13,7 @@ use std::sync::Arc;
 
 /// Until a signal, or until the changes that come next are not remembered any more. `client` has not been
 /// asked anything yet.
-pub fn run(client: Client, prefix: &[u8], from: Option<Index>, out: &mut dyn Write) -> Exit {
+pub fn run(client: Client, prefix: &[u8], from: Option<Index>) -> Exit {
     let signals = match Signals::install() {
         Ok(signals) => Arc::new(signals),
         Err(error) => {
@@ -24,8 +25,8 @@ pub fn run(client: Client, prefix: &[u8], from: Option<Index>, out: &mut dyn Wri
         let signals = Arc::clone(&signals);
         move |duration| signals.wait(duration)
     });
-    let mut failed = None;
-    let ended = client.changes(prefix, from, |event| match tell(event, out) {
+    let (mut failed, mut out) = (None, Data::on_stdout(&signals));
+    let ended = client.changes(prefix, from, |event| match tell(event, &mut out) {
         Ok(()) => ControlFlow::Continue(()),
         Err(error) => {
             failed = Some(error);

@@ -4,6 +4,7 @@
 //! argument, so that what is said can be tested.
 
 use crate::client::{Client, Counts};
+use crate::lines;
 use crate::protocol::exposition::{Decimal, Exposition};
 use crate::server::{Histogram, SECONDS};
 use std::sync::{Mutex, MutexGuard};
@@ -175,6 +176,10 @@ impl Health {
             let labels = labels.each_ref().map(|(name, value)| (*name, value.as_str()));
             out.info("raftkv_client_leader_info", "Who answered last as the leader.", &labels);
         }
+        let dropped =
+            [("stderr", lines::stderr().dropped()), ("stdout", lines::stdout().dropped())];
+        let help = "Lines that were not written, because nothing could be written.";
+        out.counters("raftkv_client_lines_dropped_total", help, "stream", dropped);
         out.gauge("raftkv_client_ready", "Whether the last verification is fresh.", is_fresh);
         if let Some(at) = state.verified_at {
             let age = Decimal::seconds(now.saturating_duration_since(at));

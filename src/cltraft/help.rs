@@ -61,6 +61,12 @@ value that is UTF-8 is a string under its name; one that is not is base64 under 
 Errors stay text on standard error, with the same exit status. Colours are only for a
 terminal, and never if NO_COLOR is set.
 
+The main job never stops for its output: a line waits a second for a slow reader, then it
+is dropped and counted, and the count follows once there is room. So does the progress of
+bench, verify, changes, backup and restore. The main job ends when the reader of its standard
+output has exited, unless it answers probes (--listen). Everything else on standard output
+waits for its reader, and is an error (3) if it cannot be written.
+
 Exit status:
   0  done
   1  the answer is no: key missing, not swapped, wrong value read, cluster not healthy
@@ -236,7 +242,8 @@ Any server will do. When it is lost, another one goes on after the last index, w
 on standard error; nothing is missing and nothing comes twice. If there is none for --timeout,
 or the servers do not remember the changes any more (the message has 'compacted' in it, and
 the index to go on from once the keys are read again), the exit status is 3. A signal ends it
-with 0.
+with 0, or with 3 if it has to wait for its reader just then: what it printed of the last
+index may not be all.
 
 Examples: cltraft changes --prefix user:
           cltraft changes --from 1 > history

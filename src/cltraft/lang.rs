@@ -1,5 +1,6 @@
 //! The words of the main job, in two languages. Everything else `cltraft` says is in English.
 
+use crate::lines::{Note, count_note};
 use std::fmt::Display;
 
 /// What the main job speaks.
@@ -78,6 +79,14 @@ impl Lang {
         match self {
             Lang::English => " or ",
             Lang::Spanish => " o ",
+        }
+    }
+
+    /// Of lines that standard output did not take.
+    pub fn dropped(self) -> Note {
+        match self {
+            Lang::English => |count, why| count_note("line", count, why),
+            Lang::Spanish => |count, why| format!("Líneas descartadas: {count}; {why}"),
         }
     }
 

@@ -5,7 +5,8 @@ use super::lang::Lang;
 use super::ledger::{Ledger, Mismatch};
 use super::signals::Signals;
 use crate::client::{Client, ClientError, Why};
-use std::io::{self, Write};
+use crate::lines;
+use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,8 @@ pub struct Job {
     pub count: Option<u64>,
     pub prefix: String,
     pub lang: Lang,
+    /// Somebody may watch it through its port.
+    pub answers_probes: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,7 +41,7 @@ pub enum End {
     WrongValue,
     /// An error that trying again does not cure.
     GaveUp(ClientError),
-    /// Standard output takes no more.
+    /// Nobody will ever read standard output.
     Output(io::Error),
 }
 
@@ -81,22 +84,22 @@ impl<'a> Run<'a> {
         self.tally
     }
 
-    /// The job's lines go to `out`, each as soon as it is true.
-    pub fn until_the_end(&mut self, out: &mut dyn Write) -> End {
-        match self.go_on(out) {
+    /// The job's lines go to standard output, each as soon as it is true.
+    pub fn until_the_end(&mut self) -> End {
+        match self.go_on() {
             Ok(()) => End::Finished,
             Err(end) => end,
         }
     }
 
-    fn go_on(&mut self, out: &mut dyn Write) -> Result<(), End> {
+    fn go_on(&mut self) -> Result<(), End> {
         self.look_around()?;
         let mut left = self.job.count;
         loop {
-            let key = self.write(out)?;
-            self.read_back(&key, out)?;
+            let key = self.write()?;
+            self.read_back(&key)?;
             if self.leader_changed.swap(false, Ordering::Relaxed) {
-                self.verify_all(out)?;
+                self.verify_all()?;
             }
             if let Some(left) = &mut left {
                 *left -= 1;
@@ -127,10 +130,10 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn write(&mut self, out: &mut dyn Write) -> Result<String, End> {
+    fn write(&mut self) -> Result<String, End> {
         let lang = self.job.lang;
         let (key, value) = self.ledger.next_write();
-        say(out, &lang.write_operation(&key, value))?;
+        self.job.say(&lang.write_operation(&key, value))?;
         let begun = Instant::now();
         let result = self.client.put(key.as_bytes(), value.to_string().as_bytes());
         self.health.counts(self.client);
@@ -139,7 +142,7 @@ impl<'a> Run<'a> {
                 self.health.wrote(begun.elapsed());
                 self.ledger.written();
                 self.tally.writes += 1;
-                say(out, &lang.submitted(written.index, written.leader))?;
+                self.job.say(&lang.submitted(written.index, written.leader))?;
             }
             Err(error @ ClientError::OutcomeUnknown { .. }) if *error.why() != Why::Interrupted => {
                 self.health.outcome_unknown();
@@ -151,28 +154,28 @@ impl<'a> Run<'a> {
         Ok(key)
     }
 
-    fn read_back(&mut self, key: &str, out: &mut dyn Write) -> Result<(), End> {
+    fn read_back(&mut self, key: &str) -> Result<(), End> {
         let lang = self.job.lang;
-        say(out, &lang.read_operation(key))?;
-        let value = self.verified(key, out)?;
-        Ok(say(out, &lang.correct_value(key, &shown(value.as_deref(), lang)))?)
+        self.job.say(&lang.read_operation(key))?;
+        let value = self.verified(key)?;
+        Ok(self.job.say(&lang.correct_value(key, &shown(value.as_deref(), lang)))?)
     }
 
     /// Whatever a new leader has forgotten is noticed now, rather than when its key's turn comes.
-    fn verify_all(&mut self, out: &mut dyn Write) -> Result<(), End> {
+    fn verify_all(&mut self) -> Result<(), End> {
         let keys = self.ledger.known_keys();
         if keys.len() < 2 {
             return Ok(());
         }
         for key in &keys {
-            self.verified(key, out)?;
+            self.verified(key)?;
         }
         super::complain(&self.job.lang.all_there(keys.len()));
         Ok(())
     }
 
     /// Reads `key`; a value that can't be right ends the job.
-    fn verified(&mut self, key: &str, out: &mut dyn Write) -> Result<Option<Vec<u8>>, End> {
+    fn verified(&mut self, key: &str) -> Result<Option<Vec<u8>>, End> {
         let begun = Instant::now();
         let read = self.client.get(key.as_bytes());
         self.health.counts(self.client);
@@ -185,7 +188,7 @@ impl<'a> Run<'a> {
         };
         self.health.mismatch();
         self.tally.wrong += 1;
-        say(out, &wrong_value(key, &mismatch, self.job.lang))?;
+        self.job.say(&wrong_value(key, &mismatch, self.job.lang))?;
         Err(End::WrongValue)
     }
 }
@@ -203,28 +206,15 @@ fn shown(value: Option<&[u8]>, lang: Lang) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).take(VALUE_CHARS_MAX).collect()
 }
 
-fn say(out: &mut dyn Write, line: &str) -> io::Result<()> {
-    writeln!(out, "{line}")?;
-    out.flush()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wrong_value_names_all_that_was_possible() {
-        let mismatch = Mismatch {
-            expected: vec![None, Some(b"27".to_vec())],
-            read: Some(b"a\x1b[2J\xff".to_vec()),
-        };
-        assert_eq!(
-            wrong_value("a", &mismatch, Lang::English),
-            "ERROR: wrong value: a should be (nothing) or 27, read a?[2J\u{fffd}"
-        );
-        assert_eq!(
-            wrong_value("a", &mismatch, Lang::Spanish),
-            "ERROR: valor incorrecto: a debería ser (nada) o 27, leído a?[2J\u{fffd}"
-        );
+impl Job {
+    /// The job is to verify, and its lines tell of it: one that standard output does not take is dropped and counted, and
+    /// the job goes on. It ends when its reader has seen enough (`cltraft | head`), unless others may watch it.
+    fn say(&self, line: &str) -> io::Result<()> {
+        match lines::stdout().try_say(line) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe && !self.answers_probes => {
+                Err(error)
+            }
+            _ => Ok(()),
+        }
     }
 }

@@ -11,6 +11,7 @@ mod bench;
 mod changes;
 mod colour;
 mod commands;
+mod data;
 mod health;
 pub mod help;
 pub mod json;
@@ -32,8 +33,10 @@ mod verify;
 mod why;
 
 use crate::client::{Change, Client, ClientConfig, ClientError, joined};
+use crate::lines::{self, clean};
 use args::{Args, Command};
 use bench::Bench;
+use data::Data;
 use health::Health;
 use lang::Lang;
 use main_job::{End, Job};
@@ -43,8 +46,12 @@ use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use verify::Verify;
+
+/// How long a line of a command that goes on for long waits for a reader that is slow. For a reader that hangs it waits
+/// once, and the lines after it are dropped at once, until the reader goes on.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The exit statuses, as documented in the help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +72,10 @@ impl From<Exit> for ExitCode {
 
 /// Runs the program with the arguments and the environment of the process.
 pub fn main() -> ExitCode {
+    signals::let_long_files_fail();
+    lines::set_panic_hook(clean);
+    // What one request has to say is waited for, as by every other tool.
+    lines::stderr().set_patience(Duration::MAX);
     let env = |name: &str| std::env::var(name).ok();
     let args = match args::parse(std::env::args_os().skip(1), &env) {
         Ok(args) => args,
@@ -73,20 +84,36 @@ pub fn main() -> ExitCode {
             return Exit::Usage.into();
         }
     };
+    if goes_on_for_long(&args.command) {
+        lines::stderr().set_patience(PATIENCE);
+    }
     let exit = match args.command {
         Command::Help(topic) => print(topic.map_or(help::OVERVIEW, help::of)),
         Command::Version => print(concat!("cltraft ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::MainJob { interval, count, ref prefix, listen } => {
-            let job = Job { interval, count, prefix: prefix.clone(), lang: args.lang };
-            main_job(&args, &job, listen)
+            let (prefix, lang) = (prefix.clone(), args.lang);
+            let job = Job { interval, count, prefix, lang, answers_probes: false };
+            main_job(&args, job, listen)
         }
         Command::Changes { ref prefix, from } => {
             let client = Client::new(client_config(&args)).on_change(tell_no_leader(args.lang));
-            changes::run(client, prefix, from, &mut io::stdout().lock())
+            changes::run(client, prefix, from)
         }
         _ => one_request(&args),
     };
     exit.into()
+}
+
+fn goes_on_for_long(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::MainJob { .. }
+            | Command::Changes { .. }
+            | Command::Bench(_)
+            | Command::Verify(_)
+            | Command::Backup { .. }
+            | Command::Restore { .. }
+    )
 }
 
 fn client_config(args: &Args) -> ClientConfig {
@@ -104,11 +131,11 @@ fn one_request(args: &Args) -> Exit {
         Command::Bench(plan) => Signals::install().map_err(no_signals).and_then(|signals| {
             let (servers, timeout) = (&args.servers, args.timeout);
             let bench = Bench { plan, servers, timeout, output: args.output };
-            bench.run(&mut client, &signals, &mut out)
+            bench.run(&mut client, &signals, &mut Data::on_stdout(&signals))
         }),
         Command::Verify(plan) => Signals::install().map_err(no_signals).and_then(|signals| {
             let verify = Verify { plan, config: &client_config(args), output: args.output };
-            verify.run(&mut client, &signals, &mut out)
+            verify.run(&mut client, &signals, &mut Data::on_stdout(&signals))
         }),
         Command::Backup { file, force } => {
             backup::backup(&mut client, file, *force, args.output, &mut out)
@@ -149,7 +176,7 @@ fn no_signals(error: io::Error) -> commands::Trouble {
     commands::Trouble::Input(format!("cannot catch signals: {error}"))
 }
 
-fn main_job(args: &Args, job: &Job, listen: Option<Listen>) -> Exit {
+fn main_job(args: &Args, mut job: Job, listen: Option<Listen>) -> Exit {
     let signals = match Signals::install() {
         Ok(signals) => Arc::new(signals),
         Err(error) => {
@@ -158,10 +185,11 @@ fn main_job(args: &Args, job: &Job, listen: Option<Listen>) -> Exit {
         }
     };
     let health = Arc::new(Health::new(job.interval, Instant::now()));
-    if let Some(listen) = listen
-        && let Err(exit) = answer_probes(listen, job.lang, &health)
-    {
-        return exit;
+    if let Some(listen) = listen {
+        match answer_probes(listen, job.lang, &health) {
+            Ok(answers) => job.answers_probes = answers,
+            Err(exit) => return exit,
+        }
     }
     let leader_changed = Arc::new(AtomicBool::new(false));
     let config = ClientConfig { total_timeout: None, ..client_config(args) };
@@ -174,8 +202,10 @@ fn main_job(args: &Args, job: &Job, listen: Option<Listen>) -> Exit {
                 signals.wait(duration)
             }
         });
-    let mut run = main_job::Run::new(job, &mut client, &signals, &leader_changed, &health);
-    let end = run.until_the_end(&mut io::stdout().lock());
+    let mut run = main_job::Run::new(&job, &mut client, &signals, &leader_changed, &health);
+    lines::stdout().set_patience(PATIENCE);
+    lines::stdout().set_note(job.lang.dropped());
+    let end = run.until_the_end();
     let tally = run.tally();
     let exit = match end {
         End::Finished | End::Stopped => Exit::Done,
@@ -187,22 +217,27 @@ fn main_job(args: &Args, job: &Job, listen: Option<Listen>) -> Exit {
         End::Output(error) if error.kind() == ErrorKind::BrokenPipe => return Exit::Done,
         End::Output(error) => output_failed(&error),
     };
+    lines::stdout().retry();
+    let untold = lines::stdout().untold_note();
+    if let Some(note) = untold {
+        complain(&note);
+    }
     complain(&job.lang.summary(tally.writes, tally.reads, tally.wrong));
     exit
 }
 
-/// Who did not ask for probes can do without them.
-fn answer_probes(listen: Listen, lang: Lang, health: &Arc<Health>) -> Result<(), Exit> {
+/// Whether they are answered: who did not ask for probes can do without them.
+fn answer_probes(listen: Listen, lang: Lang, health: &Arc<Health>) -> Result<bool, Exit> {
     match probe::start(listen.address, Arc::clone(health)) {
-        Ok(address) => complain(&lang.listening(&address)),
+        Ok(address) => {
+            complain(&lang.listening(&address));
+            Ok(true)
+        }
         Err(error) => {
             complain(&lang.cannot_listen(&listen.address, &error));
-            if listen.is_asked_for {
-                return Err(Exit::NotDone);
-            }
+            if listen.is_asked_for { Err(Exit::NotDone) } else { Ok(false) }
         }
     }
-    Ok(())
 }
 
 /// Says each change of state once, on standard error.
@@ -224,9 +259,10 @@ fn announce(
     }
 }
 
-/// A line for people. If nobody can read it any more, there is nobody to tell.
+/// For people. If nobody can read it any more, there is nobody to tell; what servers say in it moves no cursor.
 fn complain(message: &str) {
-    let _ = writeln!(io::stderr().lock(), "{message}");
+    let mut stderr = lines::stderr();
+    message.lines().for_each(|line| stderr.say(&clean(line)));
 }
 
 fn print(text: &str) -> Exit {

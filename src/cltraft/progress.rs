@@ -1,6 +1,7 @@
 //! How it goes, on standard error: one line that is written over and over, and only on a terminal.
 
-use std::io::{self, IsTerminal, Write};
+use crate::lines;
+use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 /// Of a bar, in characters.
@@ -24,8 +25,7 @@ impl Progress {
     /// The line, in the place of the one before.
     pub fn say(&mut self, line: &str) {
         if self.is_terminal {
-            // If nobody can read it any more, there is nobody to tell.
-            let _ = write!(io::stderr().lock(), "\r\x1b[K{line}");
+            lines::stderr().draw(&format!("\r\x1b[K{line}"));
             self.has_line = true;
         }
     }
@@ -35,7 +35,7 @@ impl Progress {
         if self.is_terminal {
             return self.say(line);
         }
-        let _ = writeln!(io::stderr().lock(), "{line}");
+        lines::stderr().say(line);
     }
 
     /// How much of `total` is done, in bytes or anything else, by the name of `unit`.
@@ -53,7 +53,7 @@ impl Progress {
     /// The line goes.
     pub fn end(&mut self) {
         if std::mem::take(&mut self.has_line) {
-            let _ = write!(io::stderr().lock(), "\r\x1b[K");
+            lines::stderr().draw("\r\x1b[K");
         }
     }
 }

@@ -1,12 +1,18 @@
 //! SIGTERM and SIGINT as a reason to stop waiting.
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use std::io::{self, ErrorKind, Read};
 use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+/// A file beyond `ulimit -f` is an error that is told, and not the end of the process.
+pub fn let_long_files_fail() {
+    // Without it, the signal does what it always does.
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)));
+}
 
 /// The flag tells *that* a signal came, the socket ends a wait *when* it comes.
 pub struct Signals {

@@ -179,7 +179,12 @@ impl Config {
              recover is for when a majority of the disks is lost. It makes a cluster out of the folder of one\n\
              node that does not run, and gives up what the others acknowledged without it; --accept-loss-of has\n\
              to name all of them. Nodes with empty folders come in by themselves afterwards.\n\n\
-             Exit status: 0 after SIGTERM or SIGINT, 1 if it cannot start or go on, 2 for a wrong command line.\n",
+             Signals: SIGTERM, SIGINT, SIGQUIT, SIGALRM, SIGXCPU and SIGPWR stop the node, a leader hands over first;\n\
+             a second one ends it at once. SIGUSR1 and SIGUSR2 make it write its state into the log. SIGHUP makes it\n\
+             reload nothing; it stops if its terminal was closed, unless nohup has it ignore that.\n\n\
+             The log goes to standard error. The node never waits for it: lines that cannot be written are dropped,\n\
+             counted (INFO: log_lines_dropped), and the count is logged once the log can be written again.\n\n\
+             Exit status: 0 after a signal to stop, 1 if it cannot start or go on, 2 for a wrong command line.\n",
         );
         text
     }

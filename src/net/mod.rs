@@ -21,18 +21,19 @@ mod intake;
 mod listener;
 mod resolve_blocking;
 mod resolver;
+mod signals;
 mod turn;
 
 pub(crate) use dialer::seconds;
 pub use resolve_blocking::resolve_blocking;
 pub use resolver::ResolverConfig;
+pub use signals::{Asks, Terminal, asks, catch_early_signals, signal_name};
 
 use connection::{Connection, Phase};
 use dialer::Dialer;
 use intake::Intake;
 use listener::Acceptor;
 use mio::{Interest, Poll, Token};
-use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 use std::fmt;
@@ -129,15 +130,6 @@ pub struct NetConfig {
     pub seed: u64,
 }
 
-/// As people know it: `SIGTERM`.
-pub fn signal_name(signal: i32) -> String {
-    match signal {
-        SIGTERM => "SIGTERM".to_string(),
-        SIGINT => "SIGINT".to_string(),
-        other => format!("signal {other}"),
-    }
-}
-
 /// What has happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NetEvent {
@@ -153,7 +145,7 @@ pub enum NetEvent {
     /// can be read until the next wait. `by_other_side`: it shut down or reset the connection; not so when
     /// a limit or a time-out ended it.
     Closed { conn: ConnId, peer: Option<u64>, by_other_side: bool, reason: String },
-    /// SIGTERM or SIGINT.
+    /// A signal; [`asks`] tells what for.
     Signal(i32),
 }
 
@@ -197,12 +189,12 @@ pub struct Net {
 }
 
 impl Net {
-    /// Listens, and takes over SIGTERM and SIGINT. The error says what could not be done and why.
+    /// Listens, and takes over the signals that a node answers. The error says what could not be done and why.
     pub fn new(config: NetConfig, now: Instant) -> io::Result<Net> {
         let poll = Poll::new()?;
         let mut listener = listener::listen(&config.listen)?;
         let local_addr = listener.local_addr()?;
-        let mut signals = Signals::new([SIGTERM, SIGINT])?;
+        let mut signals = signals::install()?;
         poll.registry().register(&mut listener, LISTENER_TOKEN, Interest::READABLE)?;
         poll.registry().register(&mut signals, SIGNAL_TOKEN, Interest::READABLE)?;
         Ok(Net {

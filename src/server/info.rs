@@ -1,13 +1,17 @@
 //! What a node says of itself: `INFO` in Redis's form, and the same fields for the binary status request.
 
 use super::{Server, watch};
+use crate::lines::{self, clean};
 use crate::raft::{Member, NodeId, number};
 use crate::wal::Disk;
 use std::fmt::Display;
 use std::time::Instant;
 
-/// Section titles with their fields, in an order for people.
-pub type Sections = Vec<(&'static str, Vec<(String, String)>)>;
+/// A title with its fields.
+pub type Section = (&'static str, Vec<(String, String)>);
+
+/// In an order for people.
+pub type Sections = Vec<Section>;
 
 impl<D: Disk> Server<D> {
     pub(super) fn sections(&self, now: Instant) -> Sections {
@@ -42,6 +46,7 @@ impl<D: Disk> Server<D> {
             ("cluster", &self.config.cluster),
             ("cluster_id", &format_args!("{:016x}", identity.cluster_id)),
             ("incarnation", &format_args!("{:016x}", identity.incarnation)),
+            ("log_lines_dropped", &lines::stderr().dropped()),
         ])
     }
 
@@ -182,8 +187,15 @@ pub fn text(sections: &Sections, wanted: &[String]) -> String {
         }
         text.push_str(&format!("# {title}\r\n"));
         for (name, value) in fields {
-            text.push_str(&format!("{name}:{value}\r\n"));
+            // Strangers choose names and reasons; a line of theirs is no field.
+            text.push_str(&format!("{}:{}\r\n", clean(name), clean(value)));
         }
     }
     text
+}
+
+/// A section in one line, for the log.
+pub fn line((title, fields): &Section) -> String {
+    let fields = fields.iter().map(|(name, value)| format!(" {name}={value}"));
+    format!("{title}:{}", fields.collect::<String>())
 }

@@ -5,6 +5,7 @@
 use super::histogram::{BYTES, ENTRIES, Histogram, SECONDS, Syncs};
 use super::talk::Talk;
 use super::{Server, memory};
+use crate::lines;
 use crate::protocol::exposition::{Decimal, Exposition};
 use crate::raft::{NodeId, Term};
 use crate::wal::Disk;
@@ -92,6 +93,8 @@ fn put_process<D: Disk>(server: &Server<D>, now: Instant, out: &mut Exposition) 
     out.gauge("process_start_time_seconds", help, Decimal::seconds(counts.started_at));
     let uptime = Decimal::seconds(now - *started);
     out.gauge("raftkv_uptime_seconds", "Time since the log was read back.", uptime);
+    let help = "Lines of the log that standard error did not take.";
+    out.counter("raftkv_log_lines_dropped_total", help, lines::stderr().dropped());
     if let Some(bytes) = memory::resident_bytes() {
         out.gauge("process_resident_memory_bytes", "Resident memory size.", bytes);
     }

@@ -25,6 +25,7 @@ mod pubsub;
 mod ready;
 mod refusals;
 mod sentinel;
+mod signals;
 mod streams;
 mod talk;
 mod texts;
@@ -36,8 +37,8 @@ mod why;
 mod words;
 
 use crate::config::Config;
-use crate::kv::{Answer, Failure, FailureCode, Limits};
-use crate::net::{self, ConnId, NetEvent};
+use crate::kv::{Answer, Limits};
+use crate::net::{ConnId, NetEvent, Terminal};
 use crate::node::Ticket;
 use crate::protocol::client::{ReplyBody, ReplyFrame};
 use crate::protocol::{frame, text};
@@ -55,6 +56,7 @@ use page::{Sample, Samples, Totals};
 use paused::Paused;
 use pubsub::Herald;
 use ready::Level;
+use signals::Stopping;
 use slab::Slab;
 use std::cell::Cell;
 use std::rc::Rc;
@@ -109,14 +111,8 @@ pub struct Server<D: Disk> {
     herald: Herald,
     slowest_flush: Duration,
     turns: Turns,
+    terminal: Terminal,
     stopping: Option<Stopping>,
-}
-
-/// A signal has asked for the end.
-#[derive(Debug, Clone, Copy)]
-struct Stopping {
-    signal: i32,
-    until: Instant,
 }
 
 /// Who waits for an answer.
@@ -205,11 +201,12 @@ impl<D: Disk> Server<D> {
             herald: Herald::default(),
             slowest_flush: Duration::ZERO,
             turns: Turns::new(),
+            terminal: Terminal::of_this_process(),
             stopping: None,
         })
     }
 
-    /// Runs until SIGTERM or SIGINT.
+    /// Runs until a signal asks it to stop.
     pub fn run(&mut self) -> Result<(), ServerError> {
         let mut events = Vec::new();
         loop {
@@ -225,11 +222,12 @@ impl<D: Disk> Server<D> {
             self.look_ahead(&events);
             for event in events.drain(..) {
                 match event {
-                    // The second one asks for no patience.
-                    NetEvent::Signal(number) if self.stopping.is_some() => {
-                        return self.stop(number);
+                    NetEvent::Signal(number) => {
+                        if self.signalled(number, now) {
+                            self.stop(number);
+                            return Ok(());
+                        }
                     }
-                    NetEvent::Signal(number) => self.begin_to_stop(number, now),
                     event => self.handle(event, now),
                 }
             }
@@ -237,6 +235,8 @@ impl<D: Disk> Server<D> {
                 self.replica.inputs().tick();
                 self.links.tick(now);
                 self.talks.tidy();
+                // Lines that could not be written, and how many they were.
+                log::logger().flush();
                 self.next_tick = (self.next_tick + self.config.tick()).max(now);
             }
             let heard = Instant::now();
@@ -251,8 +251,9 @@ impl<D: Disk> Server<D> {
             self.links.net.push();
             self.close_who_read_least(now);
             self.turned([woke, heard, flushed, Instant::now()]);
-            if let Some(stopping) = self.stopping.filter(|stopping| self.may_stop(*stopping, now)) {
-                return self.stop(stopping.signal);
+            if let Some(signal) = self.may_stop(now) {
+                self.stop(signal);
+                return Ok(());
             }
         }
     }
@@ -359,6 +360,7 @@ impl<D: Disk> Server<D> {
         let newest = self.replica.wal().snapshots().last().map_or(0, |file| file.position.index);
         self.watch.look_at_snapshot(newest, self.replica.node().machine().applied());
         if self.samples.is_due(now) {
+            self.terminal.look();
             let reasons = self.unready(now);
             self.watch.look_at_readiness(&self.config, &reasons);
             self.take_sample(now);
@@ -446,48 +448,6 @@ impl<D: Disk> Server<D> {
             self.links.net.pause_reading(conn, false);
             self.readable(conn, now);
         }
-    }
-
-    /// SIGTERM or SIGINT: a leader hands over first, and what waits is answered, for as long as that may take.
-    fn begin_to_stop(&mut self, signal: i32, now: Instant) {
-        let name = &self.config.name;
-        match self.replica.inputs().leave() {
-            true => info!("{name} hands over and stops: {}", net::signal_name(signal)),
-            false => info!("{name} stops: {}", net::signal_name(signal)),
-        }
-        // Of the longest election timeouts one for the successor, and one for its first answers.
-        let until = now + self.config.election * 4;
-        self.stopping = Some(Stopping { signal, until });
-    }
-
-    fn may_stop(&self, stopping: Stopping, now: Instant) -> bool {
-        let is_settled = !self.replica.node().raft().is_handing_over();
-        now >= stopping.until || (is_settled && self.asked.is_empty())
-    }
-
-    /// What still waits is answered with what is known, and the process ends.
-    fn stop(&mut self, signal: i32) -> Result<(), ServerError> {
-        info!(
-            "{} ends: {}; {} requests are unanswered",
-            self.config.name,
-            net::signal_name(signal),
-            self.asked.len()
-        );
-        let tickets: Vec<(usize, bool)> =
-            self.asked.iter().map(|(ticket, asked)| (ticket, asked.is_write)).collect();
-        for (ticket, is_write) in tickets {
-            let (code, message) = if is_write {
-                let what =
-                    "the node stops before the write was committed; it may or may not take effect";
-                (FailureCode::OutcomeUnknown, what)
-            } else {
-                (FailureCode::ShuttingDown, "the node stops; nothing was done, ask another node")
-            };
-            let failure = Failure { code, message: message.to_string(), leader: None };
-            self.deliver(ticket as Ticket, Answer::Failed(failure), Instant::now());
-        }
-        self.links.net.push();
-        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@ use super::Server;
 use super::links::{Links, Reach};
 use super::watch;
 use crate::config::Config;
+use crate::lines::{self, clean};
 use crate::net::seconds;
 use crate::node::Node;
 use crate::raft::{Index, NodeId, Raft, number, quorum};
@@ -48,8 +49,8 @@ impl Level {
 impl Why {
     /// A line for each.
     pub fn text(&self) -> String {
-        let details = self.details.iter().map(|detail| format!("\n{detail}"));
-        self.headline.clone() + &details.collect::<String>()
+        let details = self.details.iter().map(|detail| format!("\n{}", clean(detail)));
+        clean(&self.headline) + &details.collect::<String>()
     }
 }
 
@@ -222,6 +223,9 @@ impl<D: Disk> Server<D> {
                 Level::Degraded,
                 format!("{name}: its disk is slow: storing a turn took {ms} ms"),
             );
+        }
+        if let Some(trouble) = lines::stderr().trouble() {
+            remark(Level::Degraded, format!("{name}: lines of its log are lost: {trouble}"));
         }
         for applicant in node.applicants().filter(|one| !raft.membership().contains(one.id)) {
             remark(Level::Ok, format!("{}: waits to be taken in", applicant.name));

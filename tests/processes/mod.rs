@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -141,19 +142,20 @@ impl Cluster {
 
     /// Starts a node in another way than [`Cluster::command`] has it.
     pub fn start_command(&mut self, node: usize, mut command: Command) {
-        assert!(self.nodes[node].is_none(), "raft-{node} runs already");
+        command.stdin(Stdio::null());
         let log = File::options().create(true).append(true).open(self.log_path(node));
-        let log = log.expect("a file for the log");
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("the log is a file"))
-            .stderr(log)
-            .spawn()
-            .expect("srvraft starts");
+        self.start_with_output(node, command, log.expect("a file for the log").into());
+    }
+
+    /// Starts a node whose log goes elsewhere, with the standard input that the command has.
+    pub fn start_with_output(&mut self, node: usize, mut command: Command, output: OwnedFd) {
+        assert!(self.nodes[node].is_none(), "raft-{node} runs already");
+        let also = output.try_clone().expect("a second handle");
+        let child = command.stdout(also).stderr(output).spawn().expect("srvraft starts");
         self.nodes[node] = Some(child);
     }
 
-    fn log_path(&self, node: usize) -> PathBuf {
+    pub fn log_path(&self, node: usize) -> PathBuf {
         self.dir.join(format!("raft-{node}.log"))
     }
 
@@ -174,7 +176,7 @@ impl Cluster {
         self.nodes[node].as_ref().expect("the node runs").id()
     }
 
-    fn signal(&self, node: usize, signal: Signal) {
+    pub fn signal(&self, node: usize, signal: Signal) {
         let child = self.nodes[node].as_ref().expect("the node runs");
         let pid = Pid::from_child(child);
         kill_process(pid, signal).expect("the process is ours");
@@ -203,6 +205,11 @@ impl Cluster {
     /// SIGTERM, and how the process ended.
     pub fn terminate(&mut self, node: usize) -> ExitStatus {
         self.ask_to_stop(node);
+        self.await_exit(node)
+    }
+
+    /// How the process ended that was asked to.
+    pub fn await_exit(&mut self, node: usize) -> ExitStatus {
         let mut child = self.nodes[node].take().expect("the node runs");
         wait_for_exit(&mut child)
     }

@@ -29,8 +29,15 @@ pub fn backup(
 ) -> Result<Exit, Trouble> {
     match file {
         FileName::Standard => {
-            let (header, machine, _) = take(client, &mut *out)?;
-            out.flush()?;
+            // Also if its reader has exited: half a backup is none.
+            let trouble = |error: io::Error| {
+                Trouble::Input(format!("cannot write standard output: {error}; no backup was made"))
+            };
+            let (header, machine, _) = take(client, &mut *out).map_err(|error| match error {
+                Trouble::Output(error) => trouble(error),
+                other => other,
+            })?;
+            out.flush().map_err(trouble)?;
             // Standard output is the backup.
             complain(&described("standard output", &header, &machine));
             Ok(Exit::Done)
