@@ -71,6 +71,8 @@ pub(super) struct Connection {
     pub(super) inbox: Inbox,
     pub(super) outbox: Outbox,
     pub(super) outbox_max: usize,
+    /// Bytes that the socket has taken.
+    pub(super) taken: u64,
     /// What it had unsent when that was looked at last, if it is a client.
     pub(super) counted_unsent: usize,
     /// What its inbox had when that was looked at last, if it is a client.
@@ -123,6 +125,7 @@ impl Connection {
             inbox: Inbox::new(limits.inbox_max),
             outbox: Outbox::default(),
             outbox_max: limits.outbox_max,
+            taken: 0,
             counted_unsent: 0,
             counted_unserved: 0,
             withheld: false,

@@ -273,6 +273,12 @@ impl Net {
         connection.filter(|known| known.id == conn).map_or(0, |known| known.outbox.len())
     }
 
+    /// Bytes that its socket has taken, since the connection began.
+    pub fn taken(&self, conn: ConnId) -> u64 {
+        let connection = self.connections.get(conn.slot as usize);
+        connection.filter(|known| known.id == conn).map_or(0, |known| known.taken)
+    }
+
     /// Bytes that wait to be sent to all that are no peers, without what was appended since the last push.
     pub fn clients_unsent(&self) -> usize {
         self.clients_unsent

@@ -5,6 +5,7 @@
 //! connection ends that the other side should dial again, this side tries once whether anybody listens
 //! there: "refused" means that the process has ended, which is worth knowing before any timeout.
 
+use super::passing::{IN_OUTBOX_BYTES, Passing};
 use super::refusals::Refusals;
 use crate::config::{Config, parse_host_port};
 use crate::net::{ConnId, Net, NetConfig, PeerAddress, ResolverConfig};
@@ -22,9 +23,9 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// What a peer has not read. Far more than the window of AppendEntries allows, so a peer that reaches it
-/// does not read at all; its connection is closed.
-const PEER_OUTBOX_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// A peer that has taken nothing for so long although something waits for it hangs: its connection is closed. Nothing
+/// else that it does or does not read closes it.
+const HANGS: Duration = Duration::from_secs(5);
 /// Connections accepted beyond `--connections-max`: a member finds its place there however many clients
 /// there are, and a client is told why it has none.
 pub const HEADROOM: usize = 64;
@@ -54,6 +55,14 @@ pub struct Links {
     news: Vec<String>,
     welcome: Welcome,
     clients_max: usize,
+    /// What waits for a peer of Raft's messages. More of them are lost, as on a network that loses messages.
+    raft_bytes_max: usize,
+    /// A request waits to be passed on for so long, and then it is not.
+    pass_on_within: Duration,
+    /// Ticks after which a peer that takes nothing hangs.
+    hangs_ticks: u64,
+    /// Requests that were to be passed on, and never will be.
+    not_sent: Vec<u64>,
 }
 
 /// How another node is reached from here.
@@ -89,6 +98,12 @@ struct Link {
     heard: bool,
     /// The last connection was brief; the next ones are not logged until one lasts.
     brief: bool,
+    /// What goes there for clients, and waits.
+    passing: Passing,
+    /// Bytes that it had taken when that was looked at last, and for how many ticks it has taken none although
+    /// some waited. Ticks, so that a pause of this node is none of the peer's.
+    taken: u64,
+    idle_ticks: u64,
 }
 
 impl Links {
@@ -137,6 +152,10 @@ impl Links {
             news: Vec::new(),
             welcome,
             clients_max: config.connections_max,
+            raft_bytes_max: raft_bytes_max(config),
+            pass_on_within: config.request_timeout * 3 / 4,
+            hangs_ticks: config.ticks(HANGS),
+            not_sent: Vec::new(),
         })
     }
 
@@ -211,21 +230,55 @@ impl Links {
         }
     }
 
-    /// Encodes a message straight into the peer's outbox. Without a connection it is lost, as on a
-    /// network that loses messages; Raft sends again.
-    pub fn send(&mut self, to: NodeId, message: &PeerMessage) {
-        let link = self.peers.get(&number(to)).filter(|link| link.id == Some(to));
-        let Some(conn) = link.and_then(|link| link.conn) else { return };
-        if self.net.outbox_len(conn) > PEER_OUTBOX_BYTES_MAX {
-            let unwanted = (conn, "it does not read what it is sent");
-            if !self.unwanted.contains(&unwanted) {
-                self.unwanted.push(unwanted);
-            }
+    /// Encodes a message straight into the peer's outbox. Without a connection, or if the peer does not read, it is
+    /// lost, as on a network that loses messages; Raft sends again. What goes there for clients waits behind what
+    /// went there before.
+    pub fn send(&mut self, to: NodeId, message: &PeerMessage, now: Instant) {
+        let link = self.peers.get_mut(&number(to)).filter(|link| link.id == Some(to));
+        let Some((link, conn)) = link.and_then(|link| link.conn.map(|conn| (link, conn))) else {
+            return self.not_sent.extend(request_id(message));
+        };
+        let waiting = self.net.outbox_len(conn);
+        let is_for_clients =
+            matches!(message, PeerMessage::Forward { .. } | PeerMessage::ForwardReply { .. });
+        if is_for_clients && (waiting >= IN_OUTBOX_BYTES || !link.passing.is_empty()) {
+            return self.not_sent.extend(link.passing.push(message, now));
+        }
+        if waiting > self.raft_bytes_max {
             return;
         }
         if let Some(outbox) = self.net.outbox(conn) {
             frame::put_frame(outbox, |out| peer::encode(message, out));
         }
+    }
+
+    /// Sends what the sockets take, also of what waits for clients.
+    pub fn push(&mut self) {
+        self.net.push();
+        for link in self.peers.values_mut() {
+            let Some(conn) = link.conn else { continue };
+            // As long as it takes everything, nothing tells when it would take more.
+            while !link.passing.is_empty() {
+                let waiting = self.net.outbox_len(conn);
+                if waiting >= IN_OUTBOX_BYTES {
+                    break;
+                }
+                let Some(outbox) = self.net.outbox(conn) else { break };
+                link.passing.fill(outbox, waiting);
+                self.net.push();
+            }
+        }
+    }
+
+    /// What waits to be sent to this peer for clients, in bytes.
+    pub fn passing_bytes(&self, peer: NodeId) -> usize {
+        let link = self.peers.get(&number(peer)).filter(|link| link.id == Some(peer));
+        link.map_or(0, |link| link.passing.bytes())
+    }
+
+    /// Requests that were to be passed on since the last call, and never will be.
+    pub fn take_not_sent(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.not_sent)
     }
 
     /// Connections to be closed, and why.
@@ -362,6 +415,8 @@ impl Links {
         if !link.brief {
             self.news.push(link.connected());
         }
+        link.passing.clear(&mut self.not_sent);
+        (link.taken, link.idle_ticks) = (0, 0);
         let before = link.id.replace(peer.id);
         link.conn.replace(conn).zip(before)
     }
@@ -381,6 +436,17 @@ impl Links {
             if link.brief && link.conn.is_some() && now >= link.attached_at + BRIEF {
                 self.news.push(link.connected());
             }
+            if let Some(before) = now.checked_sub(self.pass_on_within) {
+                link.passing.give_up(before, &mut self.not_sent);
+            }
+            let Some(conn) = link.conn else { continue };
+            let taken = self.net.taken(conn);
+            let is_idle = self.net.outbox_len(conn) > 0 && taken == link.taken;
+            link.idle_ticks = if is_idle { link.idle_ticks + 1 } else { 0 };
+            link.taken = taken;
+            if link.idle_ticks == self.hangs_ticks {
+                self.unwanted.push((conn, "it takes nothing of what it is sent"));
+            }
         }
     }
 
@@ -394,6 +460,7 @@ impl Links {
     ) -> Option<NodeId> {
         let (number, link) = self.peers.iter_mut().find(|(_, link)| link.conn == Some(conn))?;
         link.conn = None;
+        link.passing.clear(&mut self.not_sent);
         link.may_have_ended = by_other_side;
         self.news.extend(link.disconnected(reason, now));
         let dials_itself = *number > self.identity.node;
@@ -552,6 +619,9 @@ impl Link {
             heard_at: now,
             heard: false,
             brief: false,
+            passing: Passing::default(),
+            taken: 0,
+            idle_ticks: 0,
         }
     }
 
@@ -584,6 +654,20 @@ impl Link {
     }
 }
 
+/// Of a request that is passed on.
+fn request_id(message: &PeerMessage) -> Option<u64> {
+    match message {
+        PeerMessage::Forward { id, .. } => Some(*id),
+        _ => None,
+    }
+}
+
+/// More than the window of AppendEntries and two messages of the greatest length: a peer that has so much unread takes
+/// nothing at the moment.
+fn raft_bytes_max(config: &Config) -> usize {
+    config.inflight_bytes_max + 2 * peer_frame_bytes_max(&config.limits)
+}
+
 fn net_config(config: &Config) -> NetConfig {
     let limits = &config.limits;
     let frame_bytes = peer_frame_bytes_max(limits) + frame::HEADER_BYTES;
@@ -594,7 +678,7 @@ fn net_config(config: &Config) -> NetConfig {
         inbox_bytes_max: frame_bytes.max(TextLimits::new(limits).inbox_bytes_min()),
         unserved_bytes_max: config.unserved_bytes_max,
         outbox_bytes_max: config.client_outbox_bytes_max + client_frame_bytes_max(limits),
-        peer_outbox_bytes_max: PEER_OUTBOX_BYTES_MAX + frame_bytes,
+        peer_outbox_bytes_max: raft_bytes_max(config) + frame_bytes,
         // A member that comes back elsewhere is to be found within a second of its name leading there.
         connect_timeout: Duration::from_millis(400),
         redial_max: Duration::from_millis(400),

@@ -20,6 +20,7 @@ mod memory;
 mod metrics;
 mod pace;
 mod page;
+mod passing;
 mod paused;
 mod pubsub;
 mod ready;
@@ -66,8 +67,8 @@ use turns::{Phases, Turns};
 use unread::Unread;
 use watch::Watch;
 
-/// Bytes of answers that all clients of this node may wait for together; beyond it requests wait unread.
-/// It bounds what one turn copies, and what one node asks of the leader's connection to it.
+/// Bytes of requests, and about those of their answers, that all clients of this node may wait for together; beyond it
+/// requests wait unread. It bounds what one turn copies, and what one node asks of the leader's connection to it.
 const AWAITED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 pub use histogram::{Histogram, SECONDS, Syncs, TimedDisk};
@@ -82,6 +83,8 @@ pub struct Server<D: Disk> {
     asked: Slab<Asked>,
     /// About how long the answers to all of `asked` will be.
     awaited_bytes: usize,
+    /// The same with what the requests take.
+    asked_bytes: usize,
     /// Connections that are not read from until they have taken their answers, or until their earlier
     /// commands are answered.
     paused: Paused,
@@ -127,6 +130,8 @@ struct Asked {
     arrived: Instant,
     /// About how long the answer will be.
     answer_bytes: usize,
+    /// What the request takes until then.
+    request_bytes: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -184,6 +189,7 @@ impl<D: Disk> Server<D> {
             talks: ByConn::default(),
             asked: Slab::new(),
             awaited_bytes: 0,
+            asked_bytes: 0,
             paused: Paused::default(),
             pace: Pace::default(),
             line: Line::default(),
@@ -233,6 +239,7 @@ impl<D: Disk> Server<D> {
             if now >= self.next_tick {
                 self.replica.inputs().tick();
                 self.links.tick(now);
+                self.drop_not_sent();
                 self.talks.tidy();
                 self.next_tick = (self.next_tick + self.config.tick()).max(now);
             }
@@ -241,11 +248,11 @@ impl<D: Disk> Server<D> {
             let flushed = Instant::now();
             self.feed_streams(now);
             // Before anybody is served: answers are not to wait for others' commands.
-            self.links.net.push();
+            self.links.push();
             self.line.begin_turn();
             self.resume();
             self.serve_line();
-            self.links.net.push();
+            self.links.push();
             self.close_who_read_least(now);
             self.turned([woke, heard, flushed, Instant::now()]);
             if let Some(stopping) = self.stopping.filter(|stopping| self.may_stop(*stopping, now)) {
@@ -296,7 +303,15 @@ impl<D: Disk> Server<D> {
         self.streams.forget(conn);
         self.herald.forget(conn);
         if let Some(peer) = self.links.detach(conn, by_other_side, reason, now) {
+            self.drop_not_sent();
             self.replica.inputs().peer_unreachable(peer);
+        }
+    }
+
+    /// What was to be passed on and was not is not done, and its client is told so.
+    pub(in crate::server) fn drop_not_sent(&mut self) {
+        for id in self.links.take_not_sent() {
+            self.replica.inputs().forward_not_sent(id);
         }
     }
 
@@ -317,16 +332,17 @@ impl<D: Disk> Server<D> {
             .replica
             .flush_with(wanted, |(Speech::Early(messages) | Speech::Durable(messages))| {
                 for (to, message) in messages {
-                    links.send(to, &message);
+                    links.send(to, &message, begun);
                 }
-                links.net.push();
+                links.push();
             })
             .map_err(ServerError::Replica)?;
         self.pace.flushed(self.replica.node().raft(), self.replica.waits(), begun);
         for (to, message) in outgoing.messages {
-            self.links.send(to, &message);
+            self.links.send(to, &message, begun);
         }
         let now = Instant::now();
+        self.drop_not_sent();
         for (ticket, answer) in outgoing.answers {
             self.deliver(ticket, answer, now);
         }
@@ -388,7 +404,9 @@ impl<D: Disk> Server<D> {
         self.counts.answered(took);
         self.samples.requests.observe(took);
         self.counts.reads += u64::from(!asked.is_write && !matches!(answer, Answer::Failed(_)));
+        let asked_bytes = asked.request_bytes + asked.answer_bytes;
         self.awaited_bytes -= asked.answer_bytes;
+        self.asked_bytes -= asked_bytes;
         let form = match asked.reply {
             ReplyTo::Slot(_, form) => self.with_cursor(form, &answer),
             ReplyTo::Request(_) => text::Reply::default(),
@@ -398,13 +416,13 @@ impl<D: Disk> Server<D> {
         match (asked.reply, talk) {
             (ReplyTo::Request(id), Talk::Client(client)) => {
                 client.unanswered -= 1;
-                client.awaited_bytes -= asked.answer_bytes;
+                client.awaited_bytes -= asked_bytes;
                 let reply = ReplyFrame { id, body: ReplyBody::Answer(answer) };
                 frame::put_frame(outbox, |out| reply.encode(out));
             }
             (ReplyTo::Slot(slot, _), Talk::Text(texts)) => {
                 let collected = texts.collected_reply(slot, &answer, form);
-                texts.answered(slot, asked.answer_bytes, outbox, |out| match collected {
+                texts.answered(slot, asked_bytes, outbox, |out| match collected {
                     Some(reply) => out.extend_from_slice(&reply),
                     None => text::answer_to_resp(&answer, form, out),
                 });
@@ -483,7 +501,7 @@ impl<D: Disk> Server<D> {
             let failure = Failure { code, message: message.to_string(), leader: None };
             self.deliver(ticket as Ticket, Answer::Failed(failure), Instant::now());
         }
-        self.links.net.push();
+        self.links.push();
         Ok(())
     }
 }

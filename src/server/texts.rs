@@ -22,7 +22,7 @@ pub struct TextTalk {
     unanswered_are_writes: bool,
     /// The next command has to wait for them.
     is_held: bool,
-    /// About how long the answers will be whose slots are empty.
+    /// About what the requests take whose slots are empty, and their answers will.
     pub awaited_bytes: usize,
     /// Bytes in filled slots behind an empty one.
     held: Held,
