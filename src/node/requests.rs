@@ -89,6 +89,11 @@ impl Node {
         self.forwarded.get(&peer).copied().unwrap_or(0)
     }
 
+    /// ... of all peers.
+    pub fn forwarded_bytes_of_all(&self) -> usize {
+        self.forwarded.values().sum()
+    }
+
     /// About how long the answer will be, but for the value that [`Node::request`] looks up. A thousand small
     /// requests for a large value are a thousand large answers, so a value counts before it is copied: as it is
     /// now, at this node. That is no promise, but off only by what changes meanwhile.

@@ -26,9 +26,18 @@ use std::time::{Duration, Instant};
 /// A peer that has taken nothing for so long although something waits for it hangs: its connection is closed. Nothing
 /// else that it does or does not read closes it.
 const HANGS: Duration = Duration::from_secs(5);
+/// Nodes that are connected and are no members: those that want to be taken in, and whoever says that it is a node.
+/// One more is refused until there is room.
+pub const STRANGERS_MAX: usize = 32;
+/// What waits for one of those of Raft's messages: short answers, and the founding.
+const STRANGER_OUTBOX_BYTES: usize = 64 * 1024;
 /// Connections accepted beyond `--connections-max`: a member finds its place there however many clients
 /// there are, and a client is told why it has none.
 pub const HEADROOM: usize = 64;
+/// Of all memory for connections, what Raft's messages to all peers may take that hang or are slow.
+const RAFT_PART: usize = 8;
+/// Of all memory for connections, what may be room that clients keep for their next words.
+const KEPT_ROOM_PART: usize = 16;
 /// A connection to a member that ends sooner, without a word, was not wanted by the other side.
 const BRIEF: Duration = Duration::from_secs(1);
 /// A member that has said nothing for so long gives way to another process of its name.
@@ -55,14 +64,17 @@ pub struct Links {
     news: Vec<String>,
     welcome: Welcome,
     clients_max: usize,
-    /// What waits for a peer of Raft's messages. More of them are lost, as on a network that loses messages.
+    /// What waits for a peer of Raft's messages, and for all peers. More of them are lost, as on a network that
+    /// loses messages.
     raft_bytes_max: usize,
+    raft_bytes_of_all_max: usize,
     /// A request waits to be passed on for so long, and then it is not.
     pass_on_within: Duration,
     /// Ticks after which a peer that takes nothing hangs.
     hangs_ticks: u64,
     /// Requests that were to be passed on, and never will be.
     not_sent: Vec<u64>,
+    refuses_clients: bool,
 }
 
 /// How another node is reached from here.
@@ -153,9 +165,11 @@ impl Links {
             welcome,
             clients_max: config.connections_max,
             raft_bytes_max: raft_bytes_max(config),
+            raft_bytes_of_all_max: config.buffers_bytes_max / RAFT_PART,
             pass_on_within: config.request_timeout * 3 / 4,
             hangs_ticks: config.ticks(HANGS),
             not_sent: Vec::new(),
+            refuses_clients: false,
         })
     }
 
@@ -216,11 +230,7 @@ impl Links {
             })
             .map(|(number, _)| *number)
             .collect();
-        for number in gone {
-            self.net.leave_peer(number);
-            self.peers.remove(&number);
-            self.names.remove(&number);
-        }
+        gone.into_iter().for_each(|number| self.forget(number));
     }
 
     /// A node that was removed disturbs nobody.
@@ -234,6 +244,7 @@ impl Links {
     /// lost, as on a network that loses messages; Raft sends again. What goes there for clients waits behind what
     /// went there before.
     pub fn send(&mut self, to: NodeId, message: &PeerMessage, now: Instant) {
+        let fair_share = self.raft_bytes_of_all_max / self.peers.len().max(1);
         let link = self.peers.get_mut(&number(to)).filter(|link| link.id == Some(to));
         let Some((link, conn)) = link.and_then(|link| link.conn.map(|conn| (link, conn))) else {
             return self.not_sent.extend(request_id(message));
@@ -244,7 +255,10 @@ impl Links {
         if is_for_clients && (waiting >= IN_OUTBOX_BYTES || !link.passing.is_empty()) {
             return self.not_sent.extend(link.passing.push(message, now));
         }
-        if waiting > self.raft_bytes_max {
+        let is_member = link.is_initial || self.membership.contains(to);
+        let max =
+            if is_member { self.raft_bytes_max.min(fair_share) } else { STRANGER_OUTBOX_BYTES };
+        if waiting > max {
             return;
         }
         if let Some(outbox) = self.net.outbox(conn) {
@@ -274,6 +288,21 @@ impl Links {
     pub fn passing_bytes(&self, peer: NodeId) -> usize {
         let link = self.peers.get(&number(peer)).filter(|link| link.id == Some(peer));
         link.map_or(0, |link| link.passing.bytes())
+    }
+
+    /// ... to all of them.
+    pub fn passing_bytes_of_all(&self) -> usize {
+        self.peers.values().map(|link| link.passing.bytes()).sum()
+    }
+
+    /// Other nodes that this one knows of.
+    pub fn known(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// Whether there is no memory for more clients.
+    pub fn refuse_clients(&mut self, refuse: bool) {
+        self.refuses_clients = refuse;
     }
 
     /// Requests that were to be passed on since the last call, and never will be.
@@ -331,9 +360,10 @@ impl Links {
             false => hello::judge(hello, &self.us()),
         };
         let judged = match (&hello.role, judged) {
-            (Role::Peer { node, incarnation, .. }, Ok(version)) => {
-                self.judge_twin(*node, *incarnation, now).map(|()| version)
-            }
+            (Role::Peer { node, incarnation, .. }, Ok(version)) => self
+                .judge_twin(*node, *incarnation, now)
+                .and_then(|()| self.judge_crowd(*node, *incarnation))
+                .map(|()| version),
             (_, judged) => judged,
         };
         let reply = match &judged {
@@ -368,6 +398,26 @@ impl Links {
             return Err(Refused { code: RefusedCode::Incarnation, reason });
         }
         Ok(())
+    }
+
+    /// Anybody who reaches the port can say that he is a node.
+    fn judge_crowd(&self, node: u64, incarnation: u64) -> Result<(), Refused> {
+        let is_known = self.membership.contains(node_id(node, incarnation))
+            || self.peers.get(&node).is_some_and(|link| link.is_initial || link.conn.is_some());
+        if is_known || self.strangers().count() < STRANGERS_MAX {
+            return Ok(());
+        }
+        let reason = format!("{STRANGERS_MAX} nodes that are no members are connected: try again");
+        Err(Refused { code: RefusedCode::Busy, reason })
+    }
+
+    /// Connections of nodes that are no members, and what waits to be passed on to each.
+    pub fn strangers(&self) -> impl Iterator<Item = (ConnId, usize)> {
+        let is_stranger = |link: &&Link| {
+            !link.is_initial && link.id.is_none_or(|id| !self.membership.contains(id))
+        };
+        let strangers = self.peers.values().filter(is_stranger);
+        strangers.filter_map(|link| Some((link.conn?, link.passing.bytes())))
     }
 
     fn us(&self) -> hello::Identity<'_> {
@@ -463,11 +513,23 @@ impl Links {
         link.passing.clear(&mut self.not_sent);
         link.may_have_ended = by_other_side;
         self.news.extend(link.disconnected(reason, now));
-        let dials_itself = *number > self.identity.node;
-        if by_other_side && dials_itself && self.net.has_address(*number) {
-            self.net.probe(*number, now);
+        let (number, id, is_initial) = (*number, link.id, link.is_initial);
+        let dials_itself = number > self.identity.node;
+        if by_other_side && dials_itself && self.net.has_address(number) {
+            self.net.probe(number, now);
         }
-        link.id
+        if !is_initial && self.membership.numbered(number).is_none() {
+            self.forget(number);
+        }
+        id
+    }
+
+    /// A node that is none of ours has gone.
+    fn forget(&mut self, number: u64) {
+        self.net.leave_peer(number);
+        self.net.forget_peer(number);
+        self.peers.remove(&number);
+        self.names.remove(&number);
     }
 
     /// Returns whose process has ended, if this tells it.
@@ -532,19 +594,25 @@ impl Links {
         self.refusals.of_nodes(now)
     }
 
-    /// Whether there are more clients than there may be.
+    /// Whether there are more clients than there may be, or no memory for more.
     pub fn is_crowded(&self) -> bool {
-        self.net.accepted() > self.clients_max
+        self.refuses_clients || self.net.accepted() > self.clients_max
     }
 
     /// The answer to a client's hello when there are too many.
     pub fn too_many(&self) -> Refused {
         Refused {
             code: RefusedCode::Busy,
-            reason: format!(
-                "{} has {} connections already: ask another node, or later",
-                self.identity.name, self.clients_max
-            ),
+            reason: match self.refuses_clients {
+                true => format!(
+                    "{} has no memory for more connections: ask another node, or later",
+                    self.identity.name
+                ),
+                false => format!(
+                    "{} has {} connections already: ask another node, or later",
+                    self.identity.name, self.clients_max
+                ),
+            },
         }
     }
 
@@ -677,6 +745,7 @@ fn net_config(config: &Config) -> NetConfig {
         connections_max: config.connections_max + HEADROOM,
         inbox_bytes_max: frame_bytes.max(TextLimits::new(limits).inbox_bytes_min()),
         unserved_bytes_max: config.unserved_bytes_max,
+        kept_bytes_max: config.buffers_bytes_max / KEPT_ROOM_PART,
         outbox_bytes_max: config.client_outbox_bytes_max + client_frame_bytes_max(limits),
         peer_outbox_bytes_max: raft_bytes_max(config) + frame_bytes,
         // A member that comes back elsewhere is to be found within a second of its name leading there.

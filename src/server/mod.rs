@@ -50,6 +50,7 @@ use events::Kind;
 use line::Line;
 use links::Links;
 use log::info;
+use memory::Memory;
 use metrics::Counts;
 use pace::Pace;
 use page::{Sample, Samples, Totals};
@@ -57,8 +58,6 @@ use paused::Paused;
 use pubsub::Herald;
 use ready::Level;
 use slab::Slab;
-use std::cell::Cell;
-use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{fmt, io};
 use streams::Streams;
@@ -92,6 +91,7 @@ pub struct Server<D: Disk> {
     /// Clients that have said more than was taken in.
     line: Line,
     unread: Unread,
+    memory: Memory,
     watch: Watch,
     counts: Counts,
     samples: Samples,
@@ -104,8 +104,6 @@ pub struct Server<D: Disk> {
     /// Text connections there have been.
     text_clients: u64,
     cursors: Cursors,
-    /// Of the commands that all connections have queued for transactions.
-    queued_bytes: Rc<Cell<usize>>,
     streams: Streams,
     herald: Herald,
     slowest_flush: Duration,
@@ -180,6 +178,7 @@ impl<D: Disk> Server<D> {
             replica.node().raft().term()
         );
         replica.inputs().set_time(unix_ms());
+        let memory = Memory::default();
         Ok(Server {
             limits: config.limits,
             next_tick: now + config.tick(),
@@ -194,6 +193,8 @@ impl<D: Disk> Server<D> {
             pace: Pace::default(),
             line: Line::default(),
             unread: Unread::default(),
+            cursors: Cursors::new(&memory.kept),
+            memory,
             watch: Watch::default(),
             counts: Counts::new(syncs),
             samples: Samples::default(),
@@ -202,8 +203,6 @@ impl<D: Disk> Server<D> {
             turn_began: now,
             requests: 0,
             text_clients: 0,
-            cursors: Cursors::default(),
-            queued_bytes: Rc::default(),
             streams: Streams::default(),
             herald: Herald::default(),
             slowest_flush: Duration::ZERO,
@@ -254,6 +253,7 @@ impl<D: Disk> Server<D> {
             self.serve_line();
             self.links.push();
             self.close_who_read_least(now);
+            self.look_at_memory(now);
             self.turned([woke, heard, flushed, Instant::now()]);
             if let Some(stopping) = self.stopping.filter(|stopping| self.may_stop(*stopping, now)) {
                 return self.stop(stopping.signal);
@@ -422,6 +422,9 @@ impl<D: Disk> Server<D> {
             }
             (ReplyTo::Slot(slot, _), Talk::Text(texts)) => {
                 let collected = texts.collected_reply(slot, &answer, form);
+                if collected.is_some() {
+                    texts.recount();
+                }
                 texts.answered(slot, asked_bytes, outbox, |out| match collected {
                     Some(reply) => out.extend_from_slice(&reply),
                     None => text::answer_to_resp(&answer, form, out),

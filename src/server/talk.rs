@@ -4,6 +4,7 @@
 //! the other side sends wrong ends its connection, with a reason; it never ends more than that.
 
 use super::line::Cost;
+use super::memory::{Charge, Total};
 use super::passing::PEER_ANSWERS_BYTES_MAX;
 use super::streams::Stream;
 use super::texts::TextTalk;
@@ -50,6 +51,8 @@ pub struct ClientTalk {
     pub awaited_bytes: usize,
     /// Changes that it is told of; a connection has one stream.
     pub stream: Option<Stream>,
+    /// What is kept for that.
+    pub kept: Charge,
     /// The rest of a frame that is too long.
     skip: Option<Skip>,
 }
@@ -111,6 +114,14 @@ impl Talk {
 }
 
 impl ClientTalk {
+    fn new(all_kept: &Total) -> Self {
+        ClientTalk { kept: Charge::new(all_kept), ..ClientTalk::default() }
+    }
+
+    pub fn kept_bytes(&self) -> usize {
+        self.kept.bytes()
+    }
+
     fn owed(&self) -> Owed {
         Owed { answers: self.unanswered, bytes: self.awaited_bytes }
     }
@@ -218,10 +229,8 @@ impl<D: Disk> Server<D> {
             Sniffed::Text => {
                 self.links.net.mark_spoken(conn);
                 self.text_clients += 1;
-                *talk = Talk::Text(Box::new(TextTalk::new(
-                    self.text_clients,
-                    self.unread.held_bytes.clone(),
-                )));
+                let (held, kept) = (&self.unread.held_bytes, &self.memory.kept);
+                *talk = Talk::Text(Box::new(TextTalk::new(self.text_clients, held, kept)));
             }
             // Without `mark_spoken`: each request has to come in time, the first as well.
             Sniffed::Http => *talk = Talk::Http,
@@ -285,7 +294,7 @@ impl<D: Disk> Server<D> {
         match hello.role {
             Role::Client { name } => {
                 debug!("{conn}: client {name}");
-                *talk = Talk::Client(ClientTalk::default());
+                *talk = Talk::Client(ClientTalk::new(&self.memory.kept));
             }
             Role::Peer { node, incarnation, name, standing, address } => {
                 let id = node_id(node, incarnation);
@@ -351,7 +360,8 @@ impl<D: Disk> Server<D> {
     /// Whether no more is to be carried out for a peer's clients until it has taken some of their answers.
     fn answers_enough(&self, peer: NodeId) -> bool {
         let under_way = self.replica.node().forwarded_bytes(peer);
-        under_way + self.links.passing_bytes(peer) >= PEER_ANSWERS_BYTES_MAX
+        let bytes = under_way + self.links.passing_bytes(peer);
+        bytes >= PEER_ANSWERS_BYTES_MAX || (bytes > 0 && self.do_peers_have_enough())
     }
 
     fn step_client(&mut self, conn: ConnId, talk: &mut ClientTalk, now: Instant) -> Step {
