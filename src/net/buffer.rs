@@ -82,7 +82,7 @@ impl Inbox {
             None => {
                 self.bytes.truncate(self.end);
                 // Doubling would hold twice what has come of many long messages.
-                if end > KEPT_CAPACITY && end > self.bytes.capacity() {
+                if self.end > KEPT_CAPACITY && end > self.bytes.capacity() {
                     self.bytes.reserve_exact(bytes.len() + end / GROWTH_PART);
                 }
                 self.bytes.extend_from_slice(bytes);

@@ -592,4 +592,22 @@ mod tests {
         dialer.poll(poll.registry(), now, &mut steps);
         assert_eq!(steps, [], "what was refused is not asked again");
     }
+
+    #[test]
+    fn a_peer_that_came_by_itself_is_forgotten_when_it_has_gone_and_one_that_is_dialled_is_not() {
+        let (mut dialer, _) = dialer_and_peer();
+        let conn = ConnId::for_test(0);
+        let host = String::new();
+        dialer.know(PeerAddress { id: 2, name: "raft-2".to_string(), host, port: 0 });
+        dialer.attached(2, conn);
+        dialer.forget(2);
+        assert!(dialer.peers.contains_key(&2), "it is connected");
+        dialer.closed(2, conn);
+        dialer.forget(2);
+        assert!(!dialer.peers.contains_key(&2));
+        dialer.closed(2, conn);
+        dialer.dial(1, Instant::now());
+        dialer.forget(1);
+        assert!(dialer.peers.contains_key(&1));
+    }
 }

@@ -45,6 +45,10 @@ const EVENTS_PER_POLL: usize = 1024;
 /// Bytes that one read call asks for at most.
 const READ_CHUNK: usize = 64 * 1024;
 
+/// What a connection takes here beside its buffers.
+#[cfg(test)]
+pub(crate) const CONNECTION_BYTES: usize = size_of::<Connection>();
+
 const LISTENER_TOKEN: Token = Token(usize::MAX);
 const SIGNAL_TOKEN: Token = Token(usize::MAX - 1);
 const DNS_TOKEN: Token = Token(usize::MAX - 2);

@@ -295,3 +295,50 @@ pub fn resident_bytes() -> Option<u64> {
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Invocation;
+    use crate::server::texts::TextTalk;
+
+    #[test]
+    fn the_help_says_how_much_memory_a_node_needs_beside_its_data() {
+        let args = ["raft-0", "--peers", "raft-0=127.0.0.1:6000"].map(Into::into);
+        let Ok(Invocation::Run(config)) = Config::from_args(args, |_| None) else {
+            panic!("a command line");
+        };
+        const MIB: usize = 1024 * 1024;
+        let parts = needed(&config);
+        let of_flags = config.buffers_bytes_max + config.uncommitted_bytes_max;
+        let sum = (needed_max(&config) * ALLOCATOR_PART).div_ceil(ALLOCATOR_PART + 1);
+        let others = format!("{} MiB, and an eighth", (sum - of_flags) / MIB);
+        let all = format!("{} MiB with the defaults", needed_max(&config).div_ceil(MIB));
+        let help = Config::help();
+        assert!(help.contains(&others) && help.contains(&all), "{others}, {all}, {parts:?}");
+    }
+
+    #[test]
+    fn a_connection_takes_no_more_than_is_counted() {
+        let here = size_of::<Option<(ConnId, Talk)>>() + size_of::<TextTalk>();
+        let collected = size_of::<crate::server::transactions::Collected>();
+        let sum = here + collected + crate::net::CONNECTION_BYTES;
+        // A place in half a dozen sets and maps, and in the lists of the loop.
+        assert!(sum + 6 * 64 <= CONNECTION_BYTES, "{sum}");
+    }
+
+    #[test]
+    fn a_charge_is_given_back_when_its_owner_is_gone() {
+        let total = Total::default();
+        let (mut one, mut other) = (Charge::new(&total), Charge::new(&total));
+        one.add(100);
+        other.set(50);
+        other.add(5);
+        other.take(15);
+        assert_eq!((one.bytes(), other.bytes(), total.get()), (100, 40, 140));
+        drop(one);
+        assert_eq!(total.get(), 40);
+        other.set(0);
+        assert_eq!(total.get(), 0);
+    }
+}
