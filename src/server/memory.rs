@@ -302,12 +302,17 @@ mod tests {
     use crate::config::Invocation;
     use crate::server::texts::TextTalk;
 
+    fn default_config() -> Config {
+        let args = ["raft-0", "--peers", "raft-0=127.0.0.1:6000"].map(Into::into);
+        match Config::from_args(args, |_| None) {
+            Ok(Invocation::Run(config)) => *config,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn the_help_says_how_much_memory_a_node_needs_beside_its_data() {
-        let args = ["raft-0", "--peers", "raft-0=127.0.0.1:6000"].map(Into::into);
-        let Ok(Invocation::Run(config)) = Config::from_args(args, |_| None) else {
-            panic!("a command line");
-        };
+        let config = default_config();
         const MIB: usize = 1024 * 1024;
         let parts = needed(&config);
         let of_flags = config.buffers_bytes_max + config.uncommitted_bytes_max;
@@ -316,6 +321,23 @@ mod tests {
         let all = format!("{} MiB with the defaults", needed_max(&config).div_ceil(MIB));
         let help = Config::help();
         assert!(help.contains(&others) && help.contains(&all), "{others}, {all}, {parts:?}");
+    }
+
+    #[test]
+    fn the_manifests_ask_for_what_a_node_needs_and_leave_room_for_data() {
+        const MIB: usize = 1024 * 1024;
+        let text = include_str!("../../kubernetes/base/statefulset.yaml");
+        let sizes = text.lines().filter_map(|line| line.trim().strip_prefix("memory: "));
+        let bytes = |size: &str| {
+            let (number, factor) = match size.strip_suffix("Mi") {
+                Some(number) => (number, MIB),
+                None => (size.strip_suffix("Gi").expect("Mi or Gi"), 1024 * MIB),
+            };
+            number.parse::<usize>().expect("a number") * factor
+        };
+        let [asked, limit] = sizes.map(bytes).collect::<Vec<_>>()[..] else { panic!("two sizes") };
+        let needed = needed_max(&default_config());
+        assert!(asked >= needed && limit >= needed + 400 * MIB, "{asked}, {limit}, {needed}");
     }
 
     #[test]
