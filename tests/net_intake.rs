@@ -119,3 +119,40 @@ fn what_is_not_taken_is_forgotten_with_its_client() {
     node.net.close(conn);
     assert_eq!(node.net.clients_unserved(), 0);
 }
+
+/// Each keeps some room for its next words, and ten thousand of them would keep very much.
+#[test]
+fn room_that_clients_keep_for_their_next_words_is_bounded() {
+    const KEPT: usize = 3 * 10_000;
+    let mut node = Node::start(NetConfig { kept_bytes_max: KEPT, ..config(None) });
+    let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| node.connect()).collect();
+    for round in 0..3 {
+        clients.iter_mut().for_each(|client| client.write_all(&[b'x'; 10_000]).unwrap());
+        let (mut taken, mut most) = (0, 0);
+        while taken < CLIENTS * 10_000 {
+            let events = node.turn();
+            most = most.max(node.net.clients_held());
+            for event in events {
+                let NetEvent::Readable(conn) = event else { panic!("{event:?}") };
+                let bytes = node.net.inbox(conn).unwrap().len();
+                node.net.mark_spoken(conn);
+                node.net.consume(conn, bytes);
+                taken += bytes;
+            }
+        }
+        assert!(most >= 10_000, "what is there counts");
+        let held = node.net.clients_held();
+        assert!(held > 0 && held <= KEPT, "{held} bytes are held after round {round}");
+    }
+    drop(clients);
+    let begun = Instant::now();
+    while node.net.connections() > 0 {
+        for event in node.turn() {
+            if let NetEvent::Readable(conn) = event {
+                node.net.close(conn);
+            }
+        }
+        assert!(begun.elapsed() < PATIENCE);
+    }
+    assert_eq!(node.net.clients_held(), 0);
+}

@@ -527,3 +527,47 @@ fn an_entry_that_would_keep_a_turn_too_long_is_refused_before_it_is_proposed() {
     assert_eq!(failures(&turn(&mut node)), [(1, FailureCode::TooLarge)]);
     assert_eq!(node.raft().log().last(), last);
 }
+
+/// It was to be handed to the leader, and waited for that in vain.
+#[test]
+fn what_was_not_sent_to_the_leader_is_not_done() {
+    let mut node = follower();
+    ask(&mut node, 7, put(b"a"));
+    ask(&mut node, 8, put(b"b"));
+    let sent = forwarded(&turn(&mut node));
+    node.forward_not_sent(sent[0].1);
+    assert_eq!(failures(&turn(&mut node)), [(7, FailureCode::NoLeader)]);
+    node.peer_unreachable(node_of(2));
+    node.forward_not_sent(sent[1].1);
+    assert_eq!(failures(&turn(&mut node)), [(8, FailureCode::OutcomeUnknown)], "once");
+}
+
+#[test]
+fn what_a_peer_has_under_way_counts_with_its_answer_until_that_is_given() {
+    let mut node = leader();
+    let value = vec![b'v'; 10_000];
+    node.peer_message(node_of(2), PeerMessage::Forward { id: 1, request: put(&value) }).unwrap();
+    node.peer_message(node_of(3), PeerMessage::Forward { id: 1, request: get() }).unwrap();
+    assert!((10_000..11_000).contains(&node.forwarded_bytes(node_of(2))));
+    assert!((1..1000).contains(&node.forwarded_bytes(node_of(3))), "there is no value");
+    turn(&mut node);
+    hear(&mut node, node_of(2), accepted_in_round(1, 2, 1));
+    turn(&mut node);
+    assert_eq!(node.forwarded_bytes_of_all(), 0);
+    node.peer_message(node_of(3), PeerMessage::Forward { id: 2, request: get() }).unwrap();
+    assert!((10_000..11_000).contains(&node.forwarded_bytes(node_of(3))), "of the answer");
+}
+
+#[test]
+fn nothing_is_done_for_a_node_that_is_no_member() {
+    let mut node = leader();
+    let request = put(b"a");
+    node.peer_message(node_of(9), PeerMessage::Forward { id: 5, request }).unwrap();
+    let outgoing = turn(&mut node);
+    let is_refused = |message: &(NodeId, PeerMessage)| {
+        matches!(message, (to, PeerMessage::ForwardReply { id: 5, answer: Answer::Failed(failure) })
+            if *to == node_of(9) && failure.code == FailureCode::ShuttingDown)
+    };
+    assert!(outgoing.messages.iter().any(is_refused), "{outgoing:?}");
+    assert_eq!((node.raft().log().last().index, node.forwarded_bytes_of_all()), (1, 0));
+}

@@ -12,7 +12,7 @@ pub use recover::RecoverRequest;
 
 use crate::kv::Limits;
 use crate::ordered::Few;
-use crate::protocol::PEER_BATCH_BYTES_MAX;
+use crate::protocol::{PEER_BATCH_BYTES_MAX, peer_frame_bytes_max};
 use crate::raft::{self, NodeId};
 use crate::suggest::closest;
 use flags::{FLAGS, Raw};
@@ -55,6 +55,8 @@ pub struct Config {
     pub uncommitted_bytes_max: usize,
     pub connections_max: usize,
     pub client_outbox_bytes_max: usize,
+    /// What all connections together may have this node keep. The next two are parts of it.
+    pub buffers_bytes_max: usize,
     pub unread_bytes_max: usize,
     pub unserved_bytes_max: usize,
     pub client_pipeline_max: usize,
@@ -184,6 +186,10 @@ impl Config {
              reload nothing; it stops if its terminal was closed, unless nohup has it ignore that.\n\n\
              The log goes to standard error. The node never waits for it: lines that cannot be written are dropped,\n\
              counted (INFO: log_lines_dropped), and the count is logged once the log can be written again.\n\n\
+             Memory: beside its data, a node takes at most --buffers-bytes-max, --uncommitted-bytes-max and\n\
+             156 MiB, and an eighth of the sum for what the allocator cannot use: 536 MiB with the defaults. INFO\n\
+             says it as memory_needed_max_bytes, with its parts. The data: keyspace_bytes, about 150 bytes for each\n\
+             key, and while a snapshot is taken, again what changes meanwhile.\n\n\
              Exit status: 0 after a signal to stop, 1 if it cannot start or go on, 2 for a wrong command line.\n",
         );
         text
@@ -255,6 +261,23 @@ impl Raw {
         let limits =
             Limits { key_bytes_max: self.key_bytes_max, value_bytes_max: self.value_bytes_max };
         limits.validate().map_err(UsageError)?;
+        let buffers_min = buffers_bytes_min(&limits);
+        if self.buffers_bytes_max < buffers_min {
+            return Err(UsageError(format!(
+                "--buffers-bytes-max is {}, at least {buffers_min} are needed with these lengths of keys and values",
+                self.buffers_bytes_max
+            )));
+        }
+        let part = self.buffers_bytes_max / 4;
+        let unread_bytes_max = self.unread_bytes_max.unwrap_or(part);
+        let unserved_bytes_max = self.unserved_bytes_max.unwrap_or(part);
+        if unread_bytes_max.saturating_add(unserved_bytes_max) > 2 * part {
+            return Err(UsageError(format!(
+                "--unread-bytes-max {unread_bytes_max} and --unserved-bytes-max {unserved_bytes_max} are together \
+                 more than half of --buffers-bytes-max {}: raise that, the other half is for all the rest",
+                self.buffers_bytes_max
+            )));
+        }
         Ok(Config {
             data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from("data").join(&name)),
             name,
@@ -277,13 +300,20 @@ impl Raw {
             uncommitted_bytes_max: self.uncommitted_bytes_max,
             connections_max: self.connections_max,
             client_outbox_bytes_max: self.client_outbox_bytes_max,
-            unread_bytes_max: self.unread_bytes_max,
-            unserved_bytes_max: self.unserved_bytes_max,
+            buffers_bytes_max: self.buffers_bytes_max,
+            unread_bytes_max,
+            unserved_bytes_max,
             client_pipeline_max: self.client_pipeline_max,
             resolv_conf: self.resolv_conf,
             hosts: self.hosts,
         })
     }
+}
+
+/// What a node needs to serve anybody: what may be under way, and a few messages of the greatest length.
+fn buffers_bytes_min(limits: &Limits) -> usize {
+    const UNDER_WAY: usize = 16 * 1024 * 1024;
+    UNDER_WAY + peer_frame_bytes_max(limits).saturating_mul(4)
 }
 
 /// Where a node says that it is to be found, if nobody says it.

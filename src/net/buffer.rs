@@ -10,6 +10,9 @@ const KEPT_CAPACITY: usize = 16 * 1024;
 /// The same for a peer: there are few, and under load each batch of entries would need it again.
 const PEER_KEPT_CAPACITY: usize = 512 * 1024;
 
+/// A long inbox that is full gets room for one part in so many more.
+const GROWTH_PART: usize = 4;
+
 /// Bytes that arrived and were not consumed yet.
 #[derive(Debug)]
 pub(crate) struct Inbox {
@@ -39,6 +42,18 @@ impl Inbox {
         &self.bytes[self.start..self.end]
     }
 
+    /// Memory that it holds, in bytes.
+    pub(crate) fn held(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Keeps no room for nothing.
+    pub(crate) fn give_back(&mut self) {
+        if self.start == self.end {
+            *self = Inbox { bytes: Vec::new(), start: 0, end: 0, ..*self };
+        }
+    }
+
     /// Bytes that still fit.
     pub(crate) fn room(&self) -> usize {
         self.max.saturating_sub(self.bytes().len())
@@ -66,6 +81,10 @@ impl Inbox {
             Some(place) => place.copy_from_slice(bytes),
             None => {
                 self.bytes.truncate(self.end);
+                // Doubling would hold twice what has come of many long messages.
+                if self.end > KEPT_CAPACITY && end > self.bytes.capacity() {
+                    self.bytes.reserve_exact(bytes.len() + end / GROWTH_PART);
+                }
                 self.bytes.extend_from_slice(bytes);
             }
         }
@@ -143,6 +162,18 @@ impl Outbox {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Memory that it holds, in bytes.
+    pub(crate) fn held(&self) -> usize {
+        self.draining.capacity() + self.filling.capacity()
+    }
+
+    /// Keeps no room for nothing.
+    pub(crate) fn give_back(&mut self) {
+        if self.is_empty() {
+            *self = Outbox { kept: self.kept, ..Outbox::default() };
+        }
     }
 
     /// Writes until everything is written or the writer would block.

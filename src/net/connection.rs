@@ -71,10 +71,15 @@ pub(super) struct Connection {
     pub(super) inbox: Inbox,
     pub(super) outbox: Outbox,
     pub(super) outbox_max: usize,
+    /// Bytes that the socket has taken.
+    pub(super) taken: u64,
     /// What it had unsent when that was looked at last, if it is a client.
     pub(super) counted_unsent: usize,
     /// What its inbox had when that was looked at last, if it is a client.
     pub(super) counted_unserved: usize,
+    /// The memory of its buffers when that was looked at last, and how much of it was kept for nothing.
+    pub(super) counted_held: usize,
+    pub(super) counted_kept: usize,
     /// It has more to say than it may at the moment, and waits for its turn.
     pub(super) withheld: bool,
     /// It may say more than others may at the moment.
@@ -123,8 +128,11 @@ impl Connection {
             inbox: Inbox::new(limits.inbox_max),
             outbox: Outbox::default(),
             outbox_max: limits.outbox_max,
+            taken: 0,
             counted_unsent: 0,
             counted_unserved: 0,
+            counted_held: 0,
+            counted_kept: 0,
             withheld: false,
             has_turn: false,
             may_read: false,
@@ -228,6 +236,14 @@ impl Connection {
     pub(super) fn client_unserved(&self) -> usize {
         let is_client = self.peer.is_none() && !self.is_closed();
         if is_client { self.inbox.bytes().len() } else { 0 }
+    }
+
+    /// Memory of its buffers, and how much of it is kept for nothing. A peer's room is used again at once.
+    pub(super) fn held(&self) -> (usize, usize) {
+        let held = self.inbox.held() + self.outbox.held();
+        let is_idle =
+            self.peer.is_none() && self.inbox.bytes().is_empty() && self.outbox.is_empty();
+        (held, if is_idle { held } else { 0 })
     }
 
     /// What the kernel should tell of: a function of the state and nothing else.

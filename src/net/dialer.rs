@@ -148,6 +148,17 @@ impl Dialer {
         }
     }
 
+    /// This peer came by itself, has gone, and nobody will ask for it.
+    pub(super) fn forget(&mut self, peer: u64) {
+        let is_idle = |peer: &Peer| {
+            let is_over = matches!(peer.state, State::Idle) && peer.superfluous.is_empty();
+            is_over && peer.attached.is_none() && !peer.wanted && peer.probes_left == 0
+        };
+        if self.peers.get(&peer).is_some_and(is_idle) {
+            self.peers.remove(&peer);
+        }
+    }
+
     /// Whether it is known where this peer is to be found.
     pub(super) fn has_address(&self, peer: u64) -> bool {
         self.peers.get(&peer).is_some_and(|peer| !peer.address.host.is_empty())
@@ -227,7 +238,7 @@ impl Dialer {
 
     /// A connection to or from this peer is gone.
     pub(super) fn closed(&mut self, peer: u64, gone: ConnId) {
-        let peer = self.peer(peer);
+        let Some(peer) = self.peers.get_mut(&peer) else { return };
         if peer.attached == Some(gone) {
             peer.attached = None;
         }
@@ -580,5 +591,23 @@ mod tests {
         let mut steps = Vec::new();
         dialer.poll(poll.registry(), now, &mut steps);
         assert_eq!(steps, [], "what was refused is not asked again");
+    }
+
+    #[test]
+    fn a_peer_that_came_by_itself_is_forgotten_when_it_has_gone_and_one_that_is_dialled_is_not() {
+        let (mut dialer, _) = dialer_and_peer();
+        let conn = ConnId::for_test(0);
+        let host = String::new();
+        dialer.know(PeerAddress { id: 2, name: "raft-2".to_string(), host, port: 0 });
+        dialer.attached(2, conn);
+        dialer.forget(2);
+        assert!(dialer.peers.contains_key(&2), "it is connected");
+        dialer.closed(2, conn);
+        dialer.forget(2);
+        assert!(!dialer.peers.contains_key(&2));
+        dialer.closed(2, conn);
+        dialer.dial(1, Instant::now());
+        dialer.forget(1);
+        assert!(dialer.peers.contains_key(&1));
     }
 }

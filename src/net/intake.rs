@@ -32,6 +32,8 @@ pub(super) struct Intake {
     /// Those whose turn it is, and since when.
     turns: Vec<(ConnId, Instant)>,
     pub(super) closed: u64,
+    /// Memory is short for other reasons.
+    pub(super) is_short: bool,
     /// The log has been told since the last time that there was room for all.
     told: bool,
 }
@@ -46,12 +48,13 @@ impl Intake {
             waiting: VecDeque::new(),
             turns: Vec::new(),
             closed: 0,
+            is_short: false,
             told: false,
         }
     }
 
     fn is_scarce(&self) -> bool {
-        self.bytes >= self.max / FREE_PART
+        self.is_short || self.bytes >= self.max / FREE_PART
     }
 }
 
@@ -91,6 +94,26 @@ impl Net {
         let (counted, unserved) = (connection.counted_unserved, connection.client_unserved());
         connection.counted_unserved = unserved;
         self.intake.bytes = self.intake.bytes - counted + unserved;
+        self.count_held(conn);
+    }
+
+    /// The memory of its buffers may have changed. What clients who say nothing keep for the next time is bounded.
+    pub(super) fn count_held(&mut self, conn: ConnId) {
+        let kept_max = self.config.kept_bytes_max;
+        let kept = self.kept_bytes;
+        let Some(connection) = self.get(conn) else { return };
+        let (mut held, mut idle) = connection.held();
+        let (counted, was_idle) = (connection.counted_held, connection.counted_kept);
+        if idle > 0 && kept - was_idle + idle > kept_max {
+            connection.inbox.give_back();
+            connection.outbox.give_back();
+            (held, idle) = connection.held();
+        }
+        (connection.counted_held, connection.counted_kept) = (held, idle);
+        let is_peer = connection.peer.is_some();
+        self.kept_bytes = kept - was_idle + idle;
+        let all = if is_peer { &mut self.peers_held } else { &mut self.clients_held };
+        *all = *all - counted + held;
     }
 
     /// Those who wait have their turn, as far as there is room.

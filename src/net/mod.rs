@@ -46,6 +46,10 @@ const EVENTS_PER_POLL: usize = 1024;
 /// Bytes that one read call asks for at most.
 const READ_CHUNK: usize = 64 * 1024;
 
+/// What a connection takes here beside its buffers.
+#[cfg(test)]
+pub(crate) const CONNECTION_BYTES: usize = size_of::<Connection>();
+
 const LISTENER_TOKEN: Token = Token(usize::MAX);
 const SIGNAL_TOKEN: Token = Token(usize::MAX - 1);
 const DNS_TOKEN: Token = Token(usize::MAX - 2);
@@ -112,6 +116,8 @@ pub struct NetConfig {
     /// The same of all accepted connections that are no peers: long messages take turns from half of it on, and
     /// whoever has few bytes is read all the same.
     pub unserved_bytes_max: usize,
+    /// Room in all buffers of clients that is kept although nothing is in it, for their next words.
+    pub kept_bytes_max: usize,
     /// Bytes waiting to be sent to one client.
     pub outbox_bytes_max: usize,
     /// Bytes waiting to be sent to one peer.
@@ -180,6 +186,10 @@ pub struct Net {
     sent_bytes: u64,
     /// Bytes that waited to be sent to all clients after the last push.
     clients_unsent: usize,
+    /// The memory of all buffers: of clients, of peers, and of clients what is kept for nothing.
+    clients_held: usize,
+    peers_held: usize,
+    kept_bytes: usize,
     /// When the last wait was over and its reading began.
     woke: Instant,
     /// The time of the last call that brought it.
@@ -218,6 +228,9 @@ impl Net {
             received_bytes: 0,
             sent_bytes: 0,
             clients_unsent: 0,
+            clients_held: 0,
+            peers_held: 0,
+            kept_bytes: 0,
             woke: now,
             now,
             sweep_at: None,
@@ -265,6 +278,12 @@ impl Net {
         connection.filter(|known| known.id == conn).map_or(0, |known| known.outbox.len())
     }
 
+    /// Bytes that its socket has taken, since the connection began.
+    pub fn taken(&self, conn: ConnId) -> u64 {
+        let connection = self.connections.get(conn.slot as usize);
+        connection.filter(|known| known.id == conn).map_or(0, |known| known.taken)
+    }
+
     /// Bytes that wait to be sent to all that are no peers, without what was appended since the last push.
     pub fn clients_unsent(&self) -> usize {
         self.clients_unsent
@@ -273,6 +292,26 @@ impl Net {
     /// Each connection, and how many of them are its own.
     pub fn unsent_by_client(&self) -> impl Iterator<Item = (ConnId, usize)> {
         self.connections.iter().map(|(_, known)| (known.id, known.counted_unsent))
+    }
+
+    /// The memory of the buffers of all that are no peers, in bytes.
+    pub fn clients_held(&self) -> usize {
+        self.clients_held
+    }
+
+    /// ... and of all peers.
+    pub fn peers_held(&self) -> usize {
+        self.peers_held
+    }
+
+    /// ... of each connection.
+    pub fn held_by_connection(&self) -> impl Iterator<Item = (ConnId, usize)> {
+        self.connections.iter().map(|(_, known)| (known.id, known.counted_held))
+    }
+
+    /// Memory is short: long messages take turns, whatever their limit says.
+    pub fn be_short_of_memory(&mut self, is_short: bool) {
+        self.intake.is_short = is_short;
     }
 
     /// Connections whose reading is paused, and that have taken bytes since the last call.
@@ -377,6 +416,11 @@ impl Net {
         self.dialer.know(address);
     }
 
+    /// A peer that came by itself, has gone, and is none that this node would dial.
+    pub fn forget_peer(&mut self, peer: u64) {
+        self.dialer.forget(peer);
+    }
+
     /// Whether it is known where this peer is to be found.
     pub fn has_address(&self, peer: u64) -> bool {
         self.dialer.has_address(peer)
@@ -399,11 +443,17 @@ impl Net {
         let (user_timeout, outbox_max) =
             (self.config.user_timeout, self.config.peer_outbox_bytes_max);
         let Some(connection) = self.open(conn) else { return };
+        let was_peer = connection.peer.is_some();
         connection.be_peer(peer, outbox_max);
         let counted = std::mem::take(&mut connection.counted_unsent);
+        let held = connection.counted_held;
         let options = connection.set_peer_options(user_timeout);
         let half_closed = connection.half_closed;
         self.clients_unsent -= counted;
+        if !was_peer {
+            self.clients_held -= held;
+            self.peers_held += held;
+        }
         self.count_unserved(conn);
         self.dialer.attached(peer, conn);
         match options {
@@ -424,6 +474,11 @@ impl Net {
             !connection.is_closed() && connection.phase != Phase::Connecting
         };
         self.connections.iter().map(|(_, connection)| connection).filter(connected).count()
+    }
+
+    /// The same with those that are being dialled or closed.
+    pub fn connections_known(&self) -> usize {
+        self.connections.len()
     }
 
     /// Open connections that this node accepted.

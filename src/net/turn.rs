@@ -247,12 +247,14 @@ impl Net {
         let is_flushing = connection.phase == Phase::Flushing;
         let (counted, unsent) = (connection.counted_unsent, connection.client_unsent());
         connection.counted_unsent = unsent;
+        connection.taken += (waiting - len) as u64;
         let has_drained = connection.paused && len < waiting;
         if has_drained && !std::mem::replace(&mut connection.drained, true) {
             self.drained.push(conn);
         }
         self.clients_unsent = self.clients_unsent - counted + unsent;
         self.sent_bytes += (waiting - len) as u64;
+        self.count_held(conn);
         match flushed {
             Err(error) => self.fail(conn, &error),
             Ok(_) if len > max.saturating_mul(2) => {
@@ -359,11 +361,15 @@ impl Net {
         connection.close();
         let counted = std::mem::take(&mut connection.counted_unsent);
         let unserved = std::mem::take(&mut connection.counted_unserved);
+        let held = std::mem::take(&mut connection.counted_held);
+        let kept = std::mem::take(&mut connection.counted_kept);
         let (peer, inbound) = (connection.peer, connection.inbound);
         self.closed.push(conn.slot as usize);
         self.inbound -= usize::from(inbound);
         self.clients_unsent -= counted;
         self.intake.bytes -= unserved;
+        self.kept_bytes -= kept;
+        *(if peer.is_some() { &mut self.peers_held } else { &mut self.clients_held }) -= held;
         if let Some(peer) = peer {
             self.dialer.closed(peer, conn);
         }

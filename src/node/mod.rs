@@ -21,6 +21,7 @@ mod turn;
 
 pub use backups::{BackupBytes, BackupRead, BackupTicket};
 pub use members::{Applicant, Peer, Standing};
+pub use requests::request_bytes;
 
 use crate::codec::Malformed;
 use crate::kv::{self, Answer, Limits, Machine, Request};
@@ -134,6 +135,8 @@ pub struct Node {
     search_steps: u64,
     /// Requests handed to a leader. Ids rise with time, so the first is the oldest.
     forwards: BTreeMap<u64, Forwarded>,
+    /// About how many bytes the requests of each peer take, and their answers will, that are not answered.
+    forwarded: Few<NodeId, usize>,
     /// Peers that a message can be handed to at the moment.
     connected: Few<NodeId, Connected>,
     /// At the leader: who wants to be taken in, and until when that holds, in ticks.
@@ -176,7 +179,12 @@ pub struct Tally {
 #[derive(Debug, Clone, Copy)]
 enum Origin {
     Client(Ticket),
-    Peer { node: NodeId, id: u64 },
+    /// `bytes`: what it counts in [`Node::forwarded_bytes`] until it is answered.
+    Peer {
+        node: NodeId,
+        id: u64,
+        bytes: u32,
+    },
 }
 
 #[derive(Debug)]
@@ -244,6 +252,7 @@ impl Node {
             searches: VecDeque::new(),
             search_steps: 0,
             forwards: BTreeMap::new(),
+            forwarded: Few::new(),
             connected: Few::new(),
             applicants: Few::new(),
             transfer: None,
@@ -332,9 +341,7 @@ impl Node {
                 self.release_held();
             }
             PeerMessage::Forward { id, request } => {
-                // Only one hop: a node that is not the leader either says so, and nothing goes in circles.
-                let origin = Origin::Peer { node: from, id };
-                self.handle_request(origin, request, Routing::Redirect);
+                self.take_forward(from, id, request);
             }
             PeerMessage::ForwardReply { id, answer } => {
                 self.forward_answered(from, id, answer);
@@ -362,6 +369,14 @@ impl Node {
         for id in lost {
             self.fail_forward(id, "the connection to the leader was lost");
         }
+    }
+
+    /// A request that was to be handed to a leader was not, and never will be.
+    pub fn forward_not_sent(&mut self, id: u64) {
+        let Some(forwarded) = self.forwards.remove(&id) else { return };
+        let what = "the leader was not reached; nothing was done, try again".to_string();
+        let failure = requests::failure(kv::FailureCode::NoLeader, what);
+        self.answers.push((forwarded.ticket, Answer::Failed(failure)));
     }
 
     /// The peer's connection was closed by its side, and a new one refused.

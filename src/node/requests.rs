@@ -8,9 +8,10 @@ use super::{
 };
 use crate::kv::{
     Answer, BackupRequest, Budget, Command, ENTRY_COPIES_BYTES_MAX, ENTRY_WORK_MAX, Executed,
-    Failure, FailureCode, LeaderHint, Needs, Request, Seen,
+    Failure, FailureCode, LeaderHint, Needs, ReadOp, Request, Seen,
 };
 use crate::raft::{self, Bytes, Index, NodeId, Payload, ProposeError, ReadId, number};
+use std::rc::Rc;
 
 /// Of a leader on a command.
 enum Verdict {
@@ -68,6 +69,52 @@ impl Node {
             _ => self.fail_not_leader(origin),
         }
         0
+    }
+
+    /// A peer passes on what its client asks. Only one hop: a node that is not the leader either says so, and
+    /// nothing goes in circles.
+    pub(super) fn take_forward(&mut self, from: NodeId, id: u64, request: Request) {
+        let bytes = self.forward_bytes(&request);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let origin = Origin::Peer { node: from, id, bytes };
+        *self.forwarded.get_or_insert_with(from, || 0) += bytes as usize;
+        if self.raft.is_leader() && !self.raft.membership().contains(from) {
+            let what = "the node that passed this on is no member; nothing was done, ask another";
+            let stranger = failure(FailureCode::ShuttingDown, what.to_string());
+            return self.answer(origin, Answer::Failed(stranger));
+        }
+        self.handle_request(origin, request, Routing::Redirect);
+    }
+
+    /// What a request of a peer takes until it is answered, and the answer to it.
+    pub fn forward_bytes(&self, request: &Request) -> usize {
+        request_bytes(request) + self.answer_bytes(request) + self.value_bytes(request)
+    }
+
+    /// ... of all that this peer has passed on and that are not answered.
+    pub fn forwarded_bytes(&self, peer: NodeId) -> usize {
+        self.forwarded.get(&peer).copied().unwrap_or(0)
+    }
+
+    /// ... of all peers.
+    pub fn forwarded_bytes_of_all(&self) -> usize {
+        self.forwarded.values().sum()
+    }
+
+    /// About how long the answer will be, but for the value that [`Node::request`] looks up. A thousand small
+    /// requests for a large value are a thousand large answers, so a value counts before it is copied: as it is
+    /// now, at this node. That is no promise, but off only by what changes meanwhile.
+    pub fn answer_bytes(&self, request: &Request) -> usize {
+        let (store, limits) = (self.machine.store(), &self.config.limits);
+        match request {
+            Request::Read(op) => op.answer_bytes(store, limits).min(limits.answer_bytes_max()),
+            Request::Write { command } => match Command::decode(command) {
+                Ok(Command::Write { op, .. }) => op.answer_bytes(store, limits),
+                _ => 0,
+            },
+            Request::Backup(BackupRequest::Piece { .. }) => limits.answer_bytes_max(),
+            Request::Get { .. } | Request::Backup(_) | Request::Digest | Request::Member(_) => 0,
+        }
     }
 
     /// How long the value of the one key that is asked for is here, and now.
@@ -419,7 +466,12 @@ impl Node {
     pub(super) fn answer(&mut self, origin: Origin, answer: Answer) {
         match origin {
             Origin::Client(ticket) => self.answers.push((ticket, answer)),
-            Origin::Peer { node, id } => {
+            Origin::Peer { node, id, bytes } => {
+                let left = self.forwarded.get(&node).map_or(0, |all| all - bytes as usize);
+                match left {
+                    0 => drop(self.forwarded.remove(&node)),
+                    left => drop(self.forwarded.insert(node, left)),
+                }
                 self.messages.push((node, PeerMessage::ForwardReply { id, answer }));
             }
         }
@@ -453,6 +505,33 @@ impl Outgoing {
 
 pub(super) const OUTCOME_UNKNOWN_ADVICE: &str =
     "it may or may not take effect: read before trying again, or retry it in its session";
+
+/// What a request takes besides the bytes that are in it: its place in the maps of those who wait.
+const REQUEST_BYTES: usize = 256;
+/// What each of its keys takes besides its bytes.
+const KEY_BYTES: usize = 32;
+
+/// What a request takes while it waits for its answer.
+pub fn request_bytes(request: &Request) -> usize {
+    let keys = |keys: &[Rc<[u8]>]| keys.iter().map(|key| KEY_BYTES + key.len()).sum();
+    let own = match request {
+        Request::Get { key } => key.len(),
+        Request::Write { command } => command.len(),
+        Request::Read(
+            ReadOp::Values(wanted) | ReadOp::Lengths(wanted) | ReadOp::Versions(wanted),
+        ) => keys(wanted),
+        Request::Read(ReadOp::Range(range)) => {
+            let bounds = [Some(&range.start), range.end.as_ref(), range.pattern.as_ref()];
+            bounds.into_iter().flatten().map(|bytes| KEY_BYTES + bytes.len()).sum()
+        }
+        Request::Read(ReadOp::Expiry(key)) => key.len(),
+        Request::Read(ReadOp::RandomKey | ReadOp::Digest)
+        | Request::Digest
+        | Request::Backup(_)
+        | Request::Member(_) => 0,
+    };
+    REQUEST_BYTES + own
+}
 
 /// Whether a request can make the state larger.
 fn grows(request: &Request) -> bool {

@@ -85,17 +85,22 @@ impl<D: Disk> Server<D> {
                 self.links.net.consume(conn, consumed);
                 self.requests += 1;
                 let command = match self.collect(conn, talk, command, now) {
-                    Ok(step) => return step,
+                    Ok(step) => {
+                        talk.recount();
+                        return step;
+                    }
                     Err(command) => command,
                 };
-                match command {
+                let step = match command {
                     TextCommand::Ask { request, shape } => {
                         self.ask_store(conn, talk, request, shape);
-                        Ok(())
+                        return Ok(());
                     }
                     TextCommand::Word(word) if is_line => self.raw_word(conn, talk, word, now),
                     command => self.command(conn, talk, command, now),
-                }
+                };
+                talk.recount();
+                step
             }
         }
     }

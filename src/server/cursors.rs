@@ -3,6 +3,7 @@
 //! those that stay.
 
 use super::Server;
+use super::memory::{Charge, Total};
 use crate::kv::{Answer, Found, ReadOp, Request};
 use crate::ordered::InOrder;
 use crate::protocol::text::{Reply, Shape, TextCommand};
@@ -10,27 +11,38 @@ use crate::wal::Disk;
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Cursors that a node remembers; the oldest is forgotten for a new one.
+/// Cursors that a node remembers, and what their keys take, in bytes; the oldest are forgotten for a new one.
 const CURSORS_MAX: usize = 4096;
+const CURSORS_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What a cursor takes besides its key.
+const CURSOR_BYTES: usize = 48;
 
 #[derive(Debug)]
 pub struct Cursors {
     next_keys: InOrder<u64, Rc<[u8]>>,
     last: u64,
+    kept: Charge,
 }
 
 impl Default for Cursors {
     /// Begins with the time, so that a cursor of an earlier process is not taken for one of this one.
     fn default() -> Self {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Cursors { next_keys: InOrder::default(), last: time.as_micros() as u64 }
+        let last = time.as_micros() as u64;
+        Cursors { next_keys: InOrder::default(), last, kept: Charge::default() }
     }
 }
 
 impl Cursors {
+    pub fn new(all_kept: &Total) -> Self {
+        Cursors { kept: Charge::new(all_kept), ..Cursors::default() }
+    }
+
     fn remember(&mut self, next: Rc<[u8]>) -> u64 {
-        if self.next_keys.len() >= CURSORS_MAX {
-            self.next_keys.pop_first();
+        self.kept.add(CURSOR_BYTES + next.len());
+        while self.next_keys.len() >= CURSORS_MAX || self.kept.bytes() > CURSORS_BYTES_MAX {
+            let Some((_, oldest)) = self.next_keys.pop_first() else { break };
+            self.kept.take(CURSOR_BYTES + oldest.len());
         }
         self.last += 1;
         self.next_keys.insert(self.last, next);

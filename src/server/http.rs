@@ -23,7 +23,7 @@ impl<D: Disk> Server<D> {
     /// Nothing here waits for the node or counts against what other clients may ask for: a probe is
     /// answered whatever they do.
     pub(super) fn step_http(&mut self, conn: ConnId, now: Instant) -> Step {
-        if self.links.net.outbox_len(conn) >= self.config.client_outbox_bytes_max {
+        if self.links.net.outbox_len(conn) >= self.unread_bytes_max() {
             return Err(Pause::MustWait);
         }
         match http::next_request(self.links.net.inbox(conn).unwrap_or_default()) {

@@ -1,6 +1,6 @@
 //! What a node says of itself: `INFO` in Redis's form, and the same fields for the binary status request.
 
-use super::{Server, watch};
+use super::{Server, memory, watch};
 use crate::lines::{self, clean};
 use crate::raft::{Member, NodeId, number};
 use crate::wal::Disk;
@@ -19,6 +19,7 @@ impl<D: Disk> Server<D> {
             ("Server", self.server_section(now)),
             ("Health", self.health_section(now)),
             ("Clients", self.clients_section()),
+            ("Memory", self.memory_section()),
             ("Raft", self.raft_section()),
             ("Replication", self.replication_section()),
             ("Members", self.members_section()),
@@ -64,6 +65,25 @@ impl<D: Disk> Server<D> {
             ("change_streams", &self.streams.len()),
             ("pubsub_clients", &self.herald.listeners()),
         ])
+    }
+
+    /// What connections have this node hold, and the most that it needs beside its data.
+    fn memory_section(&self) -> Vec<(String, String)> {
+        let buffers = self.buffers();
+        let mut section = fields(&[
+            ("used_memory_rss", &memory::resident_bytes().unwrap_or(0)),
+            ("buffers_bytes", &buffers.total()),
+            ("buffers_bytes_max", &self.config.buffers_bytes_max),
+            ("buffers_connections_closed", &self.memory.closed),
+            ("buffers_requests_refused", &self.memory.refused),
+        ]);
+        let part = |(name, bytes)| (format!("buffers_{name}_bytes"), format!("{bytes}"));
+        section.extend(buffers.parts().map(part));
+        let needed_max = memory::needed_max(&self.config).to_string();
+        section.push(("memory_needed_max_bytes".to_string(), needed_max));
+        let part = |(name, bytes)| (format!("memory_needed_{name}_bytes"), format!("{bytes}"));
+        section.extend(memory::needed(&self.config).map(part));
+        section
     }
 
     pub(super) fn raft_section(&self) -> Vec<(String, String)> {

@@ -5,6 +5,7 @@
 //! connection ends that the other side should dial again, this side tries once whether anybody listens
 //! there: "refused" means that the process has ended, which is worth knowing before any timeout.
 
+use super::passing::{IN_OUTBOX_BYTES, Passing};
 use super::refusals::Refusals;
 use crate::config::{Config, parse_host_port};
 use crate::net::{ConnId, Net, NetConfig, PeerAddress, ResolverConfig};
@@ -22,12 +23,21 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// What a peer has not read. Far more than the window of AppendEntries allows, so a peer that reaches it
-/// does not read at all; its connection is closed.
-const PEER_OUTBOX_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// A peer that has taken nothing for so long although something waits for it hangs: its connection is closed. Nothing
+/// else that it does or does not read closes it.
+const HANGS: Duration = Duration::from_secs(5);
+/// Nodes that are connected and are no members: those that want to be taken in, and whoever says that it is a node.
+/// One more is refused until there is room.
+pub const STRANGERS_MAX: usize = 32;
+/// What waits for one of those of Raft's messages: short answers, and the founding.
+const STRANGER_OUTBOX_BYTES: usize = 64 * 1024;
 /// Connections accepted beyond `--connections-max`: a member finds its place there however many clients
 /// there are, and a client is told why it has none.
 pub const HEADROOM: usize = 64;
+/// Of all memory for connections, what Raft's messages to all peers may take that hang or are slow.
+const RAFT_PART: usize = 8;
+/// Of all memory for connections, what may be room that clients keep for their next words.
+const KEPT_ROOM_PART: usize = 16;
 /// A connection to a member that ends sooner, without a word, was not wanted by the other side.
 const BRIEF: Duration = Duration::from_secs(1);
 /// A member that has said nothing for so long gives way to another process of its name.
@@ -54,6 +64,17 @@ pub struct Links {
     news: Vec<String>,
     welcome: Welcome,
     clients_max: usize,
+    /// What waits for a peer of Raft's messages, and for all peers. More of them are lost, as on a network that
+    /// loses messages.
+    raft_bytes_max: usize,
+    raft_bytes_of_all_max: usize,
+    /// A request waits to be passed on for so long, and then it is not.
+    pass_on_within: Duration,
+    /// Ticks after which a peer that takes nothing hangs.
+    hangs_ticks: u64,
+    /// Requests that were to be passed on, and never will be.
+    not_sent: Vec<u64>,
+    refuses_clients: bool,
 }
 
 /// How another node is reached from here.
@@ -89,6 +110,12 @@ struct Link {
     heard: bool,
     /// The last connection was brief; the next ones are not logged until one lasts.
     brief: bool,
+    /// What goes there for clients, and waits.
+    passing: Passing,
+    /// Bytes that it had taken when that was looked at last, and for how many ticks it has taken none although
+    /// some waited. Ticks, so that a pause of this node is none of the peer's.
+    taken: u64,
+    idle_ticks: u64,
 }
 
 impl Links {
@@ -137,6 +164,12 @@ impl Links {
             news: Vec::new(),
             welcome,
             clients_max: config.connections_max,
+            raft_bytes_max: raft_bytes_max(config),
+            raft_bytes_of_all_max: config.buffers_bytes_max / RAFT_PART,
+            pass_on_within: config.request_timeout * 3 / 4,
+            hangs_ticks: config.ticks(HANGS),
+            not_sent: Vec::new(),
+            refuses_clients: false,
         })
     }
 
@@ -197,11 +230,7 @@ impl Links {
             })
             .map(|(number, _)| *number)
             .collect();
-        for number in gone {
-            self.net.leave_peer(number);
-            self.peers.remove(&number);
-            self.names.remove(&number);
-        }
+        gone.into_iter().for_each(|number| self.forget(number));
     }
 
     /// A node that was removed disturbs nobody.
@@ -211,21 +240,74 @@ impl Links {
         }
     }
 
-    /// Encodes a message straight into the peer's outbox. Without a connection it is lost, as on a
-    /// network that loses messages; Raft sends again.
-    pub fn send(&mut self, to: NodeId, message: &PeerMessage) {
-        let link = self.peers.get(&number(to)).filter(|link| link.id == Some(to));
-        let Some(conn) = link.and_then(|link| link.conn) else { return };
-        if self.net.outbox_len(conn) > PEER_OUTBOX_BYTES_MAX {
-            let unwanted = (conn, "it does not read what it is sent");
-            if !self.unwanted.contains(&unwanted) {
-                self.unwanted.push(unwanted);
-            }
+    /// Encodes a message straight into the peer's outbox. Without a connection, or if the peer does not read, it is
+    /// lost, as on a network that loses messages; Raft sends again. What goes there for clients waits behind what
+    /// went there before.
+    pub fn send(&mut self, to: NodeId, message: &PeerMessage, now: Instant) {
+        let fair_share = self.raft_bytes_of_all_max / self.peers.len().max(1);
+        let link = self.peers.get_mut(&number(to)).filter(|link| link.id == Some(to));
+        let Some((link, conn)) = link.and_then(|link| link.conn.map(|conn| (link, conn))) else {
+            return self.not_sent.extend(request_id(message));
+        };
+        let waiting = self.net.outbox_len(conn);
+        let is_for_clients =
+            matches!(message, PeerMessage::Forward { .. } | PeerMessage::ForwardReply { .. });
+        if is_for_clients && (waiting >= IN_OUTBOX_BYTES || !link.passing.is_empty()) {
+            return self.not_sent.extend(link.passing.push(message, now));
+        }
+        let is_member = link.is_initial || self.membership.contains(to);
+        let max =
+            if is_member { self.raft_bytes_max.min(fair_share) } else { STRANGER_OUTBOX_BYTES };
+        if waiting > max {
             return;
         }
         if let Some(outbox) = self.net.outbox(conn) {
             frame::put_frame(outbox, |out| peer::encode(message, out));
         }
+    }
+
+    /// Sends what the sockets take, also of what waits for clients.
+    pub fn push(&mut self) {
+        self.net.push();
+        for link in self.peers.values_mut() {
+            let Some(conn) = link.conn else { continue };
+            // As long as it takes everything, nothing tells when it would take more.
+            while !link.passing.is_empty() {
+                let waiting = self.net.outbox_len(conn);
+                if waiting >= IN_OUTBOX_BYTES {
+                    break;
+                }
+                let Some(outbox) = self.net.outbox(conn) else { break };
+                link.passing.fill(outbox, waiting);
+                self.net.push();
+            }
+        }
+    }
+
+    /// What waits to be sent to this peer for clients, in bytes.
+    pub fn passing_bytes(&self, peer: NodeId) -> usize {
+        let link = self.peers.get(&number(peer)).filter(|link| link.id == Some(peer));
+        link.map_or(0, |link| link.passing.bytes())
+    }
+
+    /// ... to all of them.
+    pub fn passing_bytes_of_all(&self) -> usize {
+        self.peers.values().map(|link| link.passing.bytes()).sum()
+    }
+
+    /// Other nodes that this one knows of.
+    pub fn known(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// Whether there is no memory for more clients.
+    pub fn refuse_clients(&mut self, refuse: bool) {
+        self.refuses_clients = refuse;
+    }
+
+    /// Requests that were to be passed on since the last call, and never will be.
+    pub fn take_not_sent(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.not_sent)
     }
 
     /// Connections to be closed, and why.
@@ -278,9 +360,10 @@ impl Links {
             false => hello::judge(hello, &self.us()),
         };
         let judged = match (&hello.role, judged) {
-            (Role::Peer { node, incarnation, .. }, Ok(version)) => {
-                self.judge_twin(*node, *incarnation, now).map(|()| version)
-            }
+            (Role::Peer { node, incarnation, .. }, Ok(version)) => self
+                .judge_twin(*node, *incarnation, now)
+                .and_then(|()| self.judge_crowd(*node, *incarnation))
+                .map(|()| version),
             (_, judged) => judged,
         };
         let reply = match &judged {
@@ -315,6 +398,26 @@ impl Links {
             return Err(Refused { code: RefusedCode::Incarnation, reason });
         }
         Ok(())
+    }
+
+    /// Anybody who reaches the port can say that he is a node.
+    fn judge_crowd(&self, node: u64, incarnation: u64) -> Result<(), Refused> {
+        let is_known = self.membership.contains(node_id(node, incarnation))
+            || self.peers.get(&node).is_some_and(|link| link.is_initial || link.conn.is_some());
+        if is_known || self.strangers().count() < STRANGERS_MAX {
+            return Ok(());
+        }
+        let reason = format!("{STRANGERS_MAX} nodes that are no members are connected: try again");
+        Err(Refused { code: RefusedCode::Busy, reason })
+    }
+
+    /// Connections of nodes that are no members, and what waits to be passed on to each.
+    pub fn strangers(&self) -> impl Iterator<Item = (ConnId, usize)> {
+        let is_stranger = |link: &&Link| {
+            !link.is_initial && link.id.is_none_or(|id| !self.membership.contains(id))
+        };
+        let strangers = self.peers.values().filter(is_stranger);
+        strangers.filter_map(|link| Some((link.conn?, link.passing.bytes())))
     }
 
     fn us(&self) -> hello::Identity<'_> {
@@ -362,6 +465,8 @@ impl Links {
         if !link.brief {
             self.news.push(link.connected());
         }
+        link.passing.clear(&mut self.not_sent);
+        (link.taken, link.idle_ticks) = (0, 0);
         let before = link.id.replace(peer.id);
         link.conn.replace(conn).zip(before)
     }
@@ -381,6 +486,17 @@ impl Links {
             if link.brief && link.conn.is_some() && now >= link.attached_at + BRIEF {
                 self.news.push(link.connected());
             }
+            if let Some(before) = now.checked_sub(self.pass_on_within) {
+                link.passing.give_up(before, &mut self.not_sent);
+            }
+            let Some(conn) = link.conn else { continue };
+            let taken = self.net.taken(conn);
+            let is_idle = self.net.outbox_len(conn) > 0 && taken == link.taken;
+            link.idle_ticks = if is_idle { link.idle_ticks + 1 } else { 0 };
+            link.taken = taken;
+            if link.idle_ticks == self.hangs_ticks {
+                self.unwanted.push((conn, "it takes nothing of what it is sent"));
+            }
         }
     }
 
@@ -394,13 +510,26 @@ impl Links {
     ) -> Option<NodeId> {
         let (number, link) = self.peers.iter_mut().find(|(_, link)| link.conn == Some(conn))?;
         link.conn = None;
+        link.passing.clear(&mut self.not_sent);
         link.may_have_ended = by_other_side;
         self.news.extend(link.disconnected(reason, now));
-        let dials_itself = *number > self.identity.node;
-        if by_other_side && dials_itself && self.net.has_address(*number) {
-            self.net.probe(*number, now);
+        let (number, id, is_initial) = (*number, link.id, link.is_initial);
+        let dials_itself = number > self.identity.node;
+        if by_other_side && dials_itself && self.net.has_address(number) {
+            self.net.probe(number, now);
         }
-        link.id
+        if !is_initial && self.membership.numbered(number).is_none() {
+            self.forget(number);
+        }
+        id
+    }
+
+    /// A node that is none of ours has gone.
+    fn forget(&mut self, number: u64) {
+        self.net.leave_peer(number);
+        self.net.forget_peer(number);
+        self.peers.remove(&number);
+        self.names.remove(&number);
     }
 
     /// Returns whose process has ended, if this tells it.
@@ -465,19 +594,25 @@ impl Links {
         self.refusals.of_nodes(now)
     }
 
-    /// Whether there are more clients than there may be.
+    /// Whether there are more clients than there may be, or no memory for more.
     pub fn is_crowded(&self) -> bool {
-        self.net.accepted() > self.clients_max
+        self.refuses_clients || self.net.accepted() > self.clients_max
     }
 
     /// The answer to a client's hello when there are too many.
     pub fn too_many(&self) -> Refused {
         Refused {
             code: RefusedCode::Busy,
-            reason: format!(
-                "{} has {} connections already: ask another node, or later",
-                self.identity.name, self.clients_max
-            ),
+            reason: match self.refuses_clients {
+                true => format!(
+                    "{} has no memory for more connections: ask another node, or later",
+                    self.identity.name
+                ),
+                false => format!(
+                    "{} has {} connections already: ask another node, or later",
+                    self.identity.name, self.clients_max
+                ),
+            },
         }
     }
 
@@ -552,6 +687,9 @@ impl Link {
             heard_at: now,
             heard: false,
             brief: false,
+            passing: Passing::default(),
+            taken: 0,
+            idle_ticks: 0,
         }
     }
 
@@ -584,6 +722,20 @@ impl Link {
     }
 }
 
+/// Of a request that is passed on.
+fn request_id(message: &PeerMessage) -> Option<u64> {
+    match message {
+        PeerMessage::Forward { id, .. } => Some(*id),
+        _ => None,
+    }
+}
+
+/// More than the window of AppendEntries and two messages of the greatest length: a peer that has so much unread takes
+/// nothing at the moment.
+fn raft_bytes_max(config: &Config) -> usize {
+    config.inflight_bytes_max + 2 * peer_frame_bytes_max(&config.limits)
+}
+
 fn net_config(config: &Config) -> NetConfig {
     let limits = &config.limits;
     let frame_bytes = peer_frame_bytes_max(limits) + frame::HEADER_BYTES;
@@ -593,8 +745,9 @@ fn net_config(config: &Config) -> NetConfig {
         connections_max: config.connections_max + HEADROOM,
         inbox_bytes_max: frame_bytes.max(TextLimits::new(limits).inbox_bytes_min()),
         unserved_bytes_max: config.unserved_bytes_max,
+        kept_bytes_max: config.buffers_bytes_max / KEPT_ROOM_PART,
         outbox_bytes_max: config.client_outbox_bytes_max + client_frame_bytes_max(limits),
-        peer_outbox_bytes_max: PEER_OUTBOX_BYTES_MAX + frame_bytes,
+        peer_outbox_bytes_max: raft_bytes_max(config) + frame_bytes,
         // A member that comes back elsewhere is to be found within a second of its name leading there.
         connect_timeout: Duration::from_millis(400),
         redial_max: Duration::from_millis(400),

@@ -193,6 +193,16 @@ fn put_connections<D: Disk>(server: &Server<D>, out: &mut Exposition) {
     let help =
         "Clients that were closed because their long requests did not end while others waited.";
     out.counter("raftkv_unserved_clients_closed_total", help, net.unserved_closed());
+    let help = "What connections have this node hold, by kind.";
+    out.gauges("raftkv_buffers_bytes", help, "of", server.buffers().parts());
+    let help = "The limit of what all connections together have this node hold.";
+    out.gauge("raftkv_buffers_max_bytes", help, server.config.buffers_bytes_max);
+    let help = "The most memory that this node needs beside its data.";
+    out.gauge("raftkv_memory_needed_max_bytes", help, memory::needed_max(&server.config));
+    let help = "Connections that were closed because all together had this node hold too much.";
+    out.counter("raftkv_buffers_connections_closed_total", help, server.memory.closed);
+    let help = "Requests that were refused because something would have been kept for them.";
+    out.counter("raftkv_buffers_requests_refused_total", help, server.memory.refused);
     let help = "Bytes read from all connections.";
     out.counter("raftkv_network_received_bytes_total", help, net.received_bytes());
     let help = "Bytes written to all connections.";

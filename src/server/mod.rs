@@ -20,6 +20,7 @@ mod memory;
 mod metrics;
 mod pace;
 mod page;
+mod passing;
 mod paused;
 mod pubsub;
 mod ready;
@@ -50,6 +51,7 @@ use events::Kind;
 use line::Line;
 use links::Links;
 use log::info;
+use memory::Memory;
 use metrics::Counts;
 use pace::Pace;
 use page::{Sample, Samples, Totals};
@@ -58,8 +60,6 @@ use pubsub::Herald;
 use ready::Level;
 use signals::Stopping;
 use slab::Slab;
-use std::cell::Cell;
-use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{fmt, io};
 use streams::Streams;
@@ -68,8 +68,8 @@ use turns::{Phases, Turns};
 use unread::Unread;
 use watch::Watch;
 
-/// Bytes of answers that all clients of this node may wait for together; beyond it requests wait unread.
-/// It bounds what one turn copies, and what one node asks of the leader's connection to it.
+/// Bytes of requests, and about those of their answers, that all clients of this node may wait for together; beyond it
+/// requests wait unread. It bounds what one turn copies, and what one node asks of the leader's connection to it.
 const AWAITED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 pub use histogram::{Histogram, SECONDS, Syncs, TimedDisk};
@@ -86,6 +86,8 @@ pub struct Server<D: Disk> {
     awaited_bytes: usize,
     /// What the heavy ones of all writes that were ever asked for cost, in work.
     asked_work: u64,
+    /// The same with what the requests take.
+    asked_bytes: usize,
     /// Connections that are not read from until they have taken their answers, or until their earlier
     /// commands are answered.
     paused: Paused,
@@ -93,6 +95,7 @@ pub struct Server<D: Disk> {
     /// Clients that have said more than was taken in.
     line: Line,
     unread: Unread,
+    memory: Memory,
     watch: Watch,
     counts: Counts,
     samples: Samples,
@@ -105,8 +108,6 @@ pub struct Server<D: Disk> {
     /// Text connections there have been.
     text_clients: u64,
     cursors: Cursors,
-    /// Of the commands that all connections have queued for transactions.
-    queued_bytes: Rc<Cell<usize>>,
     streams: Streams,
     herald: Herald,
     slowest_flush: Duration,
@@ -125,6 +126,8 @@ struct Asked {
     arrived: Instant,
     /// About how long the answer will be.
     answer_bytes: usize,
+    /// What the request takes until then.
+    request_bytes: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -173,6 +176,7 @@ impl<D: Disk> Server<D> {
             replica.node().raft().term()
         );
         replica.inputs().set_time(unix_ms());
+        let memory = Memory::default();
         Ok(Server {
             limits: config.limits,
             next_tick: now + config.tick(),
@@ -183,10 +187,13 @@ impl<D: Disk> Server<D> {
             asked: Slab::new(),
             awaited_bytes: 0,
             asked_work: 0,
+            asked_bytes: 0,
             paused: Paused::default(),
             pace: Pace::default(),
             line: Line::default(),
             unread: Unread::default(),
+            cursors: Cursors::new(&memory.kept),
+            memory,
             watch: Watch::default(),
             counts: Counts::new(syncs),
             samples: Samples::default(),
@@ -195,8 +202,6 @@ impl<D: Disk> Server<D> {
             turn_began: now,
             requests: 0,
             text_clients: 0,
-            cursors: Cursors::default(),
-            queued_bytes: Rc::default(),
             streams: Streams::default(),
             herald: Herald::default(),
             slowest_flush: Duration::ZERO,
@@ -234,6 +239,7 @@ impl<D: Disk> Server<D> {
             if now >= self.next_tick {
                 self.replica.inputs().tick();
                 self.links.tick(now);
+                self.drop_not_sent();
                 self.talks.tidy();
                 // Lines that could not be written, and how many they were.
                 log::logger().flush();
@@ -244,12 +250,13 @@ impl<D: Disk> Server<D> {
             let flushed = Instant::now();
             self.feed_streams(now);
             // Before anybody is served: answers are not to wait for others' commands.
-            self.links.net.push();
+            self.links.push();
             self.line.begin_turn();
             self.resume();
             self.serve_line();
-            self.links.net.push();
+            self.links.push();
             self.close_who_read_least(now);
+            self.look_at_memory(now);
             self.turned([woke, heard, flushed, Instant::now()]);
             if let Some(signal) = self.may_stop(now) {
                 self.stop(signal);
@@ -300,7 +307,15 @@ impl<D: Disk> Server<D> {
         self.streams.forget(conn);
         self.herald.forget(conn);
         if let Some(peer) = self.links.detach(conn, by_other_side, reason, now) {
+            self.drop_not_sent();
             self.replica.inputs().peer_unreachable(peer);
+        }
+    }
+
+    /// What was to be passed on and was not is not done, and its client is told so.
+    pub(in crate::server) fn drop_not_sent(&mut self) {
+        for id in self.links.take_not_sent() {
+            self.replica.inputs().forward_not_sent(id);
         }
     }
 
@@ -321,16 +336,17 @@ impl<D: Disk> Server<D> {
             .replica
             .flush_with(wanted, |(Speech::Early(messages) | Speech::Durable(messages))| {
                 for (to, message) in messages {
-                    links.send(to, &message);
+                    links.send(to, &message, begun);
                 }
-                links.net.push();
+                links.push();
             })
             .map_err(ServerError::Replica)?;
         self.pace.flushed(self.replica.node().raft(), self.replica.waits(), begun);
         for (to, message) in outgoing.messages {
-            self.links.send(to, &message);
+            self.links.send(to, &message, begun);
         }
         let now = Instant::now();
+        self.drop_not_sent();
         for (ticket, answer) in outgoing.answers {
             self.deliver(ticket, answer, now);
         }
@@ -393,7 +409,9 @@ impl<D: Disk> Server<D> {
         self.counts.answered(took);
         self.samples.requests.observe(took);
         self.counts.reads += u64::from(!asked.is_write && !matches!(answer, Answer::Failed(_)));
+        let asked_bytes = asked.request_bytes + asked.answer_bytes;
         self.awaited_bytes -= asked.answer_bytes;
+        self.asked_bytes -= asked_bytes;
         let form = match asked.reply {
             ReplyTo::Slot(_, form) => self.with_cursor(form, &answer),
             ReplyTo::Request(_) => text::Reply::default(),
@@ -403,13 +421,16 @@ impl<D: Disk> Server<D> {
         match (asked.reply, talk) {
             (ReplyTo::Request(id), Talk::Client(client)) => {
                 client.unanswered -= 1;
-                client.awaited_bytes -= asked.answer_bytes;
+                client.awaited_bytes -= asked_bytes;
                 let reply = ReplyFrame { id, body: ReplyBody::Answer(answer) };
                 frame::put_frame(outbox, |out| reply.encode(out));
             }
             (ReplyTo::Slot(slot, _), Talk::Text(texts)) => {
                 let collected = texts.collected_reply(slot, &answer, form);
-                texts.answered(slot, asked.answer_bytes, outbox, |out| match collected {
+                if collected.is_some() {
+                    texts.recount();
+                }
+                texts.answered(slot, asked_bytes, outbox, |out| match collected {
                     Some(reply) => out.extend_from_slice(&reply),
                     None => text::answer_to_resp(&answer, form, out),
                 });

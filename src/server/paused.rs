@@ -11,6 +11,12 @@ use crate::wal::Disk;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+/// A client with no more to be served than this, in bytes, and nothing under way goes on although those with more have
+/// all under way that clients may have together.
+const LITTLE_BYTES: usize = 4 * 1024;
+/// ... up to one part in so many of that.
+const OVERTAKING_PART: usize = 8;
+
 #[derive(Debug, Default)]
 pub struct Paused {
     all: BTreeSet<ConnId>,
@@ -99,7 +105,15 @@ impl<D: Disk> Server<D> {
 
     /// Whether nothing more is to be taken in from a client for now.
     pub(super) fn is_full(&self, conn: ConnId, owed: Owed) -> bool {
-        self.has_its_part(conn, owed, 1) || self.is_awaited_full(1)
+        self.has_its_part(conn, owed, 1)
+            || (self.is_awaited_full(1) && !self.may_overtake(conn, owed))
+    }
+
+    /// Whether a client says little, and has nothing under way: it need not wait for those who have much, as long as
+    /// there is room of its kind.
+    fn may_overtake(&self, conn: ConnId, owed: Owed) -> bool {
+        let room = AWAITED_BYTES_MAX + AWAITED_BYTES_MAX / OVERTAKING_PART;
+        owed.answers == 0 && self.inbox(conn).len() <= LITTLE_BYTES && self.asked_bytes < room
     }
 
     /// Whether a client has a `1/divisor` or more of what it may have unread or unanswered.
@@ -109,9 +123,9 @@ impl<D: Disk> Server<D> {
                 >= self.unread_bytes_max().div_ceil(divisor)
     }
 
-    /// Whether all clients await a `1/divisor` or more of the answers that they may await together.
+    /// Whether all clients have a `1/divisor` or more under way of what they may have together.
     fn is_awaited_full(&self, divisor: usize) -> bool {
-        self.awaited_bytes >= AWAITED_BYTES_MAX.div_ceil(divisor)
+        self.asked_bytes >= AWAITED_BYTES_MAX.div_ceil(divisor)
     }
 }
 

@@ -18,6 +18,9 @@ use std::time::Instant;
 /// The most channels and patterns of one connection. Sentinel has a dozen channels.
 const SUBSCRIPTIONS_MAX: usize = 64;
 
+/// What a name takes besides its bytes.
+const NAME_BYTES: usize = 64;
+
 /// What a connection wants to be told of.
 #[derive(Debug, Default)]
 pub struct Subscriptions {
@@ -89,6 +92,12 @@ impl Subscriptions {
         self.len() == 0
     }
 
+    /// What they take.
+    pub fn kept_bytes(&self) -> usize {
+        let names = self.channels.iter().chain(&self.patterns);
+        names.map(|name| NAME_BYTES + name.capacity()).sum()
+    }
+
     /// Carries out a command, and writes a reply for each name.
     fn change(&mut self, command: Subscribe, out: &mut Vec<u8>, version: Version) {
         let verb = command.verb();
@@ -153,6 +162,12 @@ impl<D: Disk> Server<D> {
         talk: &mut TextTalk,
         command: Subscribe,
     ) -> Step {
+        let bytes = command.names.iter().map(|name| NAME_BYTES + name.len()).sum();
+        if command.wanted
+            && let Err(failure) = self.may_keep(bytes)
+        {
+            return self.say_failed(conn, talk, failure);
+        }
         let mut reply = Vec::new();
         talk.subscriptions.change(command, &mut reply, talk.client.version);
         match talk.subscriptions.is_empty() {

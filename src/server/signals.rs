@@ -81,7 +81,7 @@ impl<D: Disk> Server<D> {
             let failure = Failure { code, message: message.to_string(), leader: None };
             self.deliver(ticket as Ticket, Answer::Failed(failure), Instant::now());
         }
-        self.links.net.push();
+        self.links.push();
     }
 
     /// For whoever can reach the process, and not its port: what `WHY` says, and some of `INFO`, a line each.

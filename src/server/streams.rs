@@ -32,6 +32,9 @@ const PROGRESS_PERIOD: Duration = Duration::from_secs(1);
 /// Changes in one frame, in bytes: the rest of those of an index goes into the next.
 const FRAME_CHANGES_BYTES: usize = 256 * 1024;
 
+/// What a stream takes besides its prefix.
+const STREAM_BYTES: usize = 128;
+
 /// A place in the log, and what is wanted from there on.
 #[derive(Debug)]
 pub struct Stream {
@@ -117,6 +120,7 @@ impl<D: Disk> Server<D> {
         match begun {
             Ok(stream) => {
                 stream.put_begun(outbox);
+                talk.kept.set(stream.kept_bytes());
                 talk.stream = Some(stream);
                 self.streams.of.insert(conn);
             }
@@ -126,13 +130,14 @@ impl<D: Disk> Server<D> {
     }
 
     fn begin_stream(
-        &self,
+        &mut self,
         prefix: Vec<u8>,
         from: Option<Index>,
         form: Form,
         now: Instant,
     ) -> Result<Stream, Failure> {
         self.can_stream()?;
+        self.may_keep(STREAM_BYTES + prefix.len())?;
         if prefix.len() > self.limits.key_bytes_max as usize {
             let (bytes, max) = (prefix.len(), self.limits.key_bytes_max);
             let message = format!("prefix of {bytes} bytes, keys have up to {max}");
@@ -222,8 +227,15 @@ impl<D: Disk> Server<D> {
     fn end_stream(&mut self, conn: ConnId, failure: Failure) {
         self.streams.forget(conn);
         let stream = match self.talks.get_mut(&conn) {
-            Some(Talk::Text(text)) => text.stream.take(),
-            Some(Talk::Client(client)) => client.stream.take(),
+            Some(Talk::Text(text)) => {
+                let stream = text.stream.take();
+                text.recount();
+                stream
+            }
+            Some(Talk::Client(client)) => {
+                client.kept.set(0);
+                client.stream.take()
+            }
             _ => None,
         };
         if let (Some(stream), Some(outbox)) = (stream, self.links.net.outbox(conn)) {
@@ -243,6 +255,11 @@ struct Fed {
 }
 
 impl Stream {
+    /// What it takes.
+    pub fn kept_bytes(&self) -> usize {
+        STREAM_BYTES + self.prefix.capacity()
+    }
+
     fn is_due(&self, applied: Index, now: Instant) -> bool {
         self.next <= applied || self.is_worth_a_mark(now)
     }

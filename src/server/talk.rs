@@ -4,12 +4,14 @@
 //! the other side sends wrong ends its connection, with a reason; it never ends more than that.
 
 use super::line::Cost;
+use super::memory::{Charge, Total};
+use super::passing::PEER_ANSWERS_BYTES_MAX;
 use super::streams::Stream;
 use super::texts::TextTalk;
 use super::{Asked, ReplyTo, Server};
-use crate::kv::{Answer, BackupRequest, Command, Failure, FailureCode, Request};
+use crate::kv::{Answer, Command, Failure, FailureCode, Request};
 use crate::net::ConnId;
-use crate::node::{self, Routing, Ticket};
+use crate::node::{self, PeerMessage, Routing, Ticket};
 use crate::protocol::client::{self, ReplyBody, ReplyFrame, RequestBody, RequestFrame};
 use crate::protocol::frame::{self, FrameStep, Skip};
 use crate::protocol::hello::{HELLO_BYTES_MAX, Hello, HelloReply, RefusedCode, Role, Welcome};
@@ -45,10 +47,12 @@ pub enum Talk {
 #[derive(Debug, Default)]
 pub struct ClientTalk {
     pub unanswered: usize,
-    /// About how long those answers will be.
+    /// About what those requests take, and their answers will.
     pub awaited_bytes: usize,
     /// Changes that it is told of; a connection has one stream.
     pub stream: Option<Stream>,
+    /// What is kept for that.
+    pub kept: Charge,
     /// The rest of a frame that is too long.
     skip: Option<Skip>,
 }
@@ -113,6 +117,14 @@ impl Talk {
 }
 
 impl ClientTalk {
+    fn new(all_kept: &Total) -> Self {
+        ClientTalk { kept: Charge::new(all_kept), ..ClientTalk::default() }
+    }
+
+    pub fn kept_bytes(&self) -> usize {
+        self.kept.bytes()
+    }
+
     fn owed(&self) -> Owed {
         Owed { answers: self.unanswered, bytes: self.awaited_bytes }
     }
@@ -222,10 +234,8 @@ impl<D: Disk> Server<D> {
             Sniffed::Text => {
                 self.links.net.mark_spoken(conn);
                 self.text_clients += 1;
-                *talk = Talk::Text(Box::new(TextTalk::new(
-                    self.text_clients,
-                    self.unread.held_bytes.clone(),
-                )));
+                let (held, kept) = (&self.unread.held_bytes, &self.memory.kept);
+                *talk = Talk::Text(Box::new(TextTalk::new(self.text_clients, held, kept)));
             }
             // Without `mark_spoken`: each request has to come in time, the first as well.
             Sniffed::Http => *talk = Talk::Http,
@@ -289,7 +299,7 @@ impl<D: Disk> Server<D> {
         match hello.role {
             Role::Client { name } => {
                 debug!("{conn}: client {name}");
-                *talk = Talk::Client(ClientTalk::default());
+                *talk = Talk::Client(ClientTalk::new(&self.memory.kept));
             }
             Role::Peer { node, incarnation, name, standing, address } => {
                 let id = node_id(node, incarnation);
@@ -326,6 +336,7 @@ impl<D: Disk> Server<D> {
     fn peer_is_there(&mut self, conn: ConnId, peer: node::Peer, now: Instant) {
         if let Some((replaced, before)) = self.links.attach(conn, &peer, now) {
             self.close(replaced, "replaced by a newer connection", now);
+            self.drop_not_sent();
             self.replica.inputs().peer_unreachable(before);
         }
         self.replica.inputs().peer_connected(peer);
@@ -335,10 +346,27 @@ impl<D: Disk> Server<D> {
         let bytes_max = peer_frame_bytes_max(&self.limits);
         let message = self.take_frame(conn, bytes_max, peer::decode)?;
         self.links.heard(from, now);
+        if let PeerMessage::Forward { id, .. } = &message
+            && self.answers_enough(from)
+        {
+            let what = "more answers wait for the node that passed this on than it takes; nothing was done, \
+                        try again later";
+            let (code, message) = (FailureCode::Overloaded, what.to_string());
+            let answer = Answer::Failed(Failure { code, message, leader: None });
+            self.links.send(from, &PeerMessage::ForwardReply { id: *id, answer }, now);
+            return Ok(());
+        }
         self.replica.inputs().peer_message(from, message).map_err(|contradiction| {
             error!("{contradiction}; one of them has lost what its disk should remember");
             Pause::Close(contradiction.to_string())
         })
+    }
+
+    /// Whether no more is to be carried out for a peer's clients until it has taken some of their answers.
+    fn answers_enough(&self, peer: NodeId) -> bool {
+        let under_way = self.replica.node().forwarded_bytes(peer);
+        let bytes = under_way + self.links.passing_bytes(peer);
+        bytes >= PEER_ANSWERS_BYTES_MAX || (bytes > 0 && self.do_peers_have_enough())
     }
 
     fn step_client(&mut self, conn: ConnId, talk: &mut ClientTalk, now: Instant) -> Step {
@@ -416,7 +444,7 @@ impl<D: Disk> Server<D> {
         Ok(())
     }
 
-    /// Returns about how long the answer will be.
+    /// Returns about how many bytes the request takes, and its answer will.
     pub(super) fn ask(
         &mut self,
         conn: ConnId,
@@ -424,7 +452,8 @@ impl<D: Disk> Server<D> {
         request: Request,
         routing: Routing,
     ) -> usize {
-        let answer_bytes = self.answer_bytes(&request);
+        let answer_bytes = ANSWER_BYTES + self.replica.node().answer_bytes(&request);
+        let request_bytes = node::request_bytes(&request);
         self.asked_work += self.heavy_work(&request);
         let asked = Asked {
             conn,
@@ -432,13 +461,15 @@ impl<D: Disk> Server<D> {
             is_write: request.is_write(),
             arrived: self.turn_began,
             answer_bytes,
+            request_bytes,
         };
         let ticket = self.asked.insert(asked);
         let value_bytes = self.replica.inputs().request(ticket as Ticket, request, routing);
         let answer_bytes = answer_bytes + value_bytes;
         self.asked[ticket].answer_bytes = answer_bytes;
         self.awaited_bytes += answer_bytes;
-        answer_bytes
+        self.asked_bytes += request_bytes + answer_bytes;
+        request_bytes + answer_bytes
     }
 
     /// What a write costs when it is applied, if that is much more than its bytes say: as the state is now, at this
@@ -448,25 +479,5 @@ impl<D: Disk> Server<D> {
         let Ok(command) = Command::decode(command) else { return 0 };
         let work = command.needs(self.replica.node().machine().store()).work;
         if work > HEAVY_WORK { work } else { 0 }
-    }
-
-    /// A thousand small requests for a large value are a thousand large answers, so a value counts before
-    /// it is copied: as it is now, at this node. That is no promise, but off only by what changes meanwhile.
-    fn answer_bytes(&self, request: &Request) -> usize {
-        let store = self.replica.node().machine().store();
-        let values = match request {
-            // The node looks it up, and says so.
-            Request::Get { .. } => 0,
-            Request::Read(op) => {
-                op.answer_bytes(store, &self.limits).min(self.limits.answer_bytes_max())
-            }
-            Request::Write { command } => match Command::decode(command) {
-                Ok(Command::Write { op, .. }) => op.answer_bytes(store, &self.limits),
-                _ => 0,
-            },
-            Request::Backup(BackupRequest::Piece { .. }) => self.limits.answer_bytes_max(),
-            Request::Backup(_) | Request::Digest | Request::Member(_) => 0,
-        };
-        ANSWER_BYTES + values
     }
 }

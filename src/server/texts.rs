@@ -1,14 +1,18 @@
 //! What a connection with text commands is owed: commands are executed, and answered, in the order they came in.
 
+use super::memory::{Charge, Total};
 use super::pubsub::Subscriptions;
 use super::streams::Stream;
 use super::talk::Owed;
 use super::transactions::Collected;
 use crate::protocol::resp::{SkipCommand, Version};
 use crate::protocol::text::Context;
-use std::cell::Cell;
 use std::collections::VecDeque;
-use std::rc::Rc;
+
+/// What a reply takes beside its room, while it waits.
+const SLOT_BYTES: usize = 64;
+/// Room for slots that is kept when there are none.
+const KEPT_SLOTS: usize = 16;
 
 /// A text client. Its commands are answered in order: each has a slot, and the filled ones at the front
 /// are written.
@@ -22,10 +26,12 @@ pub struct TextTalk {
     unanswered_are_writes: bool,
     /// The next command has to wait for them.
     is_held: bool,
-    /// About how long the answers will be whose slots are empty.
+    /// About what the requests take whose slots are empty, and their answers will.
     pub awaited_bytes: usize,
     /// Bytes in filled slots behind an empty one.
-    held: Held,
+    held: Charge,
+    /// What else this node keeps for it: what it has collected, subscribed to, and said of itself.
+    kept: Charge,
     pub skip: Option<SkipCommand>,
     /// After QUIT or a protocol error nothing more is read.
     pub leaving: bool,
@@ -37,31 +43,6 @@ pub struct TextTalk {
     /// Changes that it is told of.
     pub stream: Option<Stream>,
     pub subscriptions: Subscriptions,
-}
-
-/// Bytes that wait with a connection, and with all together.
-#[derive(Debug, Default)]
-struct Held {
-    bytes: usize,
-    all: Rc<Cell<usize>>,
-}
-
-impl Held {
-    fn add(&mut self, bytes: usize) {
-        self.bytes += bytes;
-        self.all.set(self.all.get() + bytes);
-    }
-
-    fn take(&mut self, bytes: usize) {
-        self.bytes -= bytes;
-        self.all.set(self.all.get() - bytes);
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.take(self.bytes);
-    }
 }
 
 /// What a text client has said of itself, and how it wants to be answered.
@@ -78,19 +59,34 @@ pub struct TextClient {
 }
 
 impl TextTalk {
-    /// `all_held`: bytes of replies that wait with all connections.
-    pub fn new(id: u64, all_held: Rc<Cell<usize>>) -> Self {
+    /// `all_held`: bytes of replies that wait with all connections; `all_kept`: of what else is kept for them.
+    pub fn new(id: u64, all_held: &Total, all_kept: &Total) -> Self {
         let client = TextClient { id, ..TextClient::default() };
-        TextTalk { client, held: Held { bytes: 0, all: all_held }, ..TextTalk::default() }
+        let (held, kept) = (Charge::new(all_held), Charge::new(all_kept));
+        TextTalk { client, held, kept, ..TextTalk::default() }
+    }
+
+    pub fn kept_bytes(&self) -> usize {
+        self.kept.bytes()
+    }
+
+    /// What is kept for it may have changed.
+    pub fn recount(&mut self) {
+        let client = &self.client;
+        let names = [&client.name, &client.library_name, &client.library_version];
+        let names: usize = names.iter().map(|name| name.capacity()).sum();
+        let stream = self.stream.as_ref().map_or(0, Stream::kept_bytes);
+        let others = names + stream + self.subscriptions.kept_bytes();
+        self.kept.set(self.collected.kept_bytes() + others);
     }
 
     /// Bytes of replies that earlier ones hold back.
     pub fn held_bytes(&self) -> usize {
-        self.held.bytes
+        self.held.bytes()
     }
 
     pub fn owed(&self) -> Owed {
-        Owed { answers: self.slots.len(), bytes: self.awaited_bytes + self.held.bytes }
+        Owed { answers: self.slots.len(), bytes: self.awaited_bytes + self.held.bytes() }
     }
 
     /// Whether it is told of things that it does not ask for.
@@ -172,7 +168,7 @@ impl TextTalk {
 
     fn fill(&mut self, slot: u64, reply: Vec<u8>) {
         let at = usize::try_from(slot - self.first_slot).expect("slots are few");
-        self.held.add(reply.len());
+        self.held.add(SLOT_BYTES + reply.capacity());
         self.slots[at] = Some(reply);
     }
 
@@ -180,7 +176,7 @@ impl TextTalk {
     pub fn write_ready(&mut self, outbox: &mut Vec<u8>) {
         while let Some(Some(reply)) = self.slots.front() {
             outbox.extend_from_slice(reply);
-            self.held.take(reply.len());
+            self.held.take(SLOT_BYTES + reply.capacity());
             self.pop_slot();
         }
     }
@@ -188,6 +184,9 @@ impl TextTalk {
     fn pop_slot(&mut self) {
         self.slots.pop_front();
         self.first_slot += 1;
+        if self.slots.is_empty() && self.slots.capacity() > KEPT_SLOTS {
+            self.slots = VecDeque::new();
+        }
     }
 }
 
@@ -197,17 +196,19 @@ mod tests {
 
     #[test]
     fn what_earlier_replies_hold_back_is_counted_until_it_is_written_or_its_client_has_gone() {
-        let all = Rc::<Cell<usize>>::default();
-        let mut held = TextTalk::new(1, all.clone());
+        let (all, kept) = (Total::default(), Total::default());
+        let held_bytes = |bytes| SLOT_BYTES + bytes;
+        let mut held = TextTalk::new(1, &all, &kept);
         held.await_answer(false);
         held.answer_at_once(vec![0; 100]);
-        let mut free = TextTalk::new(2, all.clone());
+        let mut free = TextTalk::new(2, &all, &kept);
         free.answer_at_once(vec![0; 10]);
         let mut outbox = Vec::new();
         held.write_ready(&mut outbox);
-        assert_eq!((outbox.len(), held.held_bytes(), all.get()), (0, 100, 110));
+        let both = held_bytes(100) + held_bytes(10);
+        assert_eq!((outbox.len(), held.held_bytes(), all.get()), (0, held_bytes(100), both));
         free.write_ready(&mut outbox);
-        assert_eq!((outbox.len(), free.held_bytes(), all.get()), (10, 0, 100));
+        assert_eq!((outbox.len(), free.held_bytes(), all.get()), (10, 0, held_bytes(100)));
         drop(held);
         assert_eq!(all.get(), 0);
     }

@@ -8,7 +8,7 @@ use super::talk::Step;
 use super::texts::TextTalk;
 use super::{ReplyTo, Server};
 use crate::kv::{
-    Answer, Command, Found, ReadOp, Request, RequestId, STEP_ANSWER_BYTES, STEPS_MAX,
+    Answer, Command, Failure, Found, ReadOp, Request, RequestId, STEP_ANSWER_BYTES, STEPS_MAX,
     Step as TransactionStep, StepBuffer, TimedOp, Transaction, WATCHED_KEYS_MAX, WatchedBuffer,
     WriteOp,
 };
@@ -19,15 +19,16 @@ use crate::protocol::client_frame_bytes_max;
 use crate::protocol::resp::{put_array, put_error, put_simple};
 use crate::protocol::text::{self, Planned, Reply, Shape, TextCommand};
 use crate::wal::Disk;
-use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Instant;
 
-/// Bytes of commands that all connections may have queued together. When it is reached, a command is refused,
-/// and with it its transaction.
-pub const QUEUED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// What a queued command takes besides its bytes.
-const COMMAND_BYTES: usize = 64;
+const COMMAND_BYTES: usize = size_of::<Queued>();
+/// What a plan takes, and a key that is being looked up, besides its bytes.
+const PLAN_BYTES: usize = 64;
+const KEY_BYTES: usize = 32;
+/// Lists that grow have room for twice what is in them.
+const HELD_TIMES: usize = 2;
 /// Room in an entry for what is neither a watched key nor a step, in bytes.
 const HEAD_BYTES: usize = 1024;
 
@@ -43,6 +44,8 @@ pub struct Collected {
     watch_has_failed: bool,
     /// What answers are still to become, by their slots.
     plans: InOrder<u64, Plan>,
+    /// What these take.
+    plans_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -55,6 +58,17 @@ enum Plan {
     },
 }
 
+impl Plan {
+    fn bytes(&self) -> usize {
+        PLAN_BYTES
+            + match self {
+                Plan::Watch(keys) => keys.iter().map(|key| KEY_BYTES + key.len()).sum(),
+                // What is known of the answers is held as a reply is.
+                Plan::Exec { planned, .. } => planned.capacity() * size_of::<Planned>(),
+            }
+    }
+}
+
 /// What came after `MULTI`.
 #[derive(Debug)]
 struct Queue {
@@ -62,7 +76,8 @@ struct Queue {
     steps: StepBuffer,
     /// One was refused: nothing will be done.
     has_failed: bool,
-    charge: Charge,
+    /// Of the commands.
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -71,26 +86,6 @@ enum Queued {
     Step(Shape),
     /// What the node need not be asked.
     Local(TextCommand),
-}
-
-/// What a queue takes of [`QUEUED_BYTES_MAX`], until it is gone, whatever becomes of its connection.
-#[derive(Debug)]
-struct Charge {
-    bytes: usize,
-    total: Rc<Cell<usize>>,
-}
-
-impl Charge {
-    fn add(&mut self, bytes: usize) {
-        self.bytes += bytes;
-        self.total.set(self.total.get() + bytes);
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        self.total.set(self.total.get() - self.bytes);
-    }
 }
 
 impl Collected {
@@ -111,9 +106,11 @@ impl Collected {
         self.watched = WatchedBuffer::default();
         self.watch_has_failed = false;
         for plan in self.plans.values_mut() {
+            let bytes = plan.bytes();
             if let Plan::Watch(keys) = plan {
-                keys.clear();
+                *keys = Vec::new();
             }
+            self.plans_bytes -= bytes - plan.bytes();
         }
     }
 
@@ -136,8 +133,24 @@ impl Collected {
         }
     }
 
+    fn insert_plan(&mut self, slot: u64, plan: Plan) {
+        self.plans_bytes += plan.bytes();
+        self.plans.insert(slot, plan);
+    }
+
+    fn remove_plan(&mut self, slot: u64) -> Option<Plan> {
+        let plan = self.plans.remove(&slot)?;
+        self.plans_bytes -= plan.bytes();
+        Some(plan)
+    }
+
+    /// What all of it takes.
+    pub fn kept_bytes(&self) -> usize {
+        HELD_TIMES * self.bytes() + self.plans_bytes
+    }
+
     fn bytes(&self) -> usize {
-        self.watched.bytes() + self.queue.as_ref().map_or(0, |queue| queue.charge.bytes)
+        self.watched.bytes() + self.queue.as_ref().map_or(0, |queue| queue.bytes)
     }
 
     fn watch(&mut self, keys: &[Rc<[u8]>], versions: &[u64]) {
@@ -154,7 +167,7 @@ impl TextTalk {
     /// The reply to what was collected, if this answer is one to it.
     pub fn collected_reply(&mut self, slot: u64, answer: &Answer, form: Reply) -> Option<Vec<u8>> {
         let mut reply = Vec::new();
-        match self.collected.plans.remove(&slot)? {
+        match self.collected.remove_plan(slot)? {
             Plan::Watch(keys) => match answer {
                 Answer::Found { found: Found::Versions(versions), .. } => {
                     self.collected.watch(&keys, versions);
@@ -189,9 +202,8 @@ impl<D: Disk> Server<D> {
                 self.refuse(conn, talk, "ERR MULTI calls can not be nested")
             }
             TextCommand::Multi => {
-                let charge = Charge { bytes: 0, total: Rc::clone(&self.queued_bytes) };
                 let (commands, steps) = (Vec::new(), StepBuffer::default());
-                talk.collected.queue = Some(Queue { commands, steps, has_failed: false, charge });
+                talk.collected.queue = Some(Queue { commands, steps, has_failed: false, bytes: 0 });
                 self.ok(conn, talk)
             }
             TextCommand::Watch(_) if is_queueing => {
@@ -221,6 +233,17 @@ impl<D: Disk> Server<D> {
         self.say(conn, talk, |out, _| put_simple(out, "OK"))
     }
 
+    /// Not done, in the words for text clients.
+    pub(super) fn say_failed(
+        &mut self,
+        conn: ConnId,
+        talk: &mut TextTalk,
+        failure: Failure,
+    ) -> Step {
+        let answer = Answer::Failed(failure);
+        self.say(conn, talk, |out, _| text::answer_to_resp(&answer, Reply::default(), out))
+    }
+
     fn refuse(&mut self, conn: ConnId, talk: &mut TextTalk, error: &str) -> Step {
         self.say(conn, talk, |out, _| put_error(out, error))
     }
@@ -241,9 +264,15 @@ impl<D: Disk> Server<D> {
             );
             return self.refuse(conn, talk, &error);
         }
+        // While they are looked up, and when they are watched.
+        let new: usize = keys.iter().map(|key| KEY_BYTES + key.len()).sum();
+        if let Err(failure) = self.may_keep((1 + HELD_TIMES) * new) {
+            talk.collected.watch_has_failed = true;
+            return self.say_failed(conn, talk, failure);
+        }
         let reply = Reply { shape: Shape::Plain, version: talk.client.version };
         let slot = talk.await_answer(false);
-        talk.collected.plans.insert(slot, Plan::Watch(keys.clone()));
+        talk.collected.insert_plan(slot, Plan::Watch(keys.clone()));
         // Also of a connection that takes old values: what it would watch is the newest.
         let request = Request::Read(ReadOp::Versions(keys));
         talk.awaited_bytes += self.ask(conn, ReplyTo::Slot(slot, reply), request, Routing::Forward);
@@ -256,11 +285,14 @@ impl<D: Disk> Server<D> {
 
     fn queue(&mut self, conn: ConnId, talk: &mut TextTalk, command: TextCommand) -> Step {
         let room = self.transaction_bytes_max().saturating_sub(talk.collected.bytes());
-        let room = room.min(QUEUED_BYTES_MAX.saturating_sub(self.queued_bytes.get()));
         let commands_max = STEPS_MAX.min(self.limits.answer_bytes_max() / STEP_ANSWER_BYTES);
+        let bytes = command_bytes(&command);
+        if let Err(failure) = self.may_keep(HELD_TIMES * bytes) {
+            talk.collected.fail();
+            return self.say_failed(conn, talk, failure);
+        }
         let refused = self.step_of(&command).and_then(|shape| {
             let queue = talk.collected.queue.as_mut().expect("it is being queued");
-            let bytes = command_bytes(&command);
             if bytes > room || queue.commands.len() >= commands_max {
                 return Err(format!(
                     "ERR no room for the command: {} are queued, of at most {commands_max}, and it has \
@@ -268,7 +300,7 @@ impl<D: Disk> Server<D> {
                     queue.commands.len()
                 ));
             }
-            queue.charge.add(bytes);
+            queue.bytes += bytes;
             queue.commands.push(match (shape, command) {
                 (Some(shape), TextCommand::Ask { request, .. }) => {
                     push_step(&mut queue.steps, request);
@@ -357,7 +389,7 @@ impl<D: Disk> Server<D> {
         let reply = Reply { shape: Shape::Plain, version: talk.client.version };
         let slot = talk.await_answer(true);
         talk.hold_bytes(held_bytes);
-        talk.collected.plans.insert(slot, Plan::Exec { planned, held_bytes });
+        talk.collected.insert_plan(slot, Plan::Exec { planned, held_bytes });
         let request = Request::Write { command };
         talk.awaited_bytes += self.ask(conn, ReplyTo::Slot(slot, reply), request, Routing::Forward);
         Ok(())

@@ -6,12 +6,11 @@
 //! When that is not enough, those who have most unread are closed.
 
 use super::Server;
+use super::memory::Total;
 use super::talk::Talk;
 use crate::net::ConnId;
 use crate::wal::Disk;
 use log::warn;
-use std::cell::Cell;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// Unread bytes with which a client is served when all together have half of what they may have.
@@ -26,7 +25,7 @@ pub struct Unread {
     /// Clients that were closed.
     pub closed: u64,
     /// Replies to text commands that earlier ones hold back.
-    pub held_bytes: Rc<Cell<usize>>,
+    pub held_bytes: Total,
     told: Option<(Instant, u64)>,
 }
 
@@ -55,7 +54,7 @@ impl<D: Disk> Server<D> {
 
     /// Whether all together have so much unread that each may have little.
     pub(super) fn is_unread_scarce(&self) -> bool {
-        self.unread_bytes() >= self.config.unread_bytes_max / 2
+        self.is_memory_short() || self.unread_bytes() >= self.config.unread_bytes_max / 2
     }
 
     /// Those who have most unread are closed if there is too much in all.

@@ -22,6 +22,7 @@ pub fn config(peer: Option<SocketAddr>) -> NetConfig {
         connections_max: 100,
         inbox_bytes_max: 64 * 1024,
         unserved_bytes_max: 64 * 1024 * 1024,
+        kept_bytes_max: 16 * 1024 * 1024,
         outbox_bytes_max: 16 * 1024 * 1024,
         peer_outbox_bytes_max: 16 * 1024 * 1024,
         connect_timeout: Duration::from_secs(10),
