@@ -6,7 +6,7 @@
 //! A line waits no longer than the `patience` that the caller chose; but a write to a file takes as long as its disk does.
 //!
 //! - [`stream`] writes without waiting, whatever the stream is.
-//! - [`clean`] makes one line of one line, whatever strangers have put into it.
+//! - [`mod@clean`] makes one line of one line, whatever strangers have put into it.
 //!
 //! This is not for data. No data may be missing, so a program that writes data waits, or ends with an error.
 
