@@ -42,7 +42,7 @@ fn fill(mut writer: &PipeWriter) {
     for piece in [&[FILLING; 4096][..], &[FILLING]] {
         while writer.write(piece).is_ok() {}
     }
-    // Whoever gets it waits, unless it takes care not to.
+    // A process that gets it waits, unless it takes care not to.
     fcntl_setfl(writer.as_fd(), flags).expect("it is ours");
 }
 

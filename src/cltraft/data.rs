@@ -6,7 +6,7 @@ use crate::lines::Stream;
 use std::io::{self, ErrorKind, Write};
 use std::time::Duration;
 
-/// Whoever waits for its reader looks this often whether a signal has come: it may have been another thread's.
+/// How often the wait looks for a signal: it may have come to another thread.
 const SLICE: Duration = Duration::from_millis(200);
 
 pub struct Data<'a> {

@@ -1,7 +1,7 @@
 //! One line of the log is one line, and harmless to the terminal that shows it.
 //!
-//! Names, addresses and reasons in it come from whoever reaches the port: a line break would make a second line that
-//! this node has never written, and an escape sequence would do what it likes with the reader's terminal.
+//! Names, addresses and reasons in it come from strangers who reach the port. A line break would make a second line,
+//! which this node has never written. An escape sequence would do what it likes with the reader's terminal.
 
 use std::fmt::Write;
 
@@ -11,8 +11,8 @@ pub const LINE_BYTES_MAX: usize = 4096;
 /// What stands at the end of a line that is cut.
 const CUT: &str = " ... (cut)";
 
-/// The text without what would break a line, move a cursor or turn the direction of what follows: each such character
-/// as `\u{1b}`, and the three that people know as `\n`, `\r` and `\t`.
+/// The text without what would break a line, move a cursor or turn the direction of what follows. Each such character
+/// is shown as `\u{1b}`; the three that people know are shown as `\n`, `\r` and `\t`.
 pub fn clean(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for letter in text.chars() {

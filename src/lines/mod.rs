@@ -1,14 +1,14 @@
-//! Lines for people, to standard error or output, that never harm whoever writes them.
+//! Lines for people, to standard error or output, that never harm the process that writes them.
 //!
-//! A node is one thread, and its log goes where somebody else said: to a file on a disk that fills up, to a pipe
-//! whose reader hangs or has exited, to a terminal that is stopped. So a line that cannot be written at once is
-//! *dropped and counted*, and a line with the count comes as soon as the stream takes one again. Nothing here panics,
-//! and nothing waits but for the `patience` that the caller chose; a file is written to as fast as its disk is.
+//! A node is one thread, and somebody else said where its log goes. It may be a file on a disk that fills up, a pipe
+//! whose reader hangs or has exited, or a terminal that is stopped. So a line that cannot be written at once is
+//! *dropped and counted*, and a line with the count comes as soon as the stream takes one again. Nothing here panics.
+//! A line waits no longer than the `patience` that the caller chose; but a write to a file takes as long as its disk does.
 //!
 //! - [`stream`] writes without waiting, whatever the stream is.
-//! - [`clean`] makes one line of one line, whatever strangers have put into it.
+//! - [`mod@clean`] makes one line of one line, whatever strangers have put into it.
 //!
-//! This is not for data. Of data nothing may be missing, so who writes data waits, or ends with an error.
+//! This is not for data. No data may be missing, so a program that writes data waits, or ends with an error.
 
 pub mod clean;
 pub mod stream;
@@ -57,8 +57,8 @@ pub fn stdout() -> MutexGuard<'static, Lines<'static>> {
     STDOUT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A panic's message goes the way of all lines: it waits for nobody, so that an abort is no hang. Each of its lines is
-/// dressed by `dress`. Whoever asks for a backtrace (`RUST_BACKTRACE`) gets it in the same way.
+/// A panic's message goes the way of all lines: it waits for nobody, so that an abort is no hang. `dress` puts a head
+/// before each line. A backtrace, if `RUST_BACKTRACE` asks for one, goes the same way.
 pub fn set_panic_hook(dress: fn(&str) -> String) {
     std::panic::set_hook(Box::new(move |panic| {
         let thread = std::thread::current();
@@ -72,7 +72,7 @@ pub fn set_panic_hook(dress: fn(&str) -> String) {
         let mut lines = match STDERR.try_lock() {
             Ok(lines) => lines,
             Err(TryLockError::Poisoned(lines)) => lines.into_inner(),
-            // Whoever panics while it writes a line has nobody to give the lock back.
+            // This thread panics while it writes a line, and will not give the lock back.
             Err(TryLockError::WouldBlock) => return,
         };
         lines.say(&dress(&message));
@@ -151,7 +151,7 @@ impl<'fd> Lines<'fd> {
         result
     }
 
-    /// What is to be written over by the next one, such as the progress of something: if it cannot be written at once,
+    /// A picture that the next one replaces, such as the progress of something. If the stream does not take it at once,
     /// nothing is missing.
     pub fn draw(&mut self, picture: &str) {
         if self.rest.is_empty() {
@@ -160,7 +160,7 @@ impl<'fd> Lines<'fd> {
         }
     }
 
-    /// Writes what was begun, and tells what was dropped, if the stream takes it by now.
+    /// Finishes a line that was begun, and tells how many were dropped, if the stream takes it by now.
     pub fn retry(&mut self) {
         if !self.rest.is_empty() || self.untold > 0 {
             // It is tried again, and nothing is lost by it.
@@ -171,7 +171,7 @@ impl<'fd> Lines<'fd> {
     /// Until when a line may wait. Nothing that was dropped before it could: there is no reader, or a slow one.
     fn deadline(&self) -> Option<Instant> {
         let waits = self.patience > Duration::ZERO && self.untold == 0;
-        // Who waits for ever waits for a year at a time.
+        // For ever, in a form that can be added to a time.
         const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
         waits.then(|| Instant::now() + self.patience.min(YEAR))
     }

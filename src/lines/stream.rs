@@ -1,4 +1,4 @@
-//! Writing to a standard stream without waiting for whoever reads it.
+//! Writing to a standard stream without waiting for its reader.
 //!
 //! `O_NONBLOCK` belongs to the open description, which the shell, other programs of the pipeline and other nodes share:
 //! setting it there would make *their* writes fail. So there is one way for each kind of stream:
@@ -114,7 +114,7 @@ impl<'fd> Stream<'fd> {
             tv_sec: patience.as_secs().try_into().unwrap_or(i64::MAX),
             tv_nsec: patience.subsec_nanos().into(),
         };
-        // Whoever asked finds out by writing.
+        // The caller finds out by writing.
         let _ = poll(&mut [PollFd::new(&fd, PollFlags::OUT)], Some(&timeout));
     }
 

@@ -8,8 +8,8 @@
 //! | SIGXFSZ, SIGPIPE | goes on: the write fails, and says so |
 //! | others | as the system has it: SIGTSTP (Ctrl-Z) and SIGSTOP hold it up until SIGCONT, SIGABRT and faults leave a core |
 //!
-//! SIGALRM ends what was started with a time limit (`alarm` survives `exec`), SIGXCPU warns of `ulimit -t` a second
-//! before the end, and with SIGPWR a power supply or a container's host says that the machine goes down.
+//! SIGALRM ends a process that was started with a time limit, as `alarm` survives `exec`. SIGXCPU warns of `ulimit -t`
+//! before the end. With SIGPWR a power supply or a container's host says that the machine goes down.
 //! SIGTTOU cannot be caught usefully: it comes back with every write. So lines of the log that would cause it are
 //! dropped ([`crate::lines`]).
 
@@ -74,7 +74,7 @@ pub fn catch_early_signals() {
 
 /// All that a node answers, as events of its loop.
 pub(super) fn install() -> io::Result<Signals> {
-    // Whoever started it with `nohup` has said already what is to be done.
+    // `nohup` has said already that it goes on.
     let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
     Signals::new(STOPPING.into_iter().chain(OTHERS).chain(hangup))
 }

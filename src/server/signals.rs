@@ -84,7 +84,7 @@ impl<D: Disk> Server<D> {
         self.links.push();
     }
 
-    /// For whoever can reach the process, and not its port: what `WHY` says, and some of `INFO`, a line each.
+    /// For an operator who can reach the process, and not its port: what `WHY` says, and some of `INFO`.
     fn tell_state(&self, signal: i32, now: Instant) {
         let name = &self.config.name;
         let why = self.why(now);
