@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use raftkv::kv::{
     Answer, BackupPart, BackupRequest, Blobs, Change, Command, Condition, Failure, FailureCode,
-    Found, Key, LeaderHint, Outcome, Range, ReadOp, Refusal, Request, RequestId, WriteOp,
+    Found, Key, LeaderHint, Outcome, Range, ReadOp, Refusal, Request, RequestId, Value, WriteOp,
 };
 use raftkv::node::{Applicant, PeerMessage, Standing};
 use raftkv::ordered::Few;
@@ -68,6 +68,10 @@ fn command() -> impl Strategy<Value = Vec<u8>> {
         })
 }
 
+fn held() -> impl Strategy<Value = Value> {
+    keyed().prop_map(Value::from)
+}
+
 fn keyed() -> impl Strategy<Value = Rc<[u8]>> {
     bytes(20).prop_map(Into::into)
 }
@@ -120,7 +124,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         any::<bool>().prop_map(Outcome::Deleted),
         any::<bool>().prop_map(Outcome::Swapped),
         any::<i64>().prop_map(Outcome::Counter),
-        (any::<bool>(), proptest::option::of(keyed()))
+        (any::<bool>(), proptest::option::of(held()))
             .prop_map(|(done, old)| Outcome::Changed { done, old }),
         any::<u64>().prop_map(|session| Outcome::SessionOpened { session }),
         prop_oneof![
@@ -137,9 +141,9 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 
 fn found() -> impl Strategy<Value = Found> {
     prop_oneof![
-        vec(proptest::option::of(keyed()), 0..4).prop_map(Found::Values),
+        vec(proptest::option::of(held()), 0..4).prop_map(Found::Values),
         vec(proptest::option::of(any::<u32>()), 0..4).prop_map(Found::Lengths),
-        (vec(keyed(), 0..4), proptest::option::of(keyed()))
+        (vec(held(), 0..4), proptest::option::of(keyed()))
             .prop_map(|(items, next)| Found::Keys { items, next }),
     ]
 }

@@ -343,13 +343,13 @@ fn reply_examples() -> Vec<(&'static str, Example)> {
         ("written-counter", written(8, 11, Outcome::Counter(-2))),
         (
             "written-changed",
-            written(13, 12, Outcome::Changed { done: true, old: Some(shared(b"1")) }),
+            written(13, 12, Outcome::Changed { done: true, old: Some(shared(b"1").into()) }),
         ),
-        ("found-values", found(18, Found::Values(vec![Some(shared(b"1")), None]))),
+        ("found-values", found(18, Found::Values(vec![Some(shared(b"1").into()), None]))),
         ("found-lengths", found(19, Found::Lengths(vec![Some(5)]))),
         (
             "found-keys",
-            found(20, Found::Keys { items: vec![shared(b"a")], next: Some(shared(b"ab")) }),
+            found(20, Found::Keys { items: vec![shared(b"a").into()], next: Some(shared(b"ab")) }),
         ),
         (
             "written-transaction",
@@ -358,7 +358,7 @@ fn reply_examples() -> Vec<(&'static str, Example)> {
                 15,
                 Outcome::Transaction(Some(vec![
                     StepOutcome::Written(Outcome::Counter(1)),
-                    StepOutcome::Found(Found::Values(vec![Some(shared(b"1"))])),
+                    StepOutcome::Found(Found::Values(vec![Some(shared(b"1").into())])),
                 ])),
             ),
         ),
