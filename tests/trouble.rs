@@ -4,7 +4,6 @@
 mod processes;
 
 use processes::{Cluster, await_condition, run};
-use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::Command;

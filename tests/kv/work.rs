@@ -2,7 +2,7 @@
 
 use crate::transactions::{read, write};
 use crate::*;
-use raftkv::kv::{BUFFER_BYTES_MIN, FreeBudget, Needs};
+use raftkv::kv::{FreeBudget, Needs};
 
 const MIB: usize = 1024 * 1024;
 
@@ -174,7 +174,6 @@ fn a_read_of_a_value_that_grows_is_not_touched_by_the_next_append() {
     let answer = machine.store().get(b"k").expect("it is there");
     work_of(&mut machine, append("k", b"2"));
     assert_eq!((answer.len(), answer.last()), (MIB + 1, Some(&b'1')));
-    assert!(BUFFER_BYTES_MIN < MIB);
     let Outcome::Transaction(Some(outcomes)) = crate::transactions::run(
         &mut machine,
         &[],

@@ -8,7 +8,8 @@ use super::operator;
 use super::world::{Event, Heard, Input, MS, Micros, Number, World};
 use raftkv::kv::{
     Answer, Command, Condition, Expiry, FailureCode, Found, Outcome, ReadOp, Refusal, Request,
-    RequestId, Step, StepBuffer, TimeCondition, TimedOp, Transaction, WatchedBuffer, WriteOp,
+    RequestId, Step, StepBuffer, TimeCondition, TimedOp, Transaction, Value, WatchedBuffer,
+    WriteOp,
 };
 use raftkv::node::Routing;
 use raftkv::raft::Index;
@@ -244,7 +245,7 @@ impl Clients {
     }
 
     /// What somebody read there last.
-    fn guess(&self, key: &[u8]) -> Option<Rc<[u8]>> {
+    fn guess(&self, key: &[u8]) -> Option<Value> {
         self.history.iter().rev().take(20).find_map(|record| {
             match (&record.request, &record.answer) {
                 (Request::Get { key: read }, Some((_, Answer::Value { value, .. })))

@@ -267,9 +267,9 @@ impl Model {
     /// What a read finds; `None`: the model does not know such reads.
     fn found(&self, op: &ReadOp, index: Index) -> Option<Found> {
         match op {
-            ReadOp::Values(keys) => {
-                Some(Found::Values(keys.iter().map(|key| self.value_at(key, index)).collect()))
-            }
+            ReadOp::Values(keys) => Some(Found::Values(
+                keys.iter().map(|key| self.value_at(key, index).map(kv::Value::from)).collect(),
+            )),
             ReadOp::Versions(keys) => {
                 Some(Found::Versions(keys.iter().map(|key| self.version(key, index)).collect()))
             }
@@ -311,7 +311,7 @@ impl Model {
             (Request::Get { key }, Answer::Value { value, index, .. }) => {
                 self.check_known(*index)?;
                 let expected = self.value_at(key, *index);
-                if expected != *value {
+                if expected.as_deref() != value.as_deref() {
                     return Err(format!("the value is {expected:?} at {index}"));
                 }
                 Ok(*index)
