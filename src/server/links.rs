@@ -249,9 +249,14 @@ impl Links {
         let Some((link, conn)) = link.and_then(|link| link.conn.map(|conn| (link, conn))) else {
             return self.not_sent.extend(request_id(message));
         };
-        let waiting = self.net.outbox_len(conn);
         let is_for_clients =
             matches!(message, PeerMessage::Forward { .. } | PeerMessage::ForwardReply { .. });
+        let mut waiting = self.net.outbox_len(conn);
+        if is_for_clients && waiting >= IN_OUTBOX_BYTES && link.passing.is_empty() {
+            // Mostly the socket takes it, and nothing has to wait.
+            self.net.push();
+            waiting = self.net.outbox_len(conn);
+        }
         if is_for_clients && (waiting >= IN_OUTBOX_BYTES || !link.passing.is_empty()) {
             return self.not_sent.extend(link.passing.push(message, now));
         }

@@ -18,6 +18,8 @@ pub const IN_OUTBOX_BYTES: usize = 256 * 1024;
 pub const PEER_ANSWERS_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Room for refusals beyond that. A peer that does not read these either is not told.
 const REFUSALS_BYTES_MAX: usize = 1024 * 1024;
+/// A message of this length becomes the outbox, and is not copied into it.
+const LONG_BYTES: usize = 64 * 1024;
 /// What a message takes besides its bytes.
 const MESSAGE_BYTES: usize = 64;
 
@@ -75,7 +77,10 @@ impl Passing {
             && let Some(waiting) = self.pop()
         {
             outbox_bytes += waiting.frame.len();
-            outbox.extend_from_slice(&waiting.frame);
+            match outbox.is_empty() && waiting.frame.len() >= LONG_BYTES {
+                true => *outbox = waiting.frame,
+                false => outbox.extend_from_slice(&waiting.frame),
+            }
         }
     }
 
