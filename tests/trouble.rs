@@ -22,6 +22,14 @@ fn peak_mib(cluster: &Cluster, node: usize) -> u64 {
     kib.expect("a number") / 1024
 }
 
+/// The memory that a node has now, in bytes.
+fn resident_bytes(cluster: &Cluster, node: usize) -> u64 {
+    let path = format!("/proc/{}/statm", cluster.process_id(node));
+    let pages = fs::read_to_string(path).expect("the process runs");
+    let pages: u64 = pages.split(' ').nth(1).and_then(|it| it.parse().ok()).expect("a number");
+    pages * 4096
+}
+
 /// One line to a node, and the first line of its answer.
 fn ask(stream: &mut TcpStream, line: &str) -> String {
     stream.write_all(format!("{line}\n").as_bytes()).expect("it is sent");
@@ -108,6 +116,53 @@ fn half_requests_of_many_clients_cost_bounded_memory_and_each_is_served_when_it_
     await_condition("nothing to be left", || unserved() < 100);
     // 8 MiB of values, as much of log, and what waits.
     assert!(peak_mib(&cluster, node) < 90, "it took {} MiB", peak_mib(&cluster, node));
+}
+
+/// What the node keeps for a connection, it keeps no longer.
+#[test]
+fn connections_that_have_ended_cost_nothing() {
+    const COUNT: usize = 10_000;
+    /// Less than a connection costs by whatever is not forgotten: an entry of any map.
+    const EACH: u64 = 16;
+    let cluster = Cluster::start(1, &QUICK);
+    cluster.await_leader();
+    let long = "x".repeat(20_000);
+    assert_eq!(cluster.nc(0, &format!("SET long {long}\n")), "+OK\r\n");
+    let conversations: [(&str, &str); 6] = [
+        ("GET long\n", "xxx\r\n"),
+        ("GET /livez HTTP/1.1\r\nHost: a\r\n\r\n", "alive\n"),
+        ("SUBSCRIBE a\n", "a\r\n:1\r\n"),
+        ("CHANGES\n", "changes\r\n"),
+        ("WATCH long\nMULTI\nGET long\n", "+QUEUED\r\n"),
+        ("SCAN 0\n", "long\r\n"),
+    ];
+    for (said, answer_end) in conversations {
+        let mut buffer = vec![0; 32 * 1024];
+        let mut converse = |count| {
+            for _ in 0..count {
+                let mut stream = cluster.connect(0);
+                stream.write_all(said.as_bytes()).expect("the node reads");
+                let mut heard = Vec::new();
+                while !String::from_utf8_lossy(&heard).contains(answer_end) {
+                    let read = stream.read(&mut buffer).expect("the node answers");
+                    assert!(
+                        read > 0,
+                        "{said:?} is answered by {:?}",
+                        String::from_utf8_lossy(&heard)
+                    );
+                    heard.extend_from_slice(&buffer[..read]);
+                }
+            }
+            await_condition("all to be closed", || {
+                cluster.info(0).is_some_and(|info| info["connected_clients"] == "1")
+            });
+            resident_bytes(&cluster, 0)
+        };
+        let before = converse(COUNT / 10);
+        let after = converse(COUNT);
+        let each = after.saturating_sub(before) / COUNT as u64;
+        assert!(each < EACH, "{each} bytes remain of each {said:?}");
+    }
 }
 
 /// The first line of an answer, without its end.

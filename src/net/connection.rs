@@ -93,6 +93,8 @@ pub(super) struct Connection {
     pub(super) dirty: bool,
     /// In the list of those that are not read from and have taken bytes.
     pub(super) drained: bool,
+    /// The server wants to hear when it has taken bytes.
+    pub(super) is_awaited: bool,
     /// When patience with its present phase ends.
     pub(super) deadline: Option<Instant>,
     registered: Option<Interest>,
@@ -135,6 +137,7 @@ impl Connection {
             listed: false,
             dirty: false,
             drained: false,
+            is_awaited: false,
             deadline: None,
             registered: None,
         }

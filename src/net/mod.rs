@@ -283,15 +283,23 @@ impl Net {
         self.connections.iter().map(|(_, known)| (known.id, known.counted_unsent))
     }
 
-    /// Connections whose reading is paused, and that have taken bytes since the last call.
+    /// Connections that have taken bytes since the last call, of those whose reading is paused or that were asked
+    /// for.
     pub fn take_drained(&mut self) -> Vec<ConnId> {
         let drained = std::mem::take(&mut self.drained);
         for conn in &drained {
             if let Some(connection) = self.get(*conn) {
-                connection.drained = false;
+                (connection.drained, connection.is_awaited) = (false, false);
             }
         }
         drained
+    }
+
+    /// [`Net::take_drained`] tells once when the connection has taken some of its bytes, also if it is read from.
+    pub fn tell_when_drained(&mut self, conn: ConnId) {
+        if let Some(connection) = self.open(conn) {
+            connection.is_awaited = true;
+        }
     }
 
     /// When the last wait was over: what follows is work.

@@ -247,7 +247,7 @@ impl Net {
         let is_flushing = connection.phase == Phase::Flushing;
         let (counted, unsent) = (connection.counted_unsent, connection.client_unsent());
         connection.counted_unsent = unsent;
-        let has_drained = connection.paused && len < waiting;
+        let has_drained = (connection.paused || connection.is_awaited) && len < waiting;
         if has_drained && !std::mem::replace(&mut connection.drained, true) {
             self.drained.push(conn);
         }

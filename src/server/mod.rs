@@ -9,6 +9,7 @@ mod commands;
 mod conns;
 mod cursors;
 mod events;
+mod feeding;
 mod files;
 mod histogram;
 mod http;
@@ -46,6 +47,7 @@ use crate::wal::{Disk, Identity, WalError};
 use conns::ByConn;
 use cursors::Cursors;
 use events::Kind;
+use feeding::Feeding;
 use line::Line;
 use links::Links;
 use log::info;
@@ -60,7 +62,6 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{fmt, io};
-use streams::Streams;
 use talk::Talk;
 use turns::{Phases, Turns};
 use unread::Unread;
@@ -103,7 +104,7 @@ pub struct Server<D: Disk> {
     cursors: Cursors,
     /// Of the commands that all connections have queued for transactions.
     queued_bytes: Rc<Cell<usize>>,
-    streams: Streams,
+    streams: Feeding,
     herald: Herald,
     slowest_flush: Duration,
     turns: Turns,
@@ -198,7 +199,7 @@ impl<D: Disk> Server<D> {
             text_clients: 0,
             cursors: Cursors::default(),
             queued_bytes: Rc::default(),
-            streams: Streams::default(),
+            streams: Feeding::default(),
             herald: Herald::default(),
             slowest_flush: Duration::ZERO,
             turns: Turns::new(),
@@ -290,11 +291,7 @@ impl<D: Disk> Server<D> {
 
     /// A connection is gone, whoever closed it.
     fn closed(&mut self, conn: ConnId, by_other_side: bool, reason: &str, now: Instant) {
-        self.talks.remove(&conn);
-        self.paused.remove(conn);
-        self.line.forget(conn);
-        self.streams.forget(conn);
-        self.herald.forget(conn);
+        self.forget(conn);
         if let Some(peer) = self.links.detach(conn, by_other_side, reason, now) {
             self.replica.inputs().peer_unreachable(peer);
         }
@@ -412,18 +409,21 @@ impl<D: Disk> Server<D> {
             _ => unreachable!("an answer fits the protocol that it was asked in"),
         }
         self.paused.note(asked.conn);
+        self.streams.note_answer(asked.conn);
         self.close_if_done(asked.conn);
     }
 
     /// The other side has said all it will say, and has all its answers.
     fn close_if_done(&mut self, conn: ConnId) {
         let Some(talk) = self.talks.get(&conn) else { return };
+        if talk.streams() && self.links.net.half_closed(conn) {
+            return self.streams_to_half_closed(conn);
+        }
         if talk.owes_answers() || self.paused.contains(conn) || self.line.has(conn) {
             return;
         }
         if talk.is_leaving() || self.links.net.half_closed(conn) {
-            self.talks.remove(&conn);
-            self.links.net.close_after_flush(conn);
+            self.let_go(conn);
         }
     }
 

@@ -89,14 +89,19 @@ impl Talk {
         }
     }
 
-    /// Whether there is, or may be, something to be said to the other side.
+    /// Whether something is to be said to the other side, although it says no more itself: `echo GET a | nc` and
+    /// `echo CHANGES | nc` listen. Who has subscribed does not: that is the end of a subscriber, as in Redis, and
+    /// what it could be told comes so rarely that nobody would notice for long that it has gone.
     pub fn owes_answers(&self) -> bool {
-        let listens = match self {
+        self.owed().answers > 0 || self.streams()
+    }
+
+    pub fn streams(&self) -> bool {
+        match self {
             Talk::Client(client) => client.stream.is_some(),
-            Talk::Text(text) => text.listens(),
+            Talk::Text(text) => text.stream.is_some(),
             _ => false,
-        };
-        self.owed().answers > 0 || listens
+        }
     }
 
     /// Whether the next command would overtake those that the node has not answered.
@@ -105,7 +110,7 @@ impl Talk {
     }
 
     pub fn is_leaving(&self) -> bool {
-        matches!(self, Talk::Text(text) if text.leaving)
+        matches!(self, Talk::Text(text) if text.is_leaving())
     }
 }
 
@@ -151,10 +156,7 @@ impl<D: Disk> Server<D> {
                 debug!("{conn}: {reason}");
                 self.close(conn, &reason, now);
             }
-            Pause::CloseAfterFlush => {
-                self.talks.remove(&conn);
-                self.links.net.close_after_flush(conn);
-            }
+            Pause::CloseAfterFlush => self.let_go(conn),
         }
     }
 
