@@ -118,6 +118,76 @@ fn half_requests_of_many_clients_cost_bounded_memory_and_each_is_served_when_it_
     assert!(peak_mib(&cluster, node) < 90, "it took {} MiB", peak_mib(&cluster, node));
 }
 
+/// The answer to a `SET` of so many bytes.
+fn set(cluster: &Cluster, node: usize, bytes: usize) -> String {
+    let mut stream = cluster.connect(node);
+    write!(stream, "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${bytes}\r\n").expect("it reads");
+    stream.write_all(&vec![b'v'; bytes]).expect("it reads");
+    ask(&mut stream, "\r")
+}
+
+/// As while the limits are changed node by node.
+#[test]
+fn a_member_that_takes_less_than_the_others_costs_no_leader_and_is_named() {
+    const LARGER: [&str; 2] = ["--value-bytes-max", "4MiB"];
+    let mut cluster = Cluster::stopped(3, &QUICK);
+    for node in 0..3 {
+        let mut command = cluster.command(node);
+        if node != 1 {
+            command.args(LARGER);
+        }
+        cluster.start_command(node, command);
+    }
+    cluster.await_leader();
+    await_condition("a leader that would take more than raft-1", || {
+        let leader = cluster.await_leader();
+        leader != 1 || {
+            cluster.nc(1, "RAFT TRANSFER raft-0\n");
+            false
+        }
+    });
+    let leader = cluster.await_leader();
+    let term = cluster.info(leader).expect("it answers")["raft_term"].clone();
+    for node in [leader, 2 - leader] {
+        let refused = set(&cluster, node, 2 << 20);
+        assert!(refused.contains("the limit is 1048576 bytes"), "{refused}");
+        assert!(refused.contains("raft-1 takes no more") && refused.contains("nothing was done"));
+    }
+    assert_eq!(set(&cluster, leader, 1 << 20), "+OK");
+    assert_eq!(cluster.nc(leader, "MULTI\nAPPEND k x\nEXEC\n").lines().count(), 4);
+    let info = cluster.info(leader).expect("it answers");
+    assert_eq!(info["raft_term"], term, "nobody was deposed");
+    assert!(info["limits_differ"].contains("raft-1 takes 1048576"), "{}", info["limits_differ"]);
+    assert!(cluster.nc(leader, "WHY\n").contains("and raft-1 takes 1048576"));
+    let warned = cluster.log(leader).lines().filter(|line| line.contains("raft-1 takes")).count();
+    assert_eq!(warned, 1, "the log says it once");
+    // Also to raft-1 itself, which would not take such a value: it gets what is in the log, and in a snapshot.
+    cluster.terminate(1);
+    let mut command = cluster.command(1);
+    command.args(LARGER);
+    cluster.start_command(1, command);
+    await_condition("raft-1 to take as much as the others", || {
+        cluster.info(leader).is_some_and(|info| info["limits_differ"].is_empty())
+    });
+    assert_eq!(set(&cluster, leader, 2 << 20), "+OK");
+    for wipe in [false, true] {
+        cluster.terminate(1);
+        if wipe {
+            cluster.wipe(1);
+        }
+        cluster.start_node(1);
+        cluster.await_voters(&[0, 1, 2]);
+        cluster.await_same_applied();
+    }
+    assert_eq!(cluster.nc(1, "READONLY\nSTRLEN k\n"), format!("+OK\r\n:{}\r\n", 2 << 20));
+    let status = run(Command::new(env!("CARGO_BIN_EXE_cltraft")).args([
+        "--servers",
+        &cluster.address(leader),
+        "status",
+    ]));
+    assert!(status.1.contains("raft-1 takes 1048576") || status.2.contains("raft-1 takes 1048576"));
+}
+
 /// What the node keeps for a connection, it keeps no longer.
 #[test]
 fn connections_that_have_ended_cost_nothing() {

@@ -144,10 +144,10 @@ impl Connection {
     }
 
     /// It turned out to be this peer's.
-    pub(super) fn be_peer(&mut self, peer: u64, outbox_max: usize) {
+    pub(super) fn be_peer(&mut self, peer: u64, limits: Limits) {
         self.peer = Some(peer);
-        self.outbox_max = outbox_max;
-        self.inbox.keep_for_peer();
+        self.outbox_max = limits.outbox_max;
+        self.inbox.keep_for_peer(limits.inbox_max);
         self.outbox.keep_for_peer();
     }
 

@@ -27,7 +27,7 @@ pub(crate) use dialer::seconds;
 pub use resolve_blocking::resolve_blocking;
 pub use resolver::ResolverConfig;
 
-use connection::{Connection, Phase};
+use connection::{Connection, Limits, Phase};
 use dialer::Dialer;
 use intake::Intake;
 use listener::Acceptor;
@@ -113,6 +113,8 @@ pub struct NetConfig {
     pub unserved_bytes_max: usize,
     /// Bytes waiting to be sent to one client.
     pub outbox_bytes_max: usize,
+    /// The same of a peer: its messages may be longer.
+    pub peer_inbox_bytes_max: usize,
     /// Bytes waiting to be sent to one peer.
     pub peer_outbox_bytes_max: usize,
     /// How long one address may take to accept a dial. 1 s is a good value.
@@ -127,6 +129,13 @@ pub struct NetConfig {
     pub resolver: ResolverConfig,
     /// For jitter and DNS query ids. Another one for each start of the process.
     pub seed: u64,
+}
+
+impl NetConfig {
+    fn peer_limits(&self) -> Limits {
+        let (inbox_max, outbox_max) = (self.peer_inbox_bytes_max, self.peer_outbox_bytes_max);
+        Limits { inbox_max, outbox_max }
+    }
 }
 
 /// As people know it: `SIGTERM`.
@@ -412,10 +421,9 @@ impl Net {
 
     /// An accepted connection turned out to be this peer's.
     pub fn attach_peer(&mut self, conn: ConnId, peer: u64) {
-        let (user_timeout, outbox_max) =
-            (self.config.user_timeout, self.config.peer_outbox_bytes_max);
+        let (user_timeout, limits) = (self.config.user_timeout, self.config.peer_limits());
         let Some(connection) = self.open(conn) else { return };
-        connection.be_peer(peer, outbox_max);
+        connection.be_peer(peer, limits);
         let counted = std::mem::take(&mut connection.counted_unsent);
         let options = connection.set_peer_options(user_timeout);
         let half_closed = connection.half_closed;

@@ -12,6 +12,7 @@ mod audit;
 mod backups;
 mod divergence;
 mod expiry;
+mod limits;
 mod log_growth;
 mod members;
 mod requests;
@@ -19,6 +20,7 @@ mod snapshot;
 mod turn;
 
 pub use backups::{BackupBytes, BackupRead, BackupTicket};
+pub use limits::ClusterLimits;
 pub use members::{Applicant, Peer, Standing};
 
 use crate::codec::Malformed;
@@ -148,6 +150,9 @@ pub struct Node {
     snapshot_is_due: bool,
     backups: Backups,
     refuses_growth: bool,
+    /// The limits of other nodes, as they said last.
+    others_limits: Few<NodeId, Limits>,
+    cluster_limits: ClusterLimits,
     /// The index at which a majority has another state than this node.
     diverged_at: Option<Index>,
     log_growth: LogGrowth,
@@ -236,6 +241,8 @@ impl Node {
             raft,
             machine,
             last_id: rng.u64(..) / 2,
+            cluster_limits: ClusterLimits::alone(config.limits),
+            others_limits: Few::new(),
             config,
             now_ticks: 0,
             wall_ms: 0,
@@ -314,6 +321,7 @@ impl Node {
         self.expire_forwards();
         self.notice_lost_leadership();
         self.tick_members();
+        self.look_at_limits();
         self.release_held();
     }
 

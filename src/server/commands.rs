@@ -54,7 +54,8 @@ impl<D: Disk> Server<D> {
                 let allowed = talk.context().map(|it| text::check_context(&args, &it));
                 let parsed = match allowed {
                     Some(Err(error)) => Err(error),
-                    _ => text::try_parse(&args, &self.limits),
+                    // What goes into the log has to fit all members' limits.
+                    _ => text::try_parse(&args, &self.replica.node().cluster_limits().limits),
                 };
                 let command = match parsed {
                     Ok(command) => self.resume_scan(command),

@@ -7,7 +7,7 @@ use super::line::Cost;
 use super::streams::Stream;
 use super::texts::TextTalk;
 use super::{Asked, ReplyTo, Server};
-use crate::kv::{Answer, BackupRequest, Command, Failure, FailureCode, Request};
+use crate::kv::{Answer, BackupRequest, Command, Failure, FailureCode, Limits, Request};
 use crate::net::ConnId;
 use crate::node::{self, Routing, Ticket};
 use crate::protocol::client::{self, ReplyBody, ReplyFrame, RequestBody, RequestFrame};
@@ -15,7 +15,7 @@ use crate::protocol::frame::{self, FrameStep, Skip};
 use crate::protocol::hello::{HELLO_BYTES_MAX, Hello, HelloReply, RefusedCode, Role, Welcome};
 use crate::protocol::resp;
 use crate::protocol::sniff::{Sniffed, sniff};
-use crate::protocol::{client_frame_bytes_max, peer, peer_frame_bytes_max};
+use crate::protocol::{PEER_FRAME_BYTES_MAX, client_frame_bytes_max, peer};
 use crate::raft::{NodeId, node_id};
 use crate::wal::Disk;
 use log::{debug, error};
@@ -288,10 +288,11 @@ impl<D: Disk> Server<D> {
                 debug!("{conn}: client {name}");
                 *talk = Talk::Client(ClientTalk::default());
             }
-            Role::Peer { node, incarnation, name, standing, address } => {
+            Role::Peer { node, incarnation, name, standing, address, limits } => {
                 let id = node_id(node, incarnation);
                 *talk = Talk::Peer { peer: id };
-                self.peer_is_there(conn, node::Peer { id, name, address, standing }, now);
+                let peer = node::Peer { id, name, address, standing, limits };
+                self.peer_is_there(conn, peer, now);
             }
         }
         Ok(())
@@ -313,10 +314,13 @@ impl<D: Disk> Server<D> {
             return Err(Pause::Close(refused.to_string()));
         }
         self.links.net.mark_spoken(conn);
-        let Welcome { name, address, standing, incarnation, .. } = welcome;
+        let Welcome {
+            name, address, standing, incarnation, key_bytes_max, value_bytes_max, ..
+        } = welcome;
+        let limits = Some(Limits { key_bytes_max, value_bytes_max });
         let id = node_id(peer, incarnation);
         *talk = Talk::Peer { peer: id };
-        self.peer_is_there(conn, node::Peer { id, name, address, standing }, now);
+        self.peer_is_there(conn, node::Peer { id, name, address, standing, limits }, now);
         Ok(())
     }
 
@@ -329,8 +333,7 @@ impl<D: Disk> Server<D> {
     }
 
     fn step_peer(&mut self, conn: ConnId, from: NodeId, now: Instant) -> Step {
-        let bytes_max = peer_frame_bytes_max(&self.limits);
-        let message = self.take_frame(conn, bytes_max, peer::decode)?;
+        let message = self.take_frame(conn, PEER_FRAME_BYTES_MAX, peer::decode)?;
         self.links.heard(from, now);
         self.replica.inputs().peer_message(from, message).map_err(|contradiction| {
             error!("{contradiction}; one of them has lost what its disk should remember");
