@@ -3,6 +3,7 @@
 
 #[allow(dead_code)] // Other tests use the rest.
 mod processes;
+#[allow(dead_code)] // Other tests use the rest.
 mod resp;
 
 use processes::{Cluster, await_condition};
@@ -275,6 +276,57 @@ fn a_snapshot_from_the_leader_ends_a_stream() {
     assert_eq!(stream.ask(&format!("CHANGES FROM {next}")), format!("[changes :{next}]"));
     let last = client.put(b"k", b"last").expect("written").index;
     assert_eq!(next_change(&mut stream), (last, "[[set k last]]".to_owned()));
+}
+
+/// More work than fits into a turn, so they take turns; none is forgotten meanwhile.
+#[test]
+fn many_streams_that_are_far_behind_each_get_everything() {
+    const CHANGES: u64 = 4000;
+    let cluster = Cluster::start(1, &QUICK);
+    cluster.await_leader();
+    let from = cluster.await_same_applied() + 1;
+    let mut client = Resp::connect(&cluster, 0);
+    let value = "v".repeat(100);
+    for number in 0..CHANGES {
+        client.send(&["SET", &format!("k{}", number % 10), &value]);
+    }
+    (0..CHANGES).for_each(|_| assert_eq!(client.hear(), "+OK"));
+    let command = |number: usize| match number % 3 {
+        0 => format!("CHANGES FROM {from}"),
+        1 => format!("CHANGES PREFIX k3 FROM {from}"),
+        _ => format!("CHANGES PREFIX none FROM {from}"),
+    };
+    let mut streams: Vec<Resp> =
+        (0..90).map(|number| begin(&cluster, 0, &command(number))).collect();
+    client.expect(&[("SET k3 last", "+OK"), ("SET none last", "+OK")]);
+    // The last ones do not read until the first ones have everything.
+    for (number, stream) in streams.iter_mut().enumerate() {
+        let (every, offset, last) = match number % 3 {
+            0 => (1, 0, CHANGES),
+            1 => (10, 3, CHANGES),
+            _ => (CHANGES, CHANGES, CHANGES + 1),
+        };
+        for index in (offset..CHANGES).step_by(every as usize) {
+            assert_eq!(next_change(stream).0, from + index, "stream {number}");
+        }
+        assert_eq!(next_change(stream).0, from + last, "stream {number}");
+    }
+}
+
+/// Nothing is sent to it that would find that out, and the kernel asks only after a minute.
+#[test]
+fn a_stream_whose_client_has_gone_is_closed_although_nothing_changes() {
+    let cluster = Cluster::start(1, &QUICK);
+    cluster.await_leader();
+    let mut listens = begin(&cluster, 0, "CHANGES FROM 1000000");
+    listens.shut_sending();
+    assert_eq!(listens.hear(), "[progress :999999]", "it says no more, and is told so");
+    for _ in 0..20 {
+        drop(begin(&cluster, 0, "CHANGES"));
+    }
+    await_condition("those that have gone to be forgotten", || {
+        cluster.info(0).expect("it runs")["change_streams"] == "1"
+    });
 }
 
 fn cltraft(cluster: &Cluster, words: &[&str]) -> Command {

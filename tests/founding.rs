@@ -65,6 +65,7 @@ impl Room {
             name: node.config().name.clone(),
             address: node.config().address.clone(),
             standing: node.standing(),
+            limits: None,
         };
         let (from_a, from_b) = (hello(&self.nodes[&a]), hello(&self.nodes[&b]));
         self.node(a).peer_connected(from_b);
@@ -244,6 +245,7 @@ fn a_member_that_answers_is_not_replaced() {
         name: format!("raft-{twin}"),
         address: "elsewhere:6000".to_string(),
         standing: Standing::Empty,
+        limits: None,
     };
     room.node(leader).peer_connected(peer);
     room.run();

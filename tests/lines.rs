@@ -172,6 +172,7 @@ fn what_strangers_say_is_one_line_of_the_log_and_moves_no_cursor() {
         name: name.clone(),
         standing: Standing::Empty,
         address: name.clone(),
+        limits: None,
     };
     let client = |name: &String| Role::Client { name: name.clone() };
     for (role, is_answered) in [

@@ -171,7 +171,7 @@ fn answers_that_a_peer_does_not_take_are_bounded_and_cost_it_no_connection_until
     cluster.kill(node);
     let (name, address) = (format!("raft-{node}"), cluster.address(node));
     let standing = standing_of_a_member(&info);
-    let role = Role::Peer { node: node as u64, incarnation, name, standing, address };
+    let role = Role::Peer { node: node as u64, incarnation, name, standing, address, limits: None };
     let state = format!("peer_raft-{node}");
     await_condition("the leader to miss the node", || {
         cluster.info(leader).expect("it answers")[&state] != "connected"
@@ -266,7 +266,7 @@ fn nodes_that_are_no_members_are_few_and_nothing_is_left_of_them_when_they_go() 
     let standing = standing_of_a_member(&cluster.info(node).expect("it answers"));
     let role = |number: u64| {
         let (name, address) = (format!("raft-{number}"), format!("nowhere-{number}:1"));
-        Role::Peer { node: number, incarnation: number, name, standing, address }
+        Role::Peer { node: number, incarnation: number, name, standing, address, limits: None }
     };
     let mut strangers = Vec::new();
     for number in 100..100 + MAX as u64 {

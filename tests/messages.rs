@@ -338,15 +338,21 @@ fn reply_frame() -> impl Strategy<Value = ReplyFrame> {
     (any::<u64>(), body).prop_map(|(id, body)| ReplyFrame { id, body })
 }
 
+fn limits() -> impl Strategy<Value = Limits> {
+    (any::<u32>(), any::<u32>())
+        .prop_map(|(key_bytes_max, value_bytes_max)| Limits { key_bytes_max, value_bytes_max })
+}
+
 fn hello() -> impl Strategy<Value = Hello> {
     let role = prop_oneof![
-        (any::<u64>(), any::<u64>(), name(), standing(), name()).prop_map(
-            |(node, incarnation, name, standing, address)| Role::Peer {
+        (any::<u64>(), any::<u64>(), name(), standing(), name(), limits()).prop_map(
+            |(node, incarnation, name, standing, address, limits)| Role::Peer {
                 node,
                 incarnation,
                 name,
                 standing,
-                address
+                address,
+                limits: Some(limits)
             }
         ),
         name().prop_map(|name| Role::Client { name }),
@@ -592,7 +598,7 @@ fn peer_hello_of(node: u64, incarnation: u64, name: &str, standing: Standing) ->
         version_min: VERSION_MIN,
         version_max: VERSION_MAX,
         cluster_id: CLUSTER,
-        role: Role::Peer { node, incarnation, name, standing, address },
+        role: Role::Peer { node, incarnation, name, standing, address, limits: None },
     }
 }
 

@@ -22,7 +22,13 @@ fn node_of(number: u64) -> NodeId {
 
 fn peer(number: u64) -> Peer {
     let standing = Standing::Member { cluster_id: 1 };
-    Peer { id: node_of(number), name: format!("node-{number}"), address: String::new(), standing }
+    Peer {
+        id: node_of(number),
+        name: format!("node-{number}"),
+        address: String::new(),
+        standing,
+        limits: None,
+    }
 }
 
 /// Node 1 of three, in term 0 and with an empty log.
@@ -97,6 +103,84 @@ fn following(mut node: Node) -> Node {
 fn put(value: &[u8]) -> Request {
     let op = WriteOp::Put { key: b"k", value };
     Request::Write { command: Command::Write { request: None, op }.to_bytes().into() }
+}
+
+/// The limits of a follower's keys and values, in bytes, when it connects.
+fn meets(node: &mut Node, number: u64, limits: Option<(u32, u32)>) {
+    let limits =
+        limits.map(|(key_bytes_max, value_bytes_max)| Limits { key_bytes_max, value_bytes_max });
+    node.peer_connected(Peer { limits, ..peer(number) });
+}
+
+fn refusal(node: &mut Node, request: Request) -> Option<Failure> {
+    node.request(77, request, Routing::Redirect);
+    match turn(node).answers.pop() {
+        Some((77, Answer::Failed(failure))) => Some(failure),
+        None => None,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_another_member_would_not_take_is_refused_and_says_which_one() {
+    let mut node = leader();
+    let value = vec![0; 1000];
+    meets(&mut node, 2, None);
+    meets(&mut node, 3, Some((4096, 1 << 20)));
+    assert_eq!(refusal(&mut node, put(&value)), None, "nobody takes less");
+    assert_eq!(node.cluster_limits().trouble(&Limits::default()), None);
+    meets(&mut node, 3, Some((4096, 999)));
+    let failure = refusal(&mut node, put(&value)).expect("node 3 takes less");
+    assert_eq!(failure.code, FailureCode::TooLarge);
+    let name =
+        |node: &Node, number| node.raft().membership().members[&node_of(number)].name.clone();
+    let three = name(&node, 3);
+    assert_eq!(
+        failure.message,
+        format!(
+            "value of 1000 bytes, the limit is 999 bytes: send a shorter value; {three} takes no more, and has to \
+             store it as well: nothing was done, give all nodes the same limits"
+        )
+    );
+    assert_eq!(refusal(&mut node, put(&value[1..])), None);
+    let trouble = node.cluster_limits().trouble(&Limits::default()).expect("they differ");
+    assert!(trouble.contains(&format!("{three} takes 999")), "{trouble}");
+    // What it reads is another matter.
+    assert_eq!(refusal(&mut node, Request::Get { key: vec![0; 1000].into() }), None);
+    meets(&mut node, 3, Some((4096, 2000)));
+    assert_eq!(refusal(&mut node, put(&value)), None, "it has come back with another limit");
+    // It has to store what is written while it is away.
+    meets(&mut node, 3, Some((4096, 999)));
+    node.peer_unreachable(node_of(3));
+    assert!(refusal(&mut node, put(&value)).is_some());
+    meets(&mut node, 2, Some((0, 1 << 20)));
+    let failure = refusal(&mut node, put(b"")).expect("node 2 takes no key at all");
+    assert!(failure.message.starts_with("key of 1 bytes, the limit is 0"), "{}", failure.message);
+    let two = name(&node, 2);
+    assert!(failure.message.contains(&format!("{two} takes no more")), "{}", failure.message);
+}
+
+#[test]
+fn a_transaction_is_no_way_around_the_limits_of_another_member() {
+    let mut node = leader();
+    let limits = Limits { value_bytes_max: 100_000, ..Limits::default() };
+    meets(&mut node, 2, Some((limits.key_bytes_max, limits.value_bytes_max)));
+    let transaction = |value: &[u8], steps: usize| {
+        let mut buffer = StepBuffer::default();
+        (0..steps).for_each(|_| buffer.push(&Step::Write(WriteOp::Put { key: b"k", value })));
+        let watched = WatchedBuffer::default();
+        let transaction = Transaction {
+            watched: watched.watched(),
+            answer_bytes_max: 1000,
+            steps: buffer.steps(),
+        };
+        let op = WriteOp::Timed { stamp: 0, op: TimedOp::Transaction(transaction) };
+        Request::Write { command: Command::Write { request: None, op }.to_bytes().into() }
+    };
+    assert_eq!(refusal(&mut node, transaction(&[0; 100_000], 2)), None);
+    assert!(refusal(&mut node, transaction(&[0; 100_001], 1)).is_some(), "a value");
+    let failure = refusal(&mut node, transaction(&[0; 100_000], 3)).expect("the whole entry");
+    assert!(failure.message.starts_with("command of 300"), "{}", failure.message);
 }
 
 /// For 100 ms.

@@ -145,3 +145,52 @@ fn subscriptions_are_as_in_redis() {
     assert!(client.ask("PUBLISH a b").starts_with("-ERR unknown command 'PUBLISH'"));
     assert_eq!(cluster.info(0).expect("it runs")["pubsub_clients"], "0");
 }
+
+/// Whoever has gone without unsubscribing looks like one who says no more. Redis closes both.
+#[test]
+fn a_subscriber_that_says_no_more_is_closed_after_its_replies() {
+    let cluster = Cluster::start(1, &QUICK);
+    cluster.await_leader();
+    for greeting in ["HELLO 2", "HELLO 3"] {
+        let mut client = Resp::connect(&cluster, 0);
+        assert!(client.ask(greeting).starts_with('{') || greeting == "HELLO 2");
+        // The reply to the write comes when it is committed, and before the one to what follows.
+        client.send(&["SET", "a", greeting]);
+        client.send(&["SUBSCRIBE", "a"]);
+        client.send(&["PSUBSCRIBE", "b"]);
+        client.shut_sending();
+        assert_eq!(client.hear(), "+OK");
+        assert!(client.hear().ends_with("[subscribe a :1]"));
+        assert!(client.hear().ends_with("[psubscribe b :2]"));
+        assert!(client.is_over(), "{greeting}");
+    }
+    drop((0..20).map(|_| {
+        let mut client = Resp::connect(&cluster, 0);
+        client.ask("SUBSCRIBE a");
+        client
+    }));
+    await_condition("those that have gone to be forgotten", || {
+        cluster.info(0).expect("it runs")["pubsub_clients"] == "0"
+    });
+}
+
+/// In RESP3 a subscriber may say everything.
+#[test]
+fn whatever_ends_a_connection_ends_that_of_a_subscriber() {
+    let cluster = Cluster::start(1, &QUICK);
+    cluster.await_leader();
+    let line = "x".repeat(70_000);
+    let ends = ["ruok", "srvr", "mntr", "isro", "conf", "QUIT", "*x\r", "a \"b", &line];
+    let in_resp2 = ["QUIT", "*x\r", "a \"b", &line];
+    let cases =
+        ends.map(|end| ("HELLO 3", end)).into_iter().chain(in_resp2.map(|end| ("PING", end)));
+    for (greeting, end) in cases {
+        let mut client = Resp::connect(&cluster, 0);
+        client.ask(greeting);
+        assert!(client.ask("SUBSCRIBE a").ends_with("[subscribe a :1]"));
+        // What follows is not read, nor is it in the way.
+        client.send_line(&format!("{end}\nGET a"));
+        assert!(!client.hear_all_text().contains("$-1"), "{end:.10}");
+    }
+    assert_eq!(cluster.info(0).expect("it runs")["pubsub_clients"], "0");
+}

@@ -4,6 +4,7 @@
 mod processes;
 
 use processes::{Cluster, await_condition, run};
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
@@ -11,6 +12,14 @@ use std::thread;
 use std::time::Duration;
 
 const QUICK: [&str; 4] = ["--heartbeat", "20ms", "--election", "150ms"];
+
+/// The memory that a node has now, in bytes.
+fn resident_bytes(cluster: &Cluster, node: usize) -> u64 {
+    let path = format!("/proc/{}/statm", cluster.process_id(node));
+    let pages = fs::read_to_string(path).expect("the process runs");
+    let pages: u64 = pages.split(' ').nth(1).and_then(|it| it.parse().ok()).expect("a number");
+    pages * 4096
+}
 
 /// One line to a node, and the first line of its answer.
 fn ask(stream: &mut TcpStream, line: &str) -> String {
@@ -98,6 +107,123 @@ fn half_requests_of_many_clients_cost_bounded_memory_and_each_is_served_when_it_
     await_condition("nothing to be left", || unserved() < 100);
     // 8 MiB of values, as much of log, and what waits.
     assert!(cluster.peak_mib(node) < 90, "it took {} MiB", cluster.peak_mib(node));
+}
+
+/// The answer to a `SET` of so many bytes.
+fn set(cluster: &Cluster, node: usize, bytes: usize) -> String {
+    let mut stream = cluster.connect(node);
+    write!(stream, "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${bytes}\r\n").expect("it reads");
+    stream.write_all(&vec![b'v'; bytes]).expect("it reads");
+    ask(&mut stream, "\r")
+}
+
+/// As while the limits are changed node by node.
+#[test]
+fn a_member_that_takes_less_than_the_others_costs_no_leader_and_is_named() {
+    const LARGER: [&str; 2] = ["--value-bytes-max", "4MiB"];
+    let mut cluster = Cluster::stopped(3, &QUICK);
+    for node in 0..3 {
+        let mut command = cluster.command(node);
+        if node != 1 {
+            command.args(LARGER);
+        }
+        cluster.start_command(node, command);
+    }
+    cluster.await_leader();
+    await_condition("a leader that would take more than raft-1", || {
+        let leader = cluster.await_leader();
+        leader != 1 || {
+            cluster.nc(1, "RAFT TRANSFER raft-0\n");
+            false
+        }
+    });
+    let leader = cluster.await_leader();
+    let term = cluster.info(leader).expect("it answers")["raft_term"].clone();
+    for node in [leader, 2 - leader] {
+        let refused = set(&cluster, node, 2 << 20);
+        assert!(refused.contains("the limit is 1048576 bytes"), "{refused}");
+        assert!(refused.contains("raft-1 takes no more") && refused.contains("nothing was done"));
+    }
+    assert_eq!(set(&cluster, leader, 1 << 20), "+OK");
+    assert_eq!(cluster.nc(leader, "MULTI\nAPPEND k x\nEXEC\n").lines().count(), 4);
+    let info = cluster.info(leader).expect("it answers");
+    assert_eq!(info["raft_term"], term, "nobody was deposed");
+    assert!(info["limits_differ"].contains("raft-1 takes 1048576"), "{}", info["limits_differ"]);
+    assert!(cluster.nc(leader, "WHY\n").contains("and raft-1 takes 1048576"));
+    let warned = cluster.log(leader).lines().filter(|line| line.contains("raft-1 takes")).count();
+    assert_eq!(warned, 1, "the log says it once");
+    // Also to raft-1 itself, which would not take such a value: it gets what is in the log, and in a snapshot.
+    cluster.terminate(1);
+    let mut command = cluster.command(1);
+    command.args(LARGER);
+    cluster.start_command(1, command);
+    await_condition("raft-1 to take as much as the others", || {
+        cluster.info(leader).is_some_and(|info| info["limits_differ"].is_empty())
+    });
+    assert_eq!(set(&cluster, leader, 2 << 20), "+OK");
+    for wipe in [false, true] {
+        cluster.terminate(1);
+        if wipe {
+            cluster.wipe(1);
+        }
+        cluster.start_node(1);
+        cluster.await_voters(&[0, 1, 2]);
+        cluster.await_same_applied();
+    }
+    assert_eq!(cluster.nc(1, "READONLY\nSTRLEN k\n"), format!("+OK\r\n:{}\r\n", 2 << 20));
+    let status = run(Command::new(env!("CARGO_BIN_EXE_cltraft")).args([
+        "--servers",
+        &cluster.address(leader),
+        "status",
+    ]));
+    assert!(status.1.contains("raft-1 takes 1048576") || status.2.contains("raft-1 takes 1048576"));
+}
+
+/// What the node keeps for a connection, it keeps no longer.
+#[test]
+fn connections_that_have_ended_cost_nothing() {
+    const COUNT: usize = 10_000;
+    /// Less than a connection costs by whatever is not forgotten: an entry of any map.
+    const EACH: u64 = 16;
+    let cluster = Cluster::start(1, &QUICK);
+    cluster.await_leader();
+    let long = "x".repeat(20_000);
+    assert_eq!(cluster.nc(0, &format!("SET long {long}\n")), "+OK\r\n");
+    let conversations: [(&str, &str); 6] = [
+        ("GET long\n", "xxx\r\n"),
+        ("GET /livez HTTP/1.1\r\nHost: a\r\n\r\n", "alive\n"),
+        ("SUBSCRIBE a\n", "a\r\n:1\r\n"),
+        ("CHANGES\n", "changes\r\n"),
+        ("WATCH long\nMULTI\nGET long\n", "+QUEUED\r\n"),
+        ("SCAN 0\n", "long\r\n"),
+    ];
+    for (said, answer_end) in conversations {
+        let mut buffer = vec![0; 32 * 1024];
+        let mut converse = |count| {
+            for _ in 0..count {
+                let mut stream = cluster.connect(0);
+                stream.write_all(said.as_bytes()).expect("the node reads");
+                let mut heard = Vec::new();
+                while !String::from_utf8_lossy(&heard).contains(answer_end) {
+                    let read = stream.read(&mut buffer).expect("the node answers");
+                    assert!(
+                        read > 0,
+                        "{said:?} is answered by {:?}",
+                        String::from_utf8_lossy(&heard)
+                    );
+                    heard.extend_from_slice(&buffer[..read]);
+                }
+            }
+            await_condition("all to be closed", || {
+                cluster.info(0).is_some_and(|info| info["connected_clients"] == "1")
+            });
+            resident_bytes(&cluster, 0)
+        };
+        let before = converse(COUNT / 10);
+        let after = converse(COUNT);
+        let each = after.saturating_sub(before) / COUNT as u64;
+        assert!(each < EACH, "{each} bytes remain of each {said:?}");
+    }
 }
 
 /// The first line of an answer, without its end.

@@ -148,7 +148,12 @@ fn hello_examples() -> Vec<(&'static str, Example)> {
         name: "raft-1".to_owned(),
         standing: Standing::Empty,
         address: "raft-1.raft-service:6000".to_owned(),
+        limits: Some(Limits { key_bytes_max: 4096, value_bytes_max: 1_048_576 }),
     };
+    let mut of_0_1_0 = peer.clone();
+    if let Role::Peer { limits, .. } = &mut of_0_1_0 {
+        *limits = None;
+    }
     let refused = Refused {
         code: RefusedCode::Cluster,
         reason: "raft-2 is of cluster 5af3107a4000c0de, not 0000000000000001".to_owned(),
@@ -162,6 +167,15 @@ fn hello_examples() -> Vec<(&'static str, Example)> {
                 version_max: 2,
                 cluster_id: CLUSTER,
                 role: peer,
+            }),
+        ),
+        (
+            "hello-peer-of-0.1.0",
+            Example::Hello(Hello {
+                version_min: 2,
+                version_max: 2,
+                cluster_id: CLUSTER,
+                role: of_0_1_0,
             }),
         ),
         ("welcome", Example::HelloReply(welcome(2, 0x3344_5566_7788))),

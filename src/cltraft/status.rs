@@ -156,6 +156,9 @@ pub fn warnings(reports: &[Report]) -> Vec<String> {
         if let Some(what) = fields.given("raft_waits_for") {
             warnings.push(line(&format!("{name} waits {what}")));
         }
+        if let Some(what) = fields.given("limits_differ") {
+            warnings.push(line(&format!("{name}: {what}")));
+        }
         let refused = fields.peers().filter(|(_, state)| is_refusal(state));
         // Of one that was removed nothing else is to be expected.
         for (peer, state) in refused.filter(|_| !fields.is_removed()) {

@@ -152,14 +152,14 @@ pub const FLAGS: &[Flag] = &[
         name: "key-bytes-max",
         value: "SIZE",
         default: "4KiB",
-        help: "longest key; the same on every node",
+        help: "longest key; of all nodes the smallest counts",
         set: set!(key_bytes_max, parse_size_u32),
     },
     Flag {
         name: "value-bytes-max",
         value: "SIZE",
         default: "1MiB",
-        help: "longest value; the same on every node",
+        help: "longest value; of all nodes the smallest counts",
         set: set!(value_bytes_max, parse_size_u32),
     },
     Flag {

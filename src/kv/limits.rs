@@ -31,6 +31,13 @@ pub const READ_KEYS_MAX: usize = 1024;
 /// However short keys and values are, an answer with several has this room, in bytes.
 const ANSWER_BYTES_MIN: usize = 32 * 1024;
 
+/// Room in a command, and the frame with it, for everything that is neither key nor value, in bytes.
+const COMMAND_OVERHEAD_BYTES: usize = 1024;
+
+/// However short keys and values are, a status, the message of a failure, and a typed line with a length
+/// before each of its words have this room, in bytes.
+const COMMAND_BYTES_MIN: usize = 72 * 1024;
+
 /// What a key and its value take in an answer besides their bytes.
 const PAIR_BYTES: usize = 16;
 
@@ -40,6 +47,25 @@ impl Limits {
     pub fn answer_bytes_max(&self) -> usize {
         let longest = self.value_bytes_max as usize + self.key_bytes_max as usize;
         (longest + PAIR_BYTES).max(ANSWER_BYTES_MIN)
+    }
+
+    /// The longest command, in bytes: a compare-and-set of the longest key and two of the longest values.
+    pub fn command_bytes_max(&self) -> usize {
+        let values = (self.value_bytes_max as usize).saturating_mul(2);
+        let longest = values.saturating_add(self.key_bytes_max as usize);
+        longest.saturating_add(COMMAND_OVERHEAD_BYTES).max(COMMAND_BYTES_MIN)
+    }
+
+    /// Refuses what a node with these limits would have to store and could not have taken itself. Other nodes may
+    /// have limits of their own for answers.
+    pub fn check_lengths(&self, request: &Request) -> Result<(), Failure> {
+        let Request::Write { command } = request else { return Ok(()) };
+        if let Ok(Command::Write { op, .. }) = Command::decode(command) {
+            within("key", op.key_bytes(), self.key_bytes_max)?;
+            within("value", op.value_bytes(), self.value_bytes_max)?;
+        }
+        let limit = u32::try_from(self.command_bytes_max()).unwrap_or(u32::MAX);
+        within("command", command.len(), limit)
     }
 
     /// Refuses a request whose key or value is too long, or whose command cannot be read.

@@ -33,9 +33,10 @@ impl Inbox {
         Inbox { bytes: Vec::new(), start: 0, end: 0, max, kept: KEPT_CAPACITY }
     }
 
-    /// It turned out to be a peer's.
-    pub(crate) fn keep_for_peer(&mut self) {
+    /// It turned out to be a peer's, which may have so many unconsumed bytes.
+    pub(crate) fn keep_for_peer(&mut self, max: usize) {
         self.kept = PEER_KEPT_CAPACITY;
+        self.max = max;
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -259,7 +260,7 @@ mod tests {
         for (is_peer, kept) in [(true, 300_000), (false, 0)] {
             let (mut inbox, mut outbox) = (Inbox::new(1 << 20), Outbox::default());
             if is_peer {
-                inbox.keep_for_peer();
+                inbox.keep_for_peer(1 << 20);
                 outbox.keep_for_peer();
             }
             inbox.append(&[1; 300_000]);

@@ -98,6 +98,8 @@ pub(super) struct Connection {
     pub(super) dirty: bool,
     /// In the list of those that are not read from and have taken bytes.
     pub(super) drained: bool,
+    /// The server wants to hear when it has taken bytes.
+    pub(super) is_awaited: bool,
     /// When patience with its present phase ends.
     pub(super) deadline: Option<Instant>,
     registered: Option<Interest>,
@@ -143,16 +145,17 @@ impl Connection {
             listed: false,
             dirty: false,
             drained: false,
+            is_awaited: false,
             deadline: None,
             registered: None,
         }
     }
 
     /// It turned out to be this peer's.
-    pub(super) fn be_peer(&mut self, peer: u64, outbox_max: usize) {
+    pub(super) fn be_peer(&mut self, peer: u64, limits: Limits) {
         self.peer = Some(peer);
-        self.outbox_max = outbox_max;
-        self.inbox.keep_for_peer();
+        self.outbox_max = limits.outbox_max;
+        self.inbox.keep_for_peer(limits.inbox_max);
         self.outbox.keep_for_peer();
     }
 

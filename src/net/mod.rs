@@ -29,7 +29,7 @@ pub use resolve_blocking::resolve_blocking;
 pub use resolver::ResolverConfig;
 pub use signals::{Asks, Terminal, asks, catch_early_signals, signal_name};
 
-use connection::{Connection, Phase};
+use connection::{Connection, Limits, Phase};
 use dialer::Dialer;
 use intake::Intake;
 use listener::Acceptor;
@@ -120,6 +120,8 @@ pub struct NetConfig {
     pub kept_bytes_max: usize,
     /// Bytes waiting to be sent to one client.
     pub outbox_bytes_max: usize,
+    /// The same of a peer: its messages may be longer.
+    pub peer_inbox_bytes_max: usize,
     /// Bytes waiting to be sent to one peer.
     pub peer_outbox_bytes_max: usize,
     /// How long one address may take to accept a dial. 1 s is a good value.
@@ -134,6 +136,13 @@ pub struct NetConfig {
     pub resolver: ResolverConfig,
     /// For jitter and DNS query ids. Another one for each start of the process.
     pub seed: u64,
+}
+
+impl NetConfig {
+    fn peer_limits(&self) -> Limits {
+        let (inbox_max, outbox_max) = (self.peer_inbox_bytes_max, self.peer_outbox_bytes_max);
+        Limits { inbox_max, outbox_max }
+    }
 }
 
 /// What has happened.
@@ -314,15 +323,23 @@ impl Net {
         self.intake.is_short = is_short;
     }
 
-    /// Connections whose reading is paused, and that have taken bytes since the last call.
+    /// Connections that have taken bytes since the last call, of those whose reading is paused or that were asked
+    /// for.
     pub fn take_drained(&mut self) -> Vec<ConnId> {
         let drained = std::mem::take(&mut self.drained);
         for conn in &drained {
             if let Some(connection) = self.get(*conn) {
-                connection.drained = false;
+                (connection.drained, connection.is_awaited) = (false, false);
             }
         }
         drained
+    }
+
+    /// [`Net::take_drained`] tells once when the connection has taken some of its bytes, also if it is read from.
+    pub fn tell_when_drained(&mut self, conn: ConnId) {
+        if let Some(connection) = self.open(conn) {
+            connection.is_awaited = true;
+        }
     }
 
     /// When the last wait was over: what follows is work.
@@ -440,11 +457,10 @@ impl Net {
 
     /// An accepted connection turned out to be this peer's.
     pub fn attach_peer(&mut self, conn: ConnId, peer: u64) {
-        let (user_timeout, outbox_max) =
-            (self.config.user_timeout, self.config.peer_outbox_bytes_max);
+        let (user_timeout, limits) = (self.config.user_timeout, self.config.peer_limits());
         let Some(connection) = self.open(conn) else { return };
         let was_peer = connection.peer.is_some();
-        connection.be_peer(peer, outbox_max);
+        connection.be_peer(peer, limits);
         let counted = std::mem::take(&mut connection.counted_unsent);
         let held = connection.counted_held;
         let options = connection.set_peer_options(user_timeout);

@@ -152,7 +152,7 @@ impl Net {
         let stream = TcpStream::connect(to)?;
         let conn = self.insert(stream, to, Phase::Connecting);
         let connection = &mut self.connections[conn.slot as usize];
-        connection.be_peer(peer, self.config.peer_outbox_bytes_max);
+        connection.be_peer(peer, self.config.peer_limits());
         let registered = connection.update_interest(self.poll.registry());
         registered.inspect_err(|_| self.discard(conn))?;
         Ok(conn)
@@ -248,7 +248,7 @@ impl Net {
         let (counted, unsent) = (connection.counted_unsent, connection.client_unsent());
         connection.counted_unsent = unsent;
         connection.taken += (waiting - len) as u64;
-        let has_drained = connection.paused && len < waiting;
+        let has_drained = (connection.paused || connection.is_awaited) && len < waiting;
         if has_drained && !std::mem::replace(&mut connection.drained, true) {
             self.drained.push(conn);
         }

@@ -14,7 +14,7 @@
 
 use super::requests::failure;
 use super::{Node, Origin, PeerMessage, PendingWrite};
-use crate::kv::{Answer, FailureCode, MemberRequest};
+use crate::kv::{Answer, FailureCode, Limits, MemberRequest};
 use crate::ordered::Few;
 use crate::raft::{
     Change, ChangeError, FOUNDING_TERM, HandoverError, Member, Membership, NodeId, Payload, Term,
@@ -48,6 +48,8 @@ pub struct Peer {
     /// `host:port` where it is to be found.
     pub address: String,
     pub standing: Standing,
+    /// The longest keys and values that it takes from clients; one of version 0.1.0 that dials does not say it.
+    pub limits: Option<Limits>,
 }
 
 /// A node that wants to be taken in.
@@ -97,6 +99,7 @@ impl Node {
 
     pub fn peer_connected(&mut self, peer: Peer) {
         self.raft.peer_connected(peer.id);
+        self.note_limits(&peer);
         self.connected.insert(peer.id, Connected { peer, is_told: false });
     }
 

@@ -12,6 +12,7 @@ mod audit;
 mod backups;
 mod divergence;
 mod expiry;
+mod limits;
 mod log_growth;
 mod members;
 mod pending_writes;
@@ -20,6 +21,7 @@ mod snapshot;
 mod turn;
 
 pub use backups::{BackupBytes, BackupRead, BackupTicket};
+pub use limits::ClusterLimits;
 pub use members::{Applicant, Peer, Standing};
 pub use requests::request_bytes;
 
@@ -154,6 +156,9 @@ pub struct Node {
     snapshot_is_due: bool,
     backups: Backups,
     refuses_growth: bool,
+    /// The limits of other nodes, as they said last.
+    others_limits: Few<NodeId, Limits>,
+    cluster_limits: ClusterLimits,
     /// The index at which a majority has another state than this node.
     diverged_at: Option<Index>,
     log_growth: LogGrowth,
@@ -241,6 +246,8 @@ impl Node {
             raft,
             machine,
             last_id: rng.u64(..) / 2,
+            cluster_limits: ClusterLimits::alone(config.limits),
+            others_limits: Few::new(),
             config,
             now_ticks: 0,
             wall_ms: 0,
@@ -320,6 +327,7 @@ impl Node {
         self.expire_forwards();
         self.notice_lost_leadership();
         self.tick_members();
+        self.look_at_limits();
         self.release_held();
     }
 

@@ -128,6 +128,7 @@ impl Node {
     /// What is refused without asking anybody.
     pub(super) fn check(&self, request: &Request) -> Result<(), Failure> {
         self.config.limits.check(request)?;
+        self.cluster_limits.check(request, &self.config.limits)?;
         if self.raft.is_removed() {
             let message = format!("{} was removed from the cluster; ask another", self.config.name);
             return Err(failure(FailureCode::ShuttingDown, message));

@@ -6,6 +6,7 @@
 
 use super::Kind;
 use crate::codec::{Malformed, Reader, put_blob, put_u8, put_u16, put_u32, put_u64};
+use crate::kv::Limits;
 use crate::node::Standing;
 use crate::ordered::Few;
 use crate::payload::read_text;
@@ -43,6 +44,8 @@ pub enum Role {
         standing: Standing,
         /// `host:port` where others find it.
         address: String,
+        /// The longest keys and values that it takes; version 0.1.0 does not say it.
+        limits: Option<Limits>,
     },
     /// The name is for logs only.
     Client { name: String },
@@ -152,12 +155,16 @@ impl Hello {
         put_u16(out, self.version_max);
         put_u64(out, self.cluster_id);
         match &self.role {
-            Role::Peer { node, incarnation, name, standing, address } => {
+            Role::Peer { node, incarnation, name, standing, address, limits } => {
                 put_u8(out, ROLE_PEER);
                 put_u64(out, *node);
                 put_u64(out, *incarnation);
                 put_name(out, name);
                 put_place(out, *standing, address);
+                if let Some(limits) = limits {
+                    put_u32(out, limits.key_bytes_max);
+                    put_u32(out, limits.value_bytes_max);
+                }
             }
             Role::Client { name } => {
                 put_u8(out, ROLE_CLIENT);
@@ -183,7 +190,8 @@ impl Hello {
                 let incarnation = reader.u64("incarnation")?;
                 let name = read_name(&mut reader)?;
                 let (standing, address) = read_place(&mut reader)?;
-                Role::Peer { node, incarnation, name, standing, address }
+                let limits = read_limits(&mut reader)?;
+                Role::Peer { node, incarnation, name, standing, address, limits }
             }
             ROLE_CLIENT => Role::Client { name: read_name(&mut reader)? },
             _ => return Err(Malformed("role")),
@@ -280,6 +288,16 @@ fn read_place(reader: &mut Reader<'_>) -> Result<(Standing, String), Malformed> 
         _ => return Err(Malformed("standing")),
     };
     Ok((standing, read_text(reader, "address", ADDRESS_BYTES_MAX)?))
+}
+
+/// Version 0.1.0 ends before them.
+fn read_limits(reader: &mut Reader<'_>) -> Result<Option<Limits>, Malformed> {
+    if reader.rest().is_empty() {
+        return Ok(None);
+    }
+    let key_bytes_max = reader.u32("longest key")?;
+    let value_bytes_max = reader.u32("longest value")?;
+    Ok(Some(Limits { key_bytes_max, value_bytes_max }))
 }
 
 fn put_name(out: &mut Vec<u8>, name: &str) {

@@ -3,26 +3,21 @@
 use super::frame::SKIP_BYTES_MAX;
 use crate::kv::{Failure, FailureCode, Limits};
 
-/// Room in a frame for everything that is neither key nor value, in bytes.
-const FRAME_OVERHEAD_BYTES: usize = 1024;
-
-/// However short keys and values are, a status, the message of a failure, and a typed line with a length
-/// before each of its words have this room, in bytes.
-const FRAME_BYTES_MIN: usize = 72 * 1024;
-
 /// The entries of one AppendEntries, in bytes, less the last: a batch ends with the entry that reaches this.
 pub const PEER_BATCH_BYTES_MAX: usize = 256 * 1024;
 
 /// The longest payload of a frame that a client may send or get, in bytes: a compare-and-set of the
 /// longest key and two of the longest values.
 pub fn client_frame_bytes_max(limits: &Limits) -> usize {
-    let values = (limits.value_bytes_max as usize).saturating_mul(2);
-    let longest = values.saturating_add(limits.key_bytes_max as usize);
-    longest.saturating_add(FRAME_OVERHEAD_BYTES).max(FRAME_BYTES_MIN)
+    limits.command_bytes_max()
 }
 
-/// The longest payload of a frame between nodes, in bytes: a full batch whose last entry is the longest
-/// possible one.
+/// The longest payload of a frame that a node takes from another, in bytes. It does not depend on the limits of keys and
+/// values: the log and the snapshots of others have what was written before this node had its present ones.
+pub const PEER_FRAME_BYTES_MAX: usize = SKIP_BYTES_MAX;
+
+/// The longest payload of a frame that a node sends to another because of what it takes from clients, in bytes: a full
+/// batch whose last entry is the longest possible one.
 pub fn peer_frame_bytes_max(limits: &Limits) -> usize {
     client_frame_bytes_max(limits).saturating_add(PEER_BATCH_BYTES_MAX)
 }

@@ -28,7 +28,9 @@ pub mod sniff;
 pub mod text;
 
 pub use crate::kv::Limits;
-pub use limits::{PEER_BATCH_BYTES_MAX, client_frame_bytes_max, peer_frame_bytes_max};
+pub use limits::{
+    PEER_BATCH_BYTES_MAX, PEER_FRAME_BYTES_MAX, client_frame_bytes_max, peer_frame_bytes_max,
+};
 
 use crate::codec::Malformed;
 

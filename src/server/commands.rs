@@ -1,6 +1,5 @@
 //! Text commands: cut, understood, and answered here or by the node.
 
-use super::pubsub::Subscriptions;
 use super::talk::{Pause, Step};
 use super::texts::{TextClient, TextTalk};
 use super::{ReplyTo, Server, info};
@@ -14,7 +13,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 impl<D: Disk> Server<D> {
     pub(super) fn step_text(&mut self, conn: ConnId, talk: &mut TextTalk, now: Instant) -> Step {
-        if talk.leaving {
+        if talk.is_leaving() {
             return Err(Pause::NeedMore);
         }
         if let Some(skip) = &mut talk.skip {
@@ -55,7 +54,8 @@ impl<D: Disk> Server<D> {
                 let allowed = talk.context().map(|it| text::check_context(&args, &it));
                 let parsed = match allowed {
                     Some(Err(error)) => Err(error),
-                    _ => text::try_parse(&args, &self.limits),
+                    // What goes into the log has to fit all members' limits.
+                    _ => text::try_parse(&args, &self.replica.node().cluster_limits().limits),
                 };
                 let command = match parsed {
                     Ok(command) => self.resume_scan(command),
@@ -204,8 +204,7 @@ impl<D: Disk> Server<D> {
                 self.say(conn, talk, |out, _| resp::put_simple(out, "RESET"))
             }
             TextCommand::Quit => {
-                talk.leaving = true;
-                self.stop_listening(conn, talk);
+                self.leave(conn, talk);
                 self.say(conn, talk, |out, _| resp::put_simple(out, "OK"))
             }
             TextCommand::Changes { prefix, from } => {
@@ -219,10 +218,15 @@ impl<D: Disk> Server<D> {
 
     /// What comes without being asked for ends.
     fn stop_listening(&mut self, conn: ConnId, talk: &mut TextTalk) {
-        talk.stream = None;
-        talk.subscriptions = Subscriptions::default();
+        talk.stop_listening();
         self.streams.forget(conn);
         self.herald.forget(conn);
+    }
+
+    /// Nothing more is read, and the connection is closed after the answers to what came before.
+    pub(super) fn leave(&mut self, conn: ConnId, talk: &mut TextTalk) {
+        talk.leave();
+        self.stop_listening(conn, talk);
     }
 
     /// From the reply to it on, the connection speaks what was asked for.
@@ -316,8 +320,7 @@ impl<D: Disk> Server<D> {
 
     /// The stream can't be understood any more: says so, and closes once all answers are out.
     fn last_words(&mut self, conn: ConnId, talk: &mut TextTalk, error: &str) -> Step {
-        talk.leaving = true;
-        self.stop_listening(conn, talk);
+        self.leave(conn, talk);
         self.say(conn, talk, |out, _| resp::put_error(out, error))
     }
 }

@@ -1,6 +1,9 @@
-//! What is kept for each connection, found by its slot: every request looks several times.
+//! What is kept for each connection, found by its slot: every request looks several times. And the one place where
+//! all of it is forgotten.
 
+use super::Server;
 use crate::net::ConnId;
+use crate::wal::Disk;
 
 /// Room that is kept although nobody is there.
 const KEPT_SLOTS: usize = 64;
@@ -62,6 +65,60 @@ impl<T> ByConn<T> {
 
     pub fn values(&self) -> impl Iterator<Item = &T> {
         self.slots.iter().flatten().map(|(_, kept)| kept)
+    }
+}
+
+impl<D: Disk> Server<D> {
+    /// Nothing more is said or heard on this connection: it is closed once its outbox is out.
+    pub(super) fn let_go(&mut self, conn: ConnId) {
+        self.forget(conn);
+        self.links.net.close_after_flush(conn);
+    }
+
+    /// Every connection that ends comes here, in whichever way it ends. All fields are named: the compiler asks the
+    /// author of a new one whether it keeps something for a connection.
+    pub(super) fn forget(&mut self, conn: ConnId) {
+        let Server {
+            talks,
+            paused,
+            line,
+            streams,
+            herald,
+            // By ticket; the node's answer ends it, and finds nobody.
+            asked: _,
+            // Of a member's connection, by `Links::detach`. Of others, only until the end of the turn.
+            links: _,
+            // Count what talks keep, which take it back when they are dropped.
+            unread: _,
+            memory: _,
+            // By their numbers, which are good on any connection.
+            cursors: _,
+            config: _,
+            limits: _,
+            replica: _,
+            awaited_bytes: _,
+            asked_bytes: _,
+            asked_work: _,
+            pace: _,
+            watch: _,
+            counts: _,
+            samples: _,
+            level: _,
+            started: _,
+            turn_began: _,
+            next_tick: _,
+            requests: _,
+            text_clients: _,
+            slowest_flush: _,
+            turns: _,
+            stopping: _,
+            terminal: _,
+        } = self;
+        talks.remove(&conn);
+        paused.remove(conn);
+        line.forget(conn);
+        streams.forget(conn);
+        herald.forget(conn);
     }
 }
 

@@ -108,6 +108,12 @@ impl<D: Disk> Server<D> {
             ("raft_cluster_id", &format_args!("{:016x}", membership.cluster_id)),
             ("raft_membership_index", &raft.membership_index()),
             ("raft_waits_for", &watch::waits_for(node).unwrap_or_default()),
+            ("key_bytes_max", &node.cluster_limits().limits.key_bytes_max),
+            ("value_bytes_max", &node.cluster_limits().limits.value_bytes_max),
+            (
+                "limits_differ",
+                &node.cluster_limits().trouble(&self.config.limits).unwrap_or_default(),
+            ),
         ])
     }
 

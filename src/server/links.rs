@@ -8,6 +8,7 @@
 use super::passing::{IN_OUTBOX_BYTES, Passing};
 use super::refusals::Refusals;
 use crate::config::{Config, parse_host_port};
+use crate::kv::Limits;
 use crate::net::{ConnId, Net, NetConfig, PeerAddress, ResolverConfig};
 use crate::node::{self, Node, PeerMessage, Standing};
 use crate::ordered::Few;
@@ -15,7 +16,9 @@ use crate::protocol::hello::{
     self, Hello, HelloReply, Refused, RefusedCode, Role, VERSION_MAX, VERSION_MIN, Welcome,
 };
 use crate::protocol::resp::TextLimits;
-use crate::protocol::{client_frame_bytes_max, frame, peer, peer_frame_bytes_max};
+use crate::protocol::{
+    PEER_FRAME_BYTES_MAX, client_frame_bytes_max, frame, peer, peer_frame_bytes_max,
+};
 use crate::raft::{Membership, NodeId, node_id, number};
 use crate::wal::Identity;
 use log::{debug, info, warn};
@@ -344,6 +347,10 @@ impl Links {
                 name: self.identity.name.clone(),
                 standing: self.welcome.standing,
                 address: self.welcome.address.clone(),
+                limits: Some(Limits {
+                    key_bytes_max: self.welcome.key_bytes_max,
+                    value_bytes_max: self.welcome.value_bytes_max,
+                }),
             },
         };
         if let Some(outbox) = self.net.outbox(conn) {
@@ -751,8 +758,10 @@ fn net_config(config: &Config) -> NetConfig {
         inbox_bytes_max: frame_bytes.max(TextLimits::new(limits).inbox_bytes_min()),
         unserved_bytes_max: config.unserved_bytes_max,
         kept_bytes_max: config.buffers_bytes_max / KEPT_ROOM_PART,
-        outbox_bytes_max: config.client_outbox_bytes_max + client_frame_bytes_max(limits),
-        peer_outbox_bytes_max: raft_bytes_max(config) + frame_bytes,
+        // One answer may be longer than what this node takes: a value from before it had its present limits.
+        outbox_bytes_max: config.client_outbox_bytes_max + PEER_FRAME_BYTES_MAX,
+        peer_inbox_bytes_max: PEER_FRAME_BYTES_MAX + frame::HEADER_BYTES,
+        peer_outbox_bytes_max: raft_bytes_max(config) + PEER_FRAME_BYTES_MAX,
         // A member that comes back elsewhere is to be found within a second of its name leading there.
         connect_timeout: Duration::from_millis(400),
         redial_max: Duration::from_millis(400),

@@ -9,6 +9,7 @@ mod commands;
 mod conns;
 mod cursors;
 mod events;
+mod feeding;
 mod files;
 mod histogram;
 mod http;
@@ -48,6 +49,7 @@ use crate::wal::{Disk, Identity, WalError};
 use conns::ByConn;
 use cursors::Cursors;
 use events::Kind;
+use feeding::Feeding;
 use line::Line;
 use links::Links;
 use log::info;
@@ -62,7 +64,6 @@ use signals::Stopping;
 use slab::Slab;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{fmt, io};
-use streams::Streams;
 use talk::Talk;
 use turns::{Phases, Turns};
 use unread::Unread;
@@ -108,7 +109,7 @@ pub struct Server<D: Disk> {
     /// Text connections there have been.
     text_clients: u64,
     cursors: Cursors,
-    streams: Streams,
+    streams: Feeding,
     herald: Herald,
     slowest_flush: Duration,
     turns: Turns,
@@ -202,7 +203,7 @@ impl<D: Disk> Server<D> {
             turn_began: now,
             requests: 0,
             text_clients: 0,
-            streams: Streams::default(),
+            streams: Feeding::default(),
             herald: Herald::default(),
             slowest_flush: Duration::ZERO,
             turns: Turns::new(),
@@ -301,11 +302,7 @@ impl<D: Disk> Server<D> {
 
     /// A connection is gone, whoever closed it.
     fn closed(&mut self, conn: ConnId, by_other_side: bool, reason: &str, now: Instant) {
-        self.talks.remove(&conn);
-        self.paused.remove(conn);
-        self.line.forget(conn);
-        self.streams.forget(conn);
-        self.herald.forget(conn);
+        self.forget(conn);
         if let Some(peer) = self.links.detach(conn, by_other_side, reason, now) {
             self.drop_not_sent();
             self.replica.inputs().peer_unreachable(peer);
@@ -438,18 +435,21 @@ impl<D: Disk> Server<D> {
             _ => unreachable!("an answer fits the protocol that it was asked in"),
         }
         self.paused.note(asked.conn);
+        self.streams.note_answer(asked.conn);
         self.close_if_done(asked.conn);
     }
 
     /// The other side has said all it will say, and has all its answers.
     fn close_if_done(&mut self, conn: ConnId) {
         let Some(talk) = self.talks.get(&conn) else { return };
+        if talk.streams() && self.links.net.half_closed(conn) {
+            return self.streams_to_half_closed(conn);
+        }
         if talk.owes_answers() || self.paused.contains(conn) || self.line.has(conn) {
             return;
         }
         if talk.is_leaving() || self.links.net.half_closed(conn) {
-            self.talks.remove(&conn);
-            self.links.net.close_after_flush(conn);
+            self.let_go(conn);
         }
     }
 

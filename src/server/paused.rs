@@ -76,6 +76,7 @@ impl<D: Disk> Server<D> {
     pub(super) fn resume(&mut self) {
         for conn in self.links.net.take_drained() {
             self.paused.note(conn);
+            self.streams.note(conn);
         }
         self.paused.note_scarcity(self.is_unread_scarce());
         if self.is_awaited_full(2) {

@@ -7,6 +7,7 @@
 //! a client that has seen an index can go on at the next one, here or at any other node.
 
 use super::Server;
+use super::feeding::WaitsFor;
 use super::talk::{ClientTalk, Step, Talk};
 use super::texts::TextTalk;
 use crate::kv::{Answer, Batch, ChangeRef, Compacted, Failure, FailureCode, Machine};
@@ -17,18 +18,23 @@ use crate::protocol::resp::{self, Version};
 use crate::protocol::{client_frame_bytes_max, frame, text};
 use crate::raft::Index;
 use crate::wal::Disk;
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// Of a stream, what a client has not read, in bytes; more waits in the history. What one entry has
 /// changed may go beyond it.
 const STREAM_OUTBOX_BYTES: usize = 256 * 1024;
-/// What all streams of a node together get in a turn, in bytes; the rest waits for the next one.
-const STREAMS_BYTES_PER_TURN: usize = 4 * 1024 * 1024;
-/// What passing a change costs, put in bytes of an answer: also one of another key takes time.
-const PASSED_CHANGE_BYTES: usize = 16;
+/// What is done for all streams of a node together in a turn, put in bytes that are written to sockets; the rest
+/// waits for the next one. It is some milliseconds.
+const STREAMS_WORK_PER_TURN: usize = 2 * 1024 * 1024;
+/// What the other work costs, in the same unit. A change of another key has to be passed as well, and each client that
+/// is sent something costs a system call.
+const LOOK_WORK: usize = 128;
+const PASSED_CHANGE_WORK: usize = 128;
+const SEND_WORK: usize = 8 * 1024;
 /// How often a client is told how far the log is, if none of its changes tells it.
 const PROGRESS_PERIOD: Duration = Duration::from_secs(1);
+/// How often one that says no more is told so in any case. Nothing else would find out that it has gone.
+const HALF_CLOSED_PERIOD: Duration = Duration::from_secs(10);
 /// Changes in one frame, in bytes: the rest of those of an index goes into the next.
 const FRAME_CHANGES_BYTES: usize = 256 * 1024;
 
@@ -45,6 +51,8 @@ pub struct Stream {
     /// What the client has been told of last, and when.
     told: Index,
     told_at: Instant,
+    /// Its client says no more, and is told at once how far the log is.
+    is_mark_wanted: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -52,31 +60,6 @@ enum Form {
     Resp(Version),
     /// The id of a binary request, and the most changes of one frame, in bytes.
     Frames(u64, usize),
-}
-
-/// Those that there are.
-#[derive(Debug, Default)]
-pub struct Streams {
-    of: BTreeSet<ConnId>,
-    /// Who was the last one to get something; the next one's turn is after it.
-    served_last: Option<ConnId>,
-    /// Somebody would take more at once.
-    has_more: bool,
-}
-
-impl Streams {
-    pub fn len(&self) -> usize {
-        self.of.len()
-    }
-
-    pub fn forget(&mut self, conn: ConnId) {
-        self.of.remove(&conn);
-    }
-
-    /// Whether the next turn has something to do without further input.
-    pub fn has_work(&self) -> bool {
-        self.has_more
-    }
 }
 
 impl<D: Disk> Server<D> {
@@ -94,7 +77,7 @@ impl<D: Disk> Server<D> {
             Ok(stream) => {
                 self.say(conn, talk, |out, _| stream.put_begun(out))?;
                 talk.stream = Some(stream);
-                self.streams.of.insert(conn);
+                self.streams.insert(conn);
                 Ok(())
             }
             Err(failure) => self.say(conn, talk, |out, _| put_failure(out, failure)),
@@ -122,7 +105,7 @@ impl<D: Disk> Server<D> {
                 stream.put_begun(outbox);
                 talk.kept.set(stream.kept_bytes());
                 talk.stream = Some(stream);
-                self.streams.of.insert(conn);
+                self.streams.insert(conn);
             }
             Err(failure) => form.put_end(outbox, failure),
         }
@@ -149,7 +132,7 @@ impl<D: Disk> Server<D> {
             let first = machine.history().first();
             return Err(compacted(Compacted { first }, machine));
         }
-        Ok(Stream { prefix, form, next, told: next - 1, told_at: now })
+        Ok(Stream { prefix, form, next, told: next - 1, told_at: now, is_mark_wanted: false })
     }
 
     /// Whether what this node has applied may be shown.
@@ -162,66 +145,97 @@ impl<D: Disk> Server<D> {
         Err(failure(FailureCode::NoLeader, message))
     }
 
-    /// Every stream gets what it lacks, as far as its client reads.
+    /// The client of a stream says no more. It listens, as `echo CHANGES | nc` does, or it has gone: the next thing that
+    /// it is told finds that out.
+    pub(super) fn streams_to_half_closed(&mut self, conn: ConnId) {
+        let stream = match self.talks.get_mut(&conn) {
+            Some(Talk::Text(text)) => text.stream.as_mut(),
+            Some(Talk::Client(client)) => client.stream.as_mut(),
+            _ => None,
+        };
+        if let Some(stream) = stream {
+            stream.is_mark_wanted = true;
+            self.streams.note(conn);
+        }
+    }
+
+    /// Streams get what they lack, as far as their clients read and the turn goes.
     pub(super) fn feed_streams(&mut self, now: Instant) {
-        self.streams.has_more = false;
-        if self.streams.of.is_empty() {
+        if self.streams.len() == 0 {
             return;
         }
+        let machine = self.replica.node().machine();
+        self.streams.look(machine.applied(), machine.history().first(), now);
         let state = self.can_stream();
-        let mut order: Vec<ConnId> = self.streams.of.iter().copied().collect();
-        let had_their_turn = order.partition_point(|conn| Some(*conn) <= self.streams.served_last);
-        order.rotate_left(had_their_turn);
-        let mut left = STREAMS_BYTES_PER_TURN;
-        for conn in order {
-            let ended = match &state {
-                Ok(()) => self.feed_stream(conn, &mut left, now),
-                Err(failure) => Some(failure.clone()),
+        if state.is_err() {
+            self.streams.look_at_all();
+        }
+        let mut left = STREAMS_WORK_PER_TURN;
+        for _ in 0..self.streams.ready_len() {
+            if left == 0 {
+                break;
+            }
+            let Some(conn) = self.streams.next() else { break };
+            let fed = match &state {
+                Ok(()) => self.feed_stream(conn, left, now),
+                Err(failure) => Fed { ended: Some(failure.clone()), ..Fed::default() },
             };
-            if let Some(failure) = ended {
+            left = left.saturating_sub(LOOK_WORK + fed.work);
+            if let Some(failure) = fed.ended {
+                left = left.saturating_sub(SEND_WORK);
                 self.end_stream(conn, failure);
             }
         }
     }
 
-    /// Returns why the stream ends, if it does.
-    fn feed_stream(&mut self, conn: ConnId, left: &mut usize, now: Instant) -> Option<Failure> {
+    fn feed_stream(&mut self, conn: ConnId, work_max: usize, now: Instant) -> Fed {
         let outbox_max = self.config.client_outbox_bytes_max;
         let batch_bytes_max = outbox_max + client_frame_bytes_max(&self.limits);
         let machine = self.replica.node().machine();
-        let talk = self.talks.get_mut(&conn)?;
-        let stream = match talk {
+        let stream = match self.talks.get_mut(&conn) {
             // What came before the stream is answered first.
-            Talk::Text(text) if text.owed().answers > 0 => return None,
-            Talk::Text(text) => text.stream.as_mut(),
-            Talk::Client(client) => client.stream.as_mut(),
+            Some(Talk::Text(text)) if text.owed().answers > 0 => {
+                self.streams.put_back(conn, WaitsFor::Answers, None);
+                return Fed::default();
+            }
+            Some(Talk::Text(text)) => text.stream.as_mut(),
+            Some(Talk::Client(client)) => client.stream.as_mut(),
             _ => None,
         };
         let Some(stream) = stream else {
             self.streams.forget(conn);
-            return None;
+            return Fed::default();
         };
-        let waiting = self.links.net.outbox_len(conn);
-        let room = STREAM_OUTBOX_BYTES.min(outbox_max / 2).saturating_sub(waiting).min(*left);
+        let unread_max = STREAM_OUTBOX_BYTES.min(outbox_max / 2);
+        let room = unread_max.saturating_sub(self.links.net.outbox_len(conn));
+        let half_closed = self.links.net.half_closed(conn);
         let first = machine.history().first();
         if stream.next < first {
-            return Some(compacted(Compacted { first }, machine));
+            return Fed { ended: Some(compacted(Compacted { first }, machine)), ..Fed::default() };
         }
-        if !stream.is_due(machine.applied(), now) {
-            return None;
+        let mut fed = Fed::default();
+        if room > 0
+            && stream.is_due(machine.applied(), half_closed, now)
+            && let Some(outbox) = self.links.net.outbox(conn)
+        {
+            let before = outbox.len();
+            let limits =
+                FeedLimits { room, work: work_max.min(STREAM_OUTBOX_BYTES), batch_bytes_max };
+            fed = stream.feed(machine, outbox, limits, half_closed, now);
+            let written = outbox.len() - before;
+            fed.work += written + if written > 0 { SEND_WORK } else { 0 };
         }
-        if room == 0 {
-            // Its client reads, others have used up the turn.
-            self.streams.has_more |= *left == 0;
-            return None;
+        let is_full = self.links.net.outbox_len(conn) >= unread_max;
+        let waits_for = match stream.is_due(machine.applied(), half_closed, now) {
+            true if is_full => WaitsFor::Room(stream.next),
+            true => WaitsFor::Turn,
+            false => WaitsFor::Entries,
+        };
+        if let WaitsFor::Room(_) = waits_for {
+            self.links.net.tell_when_drained(conn);
         }
-        let outbox = self.links.net.outbox(conn)?;
-        let before = outbox.len();
-        let fed = stream.feed(machine, outbox, room, batch_bytes_max, now);
-        self.streams.served_last = Some(conn);
-        *left = left.saturating_sub((outbox.len() - before).max(fed.work));
-        self.streams.has_more |= fed.has_more;
-        fed.ended
+        self.streams.put_back(conn, waits_for, stream.mark_at(half_closed));
+        fed
     }
 
     fn end_stream(&mut self, conn: ConnId, failure: Failure) {
@@ -248,10 +262,18 @@ impl<D: Disk> Server<D> {
 /// What became of an attempt to feed a stream.
 #[derive(Default)]
 struct Fed {
-    /// For changes that were passed, also those that nobody asked for, in bytes.
+    /// In bytes that are written to sockets.
     work: usize,
-    has_more: bool,
     ended: Option<Failure>,
+}
+
+/// In bytes.
+struct FeedLimits {
+    /// What its client may have unread.
+    room: usize,
+    /// For changes that are passed, also those that nobody asked for.
+    work: usize,
+    batch_bytes_max: usize,
 }
 
 impl Stream {
@@ -260,23 +282,32 @@ impl Stream {
         STREAM_BYTES + self.prefix.capacity()
     }
 
-    fn is_due(&self, applied: Index, now: Instant) -> bool {
-        self.next <= applied || self.is_worth_a_mark(now)
+    fn is_due(&self, applied: Index, half_closed: bool, now: Instant) -> bool {
+        self.next <= applied || self.is_worth_a_mark(half_closed, now)
     }
 
     /// Everything before `next` is out.
-    fn is_worth_a_mark(&self, now: Instant) -> bool {
-        self.next - 1 > self.told && now >= self.told_at + PROGRESS_PERIOD
+    fn is_worth_a_mark(&self, half_closed: bool, now: Instant) -> bool {
+        self.is_mark_wanted || self.mark_at(half_closed).is_some_and(|at| now >= at)
+    }
+
+    /// When a mark is due, if nothing else is told until then.
+    fn mark_at(&self, half_closed: bool) -> Option<Instant> {
+        if self.next - 1 > self.told {
+            return Some(self.told_at + PROGRESS_PERIOD);
+        }
+        half_closed.then_some(self.told_at + HALF_CLOSED_PERIOD)
     }
 
     fn feed(
         &mut self,
         machine: &Machine,
         out: &mut Vec<u8>,
-        room: usize,
-        batch_bytes_max: usize,
+        limits: FeedLimits,
+        half_closed: bool,
         now: Instant,
     ) -> Fed {
+        let FeedLimits { room, work, batch_bytes_max } = limits;
         let (mut fed, begin) = (Fed::default(), out.len());
         let batches = match machine.store().changes_since(self.next) {
             Ok(batches) => batches,
@@ -284,15 +315,20 @@ impl Stream {
                 return Fed { ended: Some(compacted(forgotten, machine)), ..fed };
             }
         };
+        let mut is_level = true;
         for batch in batches {
-            if out.len() - begin >= room || fed.work >= room {
-                fed.has_more = true;
+            if out.len() - begin >= room || fed.work >= work {
+                is_level = false;
                 break;
             }
-            let wanted = || batch.changes().filter(|change| change.concerns(&self.prefix));
-            fed.work += batch.changes().count() * PASSED_CHANGE_BYTES;
-            let (count, bytes) = wanted()
-                .fold((0, 0), |(count, bytes), change| (count + 1, bytes + change.cost_bytes()));
+            let (mut passed, mut count, mut bytes) = (0, 0, 0);
+            for change in batch.changes() {
+                passed += 1;
+                if change.concerns(&self.prefix) {
+                    (count, bytes) = (count + 1, bytes + change.cost_bytes());
+                }
+            }
+            fed.work += passed * PASSED_CHANGE_WORK;
             if count > 1 && bytes > batch_bytes_max {
                 let index = batch.index;
                 let message = format!(
@@ -303,15 +339,17 @@ impl Stream {
                 return fed;
             }
             if count > 0 {
-                self.form.put_batch(out, &batch, count, wanted());
+                let wanted = batch.changes().filter(|change| change.concerns(&self.prefix));
+                self.form.put_batch(out, &batch, count, wanted);
                 (self.told, self.told_at) = (batch.index, now);
             }
             self.next = batch.index + 1;
         }
-        if !fed.has_more {
+        if is_level {
             self.next = self.next.max(machine.applied() + 1);
-            if self.is_worth_a_mark(now) {
+            if self.is_worth_a_mark(half_closed, now) {
                 (self.told, self.told_at) = (self.next - 1, now);
+                self.is_mark_wanted = false;
                 self.form.put_progress(out, self.told);
             }
         }

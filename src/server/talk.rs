@@ -9,7 +9,7 @@ use super::passing::PEER_ANSWERS_BYTES_MAX;
 use super::streams::Stream;
 use super::texts::TextTalk;
 use super::{Asked, ReplyTo, Server};
-use crate::kv::{Answer, Command, Failure, FailureCode, Request};
+use crate::kv::{Answer, Command, Failure, FailureCode, Limits, Request};
 use crate::net::ConnId;
 use crate::node::{self, PeerMessage, Routing, Ticket};
 use crate::protocol::client::{self, ReplyBody, ReplyFrame, RequestBody, RequestFrame};
@@ -17,7 +17,7 @@ use crate::protocol::frame::{self, FrameStep, Skip};
 use crate::protocol::hello::{HELLO_BYTES_MAX, Hello, HelloReply, RefusedCode, Role, Welcome};
 use crate::protocol::resp;
 use crate::protocol::sniff::{Sniffed, sniff};
-use crate::protocol::{client_frame_bytes_max, peer, peer_frame_bytes_max};
+use crate::protocol::{PEER_FRAME_BYTES_MAX, client_frame_bytes_max, peer};
 use crate::raft::{NodeId, node_id};
 use crate::wal::Disk;
 use log::{debug, error};
@@ -96,14 +96,19 @@ impl Talk {
         }
     }
 
-    /// Whether there is, or may be, something to be said to the other side.
+    /// Whether something is to be said to the other side, although it says no more itself: `echo GET a | nc` and
+    /// `echo CHANGES | nc` listen. Who has subscribed does not: that is the end of a subscriber, as in Redis, and
+    /// what it could be told comes so rarely that nobody would notice for long that it has gone.
     pub fn owes_answers(&self) -> bool {
-        let listens = match self {
+        self.owed().answers > 0 || self.streams()
+    }
+
+    pub fn streams(&self) -> bool {
+        match self {
             Talk::Client(client) => client.stream.is_some(),
-            Talk::Text(text) => text.listens(),
+            Talk::Text(text) => text.stream.is_some(),
             _ => false,
-        };
-        self.owed().answers > 0 || listens
+        }
     }
 
     /// Whether the next command would overtake those that the node has not answered.
@@ -112,7 +117,7 @@ impl Talk {
     }
 
     pub fn is_leaving(&self) -> bool {
-        matches!(self, Talk::Text(text) if text.leaving)
+        matches!(self, Talk::Text(text) if text.is_leaving())
     }
 }
 
@@ -166,10 +171,7 @@ impl<D: Disk> Server<D> {
                 debug!("{conn}: {reason}");
                 self.close(conn, &reason, now);
             }
-            Pause::CloseAfterFlush => {
-                self.talks.remove(&conn);
-                self.links.net.close_after_flush(conn);
-            }
+            Pause::CloseAfterFlush => self.let_go(conn),
         }
     }
 
@@ -301,10 +303,11 @@ impl<D: Disk> Server<D> {
                 debug!("{conn}: client {name}");
                 *talk = Talk::Client(ClientTalk::new(&self.memory.kept));
             }
-            Role::Peer { node, incarnation, name, standing, address } => {
+            Role::Peer { node, incarnation, name, standing, address, limits } => {
                 let id = node_id(node, incarnation);
                 *talk = Talk::Peer { peer: id };
-                self.peer_is_there(conn, node::Peer { id, name, address, standing }, now);
+                let peer = node::Peer { id, name, address, standing, limits };
+                self.peer_is_there(conn, peer, now);
             }
         }
         Ok(())
@@ -326,10 +329,13 @@ impl<D: Disk> Server<D> {
             return Err(Pause::Close(refused.to_string()));
         }
         self.links.net.mark_spoken(conn);
-        let Welcome { name, address, standing, incarnation, .. } = welcome;
+        let Welcome {
+            name, address, standing, incarnation, key_bytes_max, value_bytes_max, ..
+        } = welcome;
+        let limits = Some(Limits { key_bytes_max, value_bytes_max });
         let id = node_id(peer, incarnation);
         *talk = Talk::Peer { peer: id };
-        self.peer_is_there(conn, node::Peer { id, name, address, standing }, now);
+        self.peer_is_there(conn, node::Peer { id, name, address, standing, limits }, now);
         Ok(())
     }
 
@@ -343,8 +349,7 @@ impl<D: Disk> Server<D> {
     }
 
     fn step_peer(&mut self, conn: ConnId, from: NodeId, now: Instant) -> Step {
-        let bytes_max = peer_frame_bytes_max(&self.limits);
-        let message = self.take_frame(conn, bytes_max, peer::decode)?;
+        let message = self.take_frame(conn, PEER_FRAME_BYTES_MAX, peer::decode)?;
         self.links.heard(from, now);
         if let PeerMessage::Forward { id, .. } = &message
             && self.answers_enough(from)

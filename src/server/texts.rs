@@ -33,8 +33,8 @@ pub struct TextTalk {
     /// What else this node keeps for it: what it has collected, subscribed to, and said of itself.
     kept: Charge,
     pub skip: Option<SkipCommand>,
-    /// After QUIT or a protocol error nothing more is read.
-    pub leaving: bool,
+    /// After QUIT, a four-letter word or a protocol error nothing more is read.
+    is_leaving: bool,
     pub client: TextClient,
     /// A transaction that is to come, and what it depends on.
     pub collected: Box<Collected>,
@@ -89,9 +89,21 @@ impl TextTalk {
         Owed { answers: self.slots.len(), bytes: self.awaited_bytes + self.held.bytes() }
     }
 
-    /// Whether it is told of things that it does not ask for.
-    pub fn listens(&self) -> bool {
-        self.stream.is_some() || !self.subscriptions.is_empty()
+    pub fn is_leaving(&self) -> bool {
+        self.is_leaving
+    }
+
+    /// It has said its last, and is closed once it has its answers. So nothing may come any more that it does not
+    /// ask for, or that end would never come.
+    pub fn leave(&mut self) {
+        self.is_leaving = true;
+        self.stop_listening();
+    }
+
+    /// What comes without being asked for ends.
+    pub fn stop_listening(&mut self) {
+        self.stream = None;
+        self.subscriptions = Subscriptions::default();
     }
 
     /// What it may say, if that is not everything.

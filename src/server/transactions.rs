@@ -381,7 +381,9 @@ impl<D: Disk> Server<D> {
                 planned.iter().for_each(|planned| planned.put_ready(out));
             });
         }
-        let answer_bytes_max = self.limits.answer_bytes_max() as u32;
+        // Whoever leads checks it against its own limits.
+        let limits = self.replica.node().cluster_limits().limits;
+        let answer_bytes_max = limits.answer_bytes_max() as u32;
         let watched = watched.watched();
         let transaction = Transaction { watched, answer_bytes_max, steps };
         let op = WriteOp::Timed { stamp: 0, op: TimedOp::Transaction(transaction) };

@@ -38,6 +38,8 @@ pub struct Watch {
     /// What this node has waited for, and since when; told once it has lasted.
     waits: Option<(String, Instant, bool)>,
     slow: Option<SlowFlushes>,
+    /// Limits that differ, in words.
+    limits: Option<String>,
     /// What was applied, and the newest snapshot.
     stored: Option<(Index, Index)>,
     is_ready: bool,
@@ -62,6 +64,7 @@ impl Watch {
             self.tell_place(config, raft.membership(), state);
         }
         self.look_at_members(config, node, now);
+        self.look_at_limits(config, node);
         if raft.leader().is_some() || !raft.is_founded() || links.is_removed() {
             self.leaderless_since = None;
             self.electable_since = None;
@@ -77,6 +80,18 @@ impl Watch {
             self.told_leaderless = true;
             tell_leaderless(config, node, links, now - since, now);
         }
+    }
+
+    fn look_at_limits(&mut self, config: &Config, node: &Node) {
+        let trouble = node.cluster_limits().trouble(&config.limits);
+        if trouble == self.limits {
+            return;
+        }
+        match &trouble {
+            Some(what) => warn!("{}: {what}", config.name),
+            None => info!("{}: all members take what it takes", config.name),
+        }
+        self.limits = trouble;
     }
 
     fn look_at_members(&mut self, config: &Config, node: &Node, now: Instant) {

@@ -217,6 +217,9 @@ impl<D: Disk> Server<D> {
             }
             _ => {}
         }
+        if let Some(what) = node.cluster_limits().trouble(&self.limits) {
+            remark(Level::Degraded, format!("{name}: {what}"));
+        }
         if let Some(slowest) = self.watch.slow_flushes() {
             let ms = slowest.as_millis();
             remark(

@@ -19,7 +19,7 @@ impl<D: Disk> Server<D> {
         word: Word,
         now: Instant,
     ) -> Step {
-        talk.leaving = true;
+        self.leave(conn, talk);
         let text = self.word(word, now);
         self.say(conn, talk, |out, _| out.extend_from_slice(text.as_bytes()))
     }

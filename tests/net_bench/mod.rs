@@ -24,6 +24,7 @@ pub fn config(peer: Option<SocketAddr>) -> NetConfig {
         unserved_bytes_max: 64 * 1024 * 1024,
         kept_bytes_max: 16 * 1024 * 1024,
         outbox_bytes_max: 16 * 1024 * 1024,
+        peer_inbox_bytes_max: 16 * 1024 * 1024,
         peer_outbox_bytes_max: 16 * 1024 * 1024,
         connect_timeout: Duration::from_secs(10),
         redial_max: Duration::from_millis(100),

@@ -110,7 +110,7 @@ fn leader(disk: &MemDisk, snapshot_log_bytes: usize) -> Replica<MemDisk> {
 fn meet(replica: &mut Replica<MemDisk>, id: NodeId) {
     let (name, address) = (format!("raft-{id}"), format!("node-{id}:6000"));
     let standing = Standing::Member { cluster_id: 1 };
-    replica.inputs().peer_connected(Peer { id, name, address, standing });
+    replica.inputs().peer_connected(Peer { id, name, address, standing, limits: None });
 }
 
 fn hear(replica: &mut Replica<MemDisk>, message: Message) {

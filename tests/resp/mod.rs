@@ -66,6 +66,13 @@ impl Resp {
         self.stream.get_mut().shutdown(Shutdown::Write).expect("the connection is open");
     }
 
+    /// What the node says until it closes the connection.
+    pub fn hear_all_text(&mut self) -> String {
+        let mut text = Vec::new();
+        self.stream.read_to_end(&mut text).expect("no error");
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
     /// Whether the node has closed the connection, with nothing more to say.
     pub fn is_over(&mut self) -> bool {
         self.stream.read(&mut [0]).expect("no error") == 0

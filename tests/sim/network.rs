@@ -325,15 +325,16 @@ impl World {
             version_min: VERSION_MIN,
             version_max: VERSION_MAX,
             cluster_id: CLUSTER_ID,
-            role: Role::Peer { node, incarnation, name, standing, address },
+            role: Role::Peer { node, incarnation, name, standing, address, limits: None },
         }
     }
 
     fn peer_as_said(&self, hello: &Hello) -> Peer {
-        let Role::Peer { node, incarnation, name, standing, address } = hello.role.clone() else {
+        let Role::Peer { node, incarnation, name, standing, address, limits } = hello.role.clone()
+        else {
             unreachable!("only nodes are peers")
         };
-        Peer { id: node_id(node, incarnation), name, address, standing }
+        Peer { id: node_id(node, incarnation), name, address, standing, limits }
     }
 
     /// Whether both sides accept what the other one says of itself.
