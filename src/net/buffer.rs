@@ -10,7 +10,8 @@ const KEPT_CAPACITY: usize = 16 * 1024;
 /// The same for a peer: there are few, and under load each batch of entries would need it again.
 const PEER_KEPT_CAPACITY: usize = 512 * 1024;
 
-/// A long inbox that is full gets room for one part in so many more.
+/// An inbox that is longer and full gets room for one part in so many more; shorter ones double theirs.
+const DOUBLED_BYTES: usize = 256 * 1024;
 const GROWTH_PART: usize = 4;
 
 /// Bytes that arrived and were not consumed yet.
@@ -83,7 +84,7 @@ impl Inbox {
             None => {
                 self.bytes.truncate(self.end);
                 // Doubling would hold twice what has come of many long messages.
-                if self.end > KEPT_CAPACITY && end > self.bytes.capacity() {
+                if self.end > 0 && end > DOUBLED_BYTES && end > self.bytes.capacity() {
                     self.bytes.reserve_exact(bytes.len() + end / GROWTH_PART);
                 }
                 self.bytes.extend_from_slice(bytes);
