@@ -215,14 +215,14 @@ pub const FLAGS: &[Flag] = &[
         name: "unread-bytes-max",
         value: "SIZE",
         default: "",
-        help: "of it, answers that clients have not read, else a quarter; those with most are closed",
+        help: "of it, answers that clients have not read: a quarter if not given, at most half; those with most are closed",
         set: set!(unread_bytes_max, |text| parse_size(text).map(Some)),
     },
     Flag {
         name: "unserved-bytes-max",
         value: "SIZE",
         default: "",
-        help: "of it, requests that are not whole or wait, else a quarter; then long ones take turns",
+        help: "of it, requests that are not whole or wait: a quarter if not given, at most half; then long ones take turns",
         set: set!(unserved_bytes_max, |text| parse_size(text).map(Some)),
     },
     Flag {

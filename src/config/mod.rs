@@ -268,16 +268,12 @@ impl Raw {
                 self.buffers_bytes_max
             )));
         }
-        let part = self.buffers_bytes_max / 4;
-        let unread_bytes_max = self.unread_bytes_max.unwrap_or(part);
-        let unserved_bytes_max = self.unserved_bytes_max.unwrap_or(part);
-        if unread_bytes_max.saturating_add(unserved_bytes_max) > 2 * part {
-            return Err(UsageError(format!(
-                "--unread-bytes-max {unread_bytes_max} and --unserved-bytes-max {unserved_bytes_max} are together \
-                 more than half of --buffers-bytes-max {}: raise that, the other half is for all the rest",
-                self.buffers_bytes_max
-            )));
-        }
+        // Command lines of before there was a total go on working: the total holds all the same.
+        let part = |wanted: Option<usize>| {
+            wanted.unwrap_or(self.buffers_bytes_max / 4).min(self.buffers_bytes_max / 2)
+        };
+        let unread_bytes_max = part(self.unread_bytes_max);
+        let unserved_bytes_max = part(self.unserved_bytes_max);
         Ok(Config {
             data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from("data").join(&name)),
             name,
