@@ -318,8 +318,8 @@ impl Node {
         };
         match change.and_then(|change| self.raft.propose_change(&change)) {
             Ok(position) => {
-                let write = PendingWrite { term: position.term, origin };
-                self.writes.insert(position.index, write);
+                let write = PendingWrite { term: position.term, origin, growth_bytes: 0 };
+                self.add_pending(position.index, write);
             }
             Err(ChangeError::NotLeader) => self.fail_not_leader(origin),
             Err(error) => self.not_possible(origin, format!("{}: {error}", called(&request))),

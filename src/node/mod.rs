@@ -12,6 +12,7 @@ mod audit;
 mod backups;
 mod divergence;
 mod expiry;
+mod growth;
 mod limits;
 mod log_growth;
 mod members;
@@ -20,6 +21,7 @@ mod snapshot;
 mod turn;
 
 pub use backups::{BackupBytes, BackupRead, BackupTicket};
+pub use growth::NoGrowth;
 pub use limits::ClusterLimits;
 pub use members::{Applicant, Peer, Standing};
 
@@ -149,7 +151,10 @@ pub struct Node {
     audit: Audit,
     snapshot_is_due: bool,
     backups: Backups,
-    refuses_growth: bool,
+    is_disk_low: bool,
+    store_bytes_max: Option<usize>,
+    /// By how much all of `writes` will make the store larger.
+    pending_growth: usize,
     /// The limits of other nodes, as they said last.
     others_limits: Few<NodeId, Limits>,
     cluster_limits: ClusterLimits,
@@ -185,6 +190,8 @@ enum Origin {
 struct PendingWrite {
     term: Term,
     origin: Origin,
+    /// By how much it makes the store larger, at most.
+    growth_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -265,7 +272,9 @@ impl Node {
             audit: Audit::default(),
             snapshot_is_due: false,
             backups: Backups::default(),
-            refuses_growth: false,
+            is_disk_low: false,
+            store_bytes_max: None,
+            pending_growth: 0,
             diverged_at: None,
             log_growth,
             keeps_log_after: Position::default(),
@@ -378,10 +387,5 @@ impl Node {
     /// The peer's connection was closed by its side, and a new one refused.
     pub fn peer_process_ended(&mut self, peer: NodeId) {
         self.raft.peer_process_ended(peer);
-    }
-
-    /// Space is scarce: only what frees some is taken.
-    pub fn refuse_growth(&mut self, refuse: bool) {
-        self.refuses_growth = refuse;
     }
 }

@@ -79,12 +79,7 @@ impl Node {
             let message = format!("{} was removed from the cluster; ask another", self.config.name);
             return Err(failure(FailureCode::ShuttingDown, message));
         }
-        // Another node's disk is its own affair.
-        if self.refuses_growth && self.raft.is_leader() && grows(request) {
-            let message =
-                "the disk is full: nothing was done; delete keys or make space".to_string();
-            return Err(failure(FailureCode::Overloaded, message));
-        }
+        self.check_growth(request)?;
         if self.requests_pending() >= REQUESTS_MAX {
             return Err(overloaded(format!("{REQUESTS_MAX} requests are unanswered")));
         }
@@ -99,10 +94,11 @@ impl Node {
             return self.answer_written(origin, executed);
         }
         Command::stamp(&mut command, self.now_ms());
+        let growth_bytes = self.growth_of(&command);
         match self.raft.propose(Payload::Command(command)) {
             Ok(position) => {
-                let write = PendingWrite { term: position.term, origin };
-                self.writes.insert(position.index, write);
+                let write = PendingWrite { term: position.term, origin, growth_bytes };
+                self.add_pending(position.index, write);
                 self.tally.proposals += 1;
             }
             Err(ProposeError::NotLeader | ProposeError::HandingOver) => {
@@ -259,6 +255,7 @@ impl Node {
             *index > commit_index || log.term_at(*index) != Some(write.term)
         });
         for write in uncommitted {
+            self.no_longer_pending(&write);
             let mut failure = failure(
                 FailureCode::OutcomeUnknown,
                 format!(
@@ -414,7 +411,7 @@ pub(super) const OUTCOME_UNKNOWN_ADVICE: &str =
     "it may or may not take effect: read before trying again, or retry it in its session";
 
 /// Whether a request can make the state larger.
-fn grows(request: &Request) -> bool {
+pub(super) fn grows(request: &Request) -> bool {
     match request {
         Request::Write { command } => match Command::decode(command) {
             Ok(Command::Write { op, .. }) => op.grows(),

@@ -88,6 +88,7 @@ impl Node {
         self.log_growth.restart();
         // Their entries were committed, but what became of them is now only in the state.
         for write in self.writes.extract(|index, _| *index <= chunk.position.index) {
+            self.no_longer_pending(&write);
             let what = format!("the write's entry is in a snapshot; {OUTCOME_UNKNOWN_ADVICE}");
             self.answer(write.origin, Answer::Failed(failure(FailureCode::OutcomeUnknown, what)));
         }

@@ -122,6 +122,7 @@ impl Node {
             let state = self.machine.store().bytes() / SNAPSHOT_STATE_FRACTION;
             self.log_growth.add(cost_bytes, self.config.snapshot_log_bytes.max(state));
             if let Some(write) = self.writes.remove(&index) {
+                self.no_longer_pending(&write);
                 assert_eq!(
                     write.term, term,
                     "pending writes end with the leadership they began in"

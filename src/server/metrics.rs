@@ -5,6 +5,7 @@
 use super::histogram::{BYTES, ENTRIES, Histogram, SECONDS, Syncs};
 use super::talk::Talk;
 use super::{Server, memory};
+use crate::node::NoGrowth;
 use crate::protocol::exposition::{Decimal, Exposition};
 use crate::raft::{NodeId, Term};
 use crate::wal::Disk;
@@ -212,6 +213,14 @@ fn put_storage<D: Disk>(server: &Server<D>, out: &mut Exposition) {
     let spaces = ["ok", "low", "none"].map(|name| (name, u8::from(name == space)));
     let help = "Room on the disk: low refuses what grows, none holds up every write.";
     out.gauges("raftkv_disk_space", help, "space", spaces);
+    let refused = server.replica.node().no_growth();
+    let reasons = NoGrowth::ALL.map(|reason| (reason.name(), u8::from(refused == Some(reason))));
+    let help = "Whether a leader refuses what makes the state larger, and for what reason.";
+    out.gauges("raftkv_growth_refused", help, "reason", reasons);
+    let help = "Memory of keys and values with what belongs to them.";
+    out.gauge("raftkv_store_bytes", help, machine.store().stored_bytes());
+    let help = "--store-bytes-max; 0: none.";
+    out.gauge("raftkv_store_bytes_max", help, server.config.store_bytes_max.unwrap_or(0));
     let help = "Keys in the store that go by themselves.";
     out.gauge("raftkv_expiring_keys", help, machine.store().expiring());
     let help = "Keys that were removed because their time had come.";

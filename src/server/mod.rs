@@ -176,6 +176,7 @@ impl<D: Disk> Server<D> {
             replica.node().raft().term()
         );
         replica.inputs().set_time(unix_ms());
+        replica.inputs().limit_store(config.store_bytes_max);
         Ok(Server {
             limits: config.limits,
             next_tick: now + config.tick(),
