@@ -5,10 +5,12 @@ mod common;
 use common::core::{accepted, accepted_in_round, append, config, pre_vote, vote};
 use raftkv::kv::{
     Answer, Blobs, Command, Condition, Expiry, Failure, FailureCode, Found, Limits, Machine,
-    Outcome, Range, ReadOp, Request, Step, StepBuffer, TimedOp, Transaction, WatchedBuffer,
-    WriteOp,
+    Outcome, Range, ReadOp, Request, RequestId, Step, StepBuffer, TimeCondition, TimedOp,
+    Transaction, WatchedBuffer, WriteOp,
 };
-use raftkv::node::{Config, Node, Outgoing, Peer, PeerMessage, Routing, Standing, Ticket};
+use raftkv::node::{
+    Config, NoGrowth, Node, Outgoing, Peer, PeerMessage, Routing, Standing, Ticket,
+};
 use raftkv::ordered::Few;
 use raftkv::raft::{
     Config as RaftConfig, Entry, Message, NodeId, Payload, Restored, Waits, node_id,
@@ -116,8 +118,7 @@ fn refusal(node: &mut Node, request: Request) -> Option<Failure> {
     node.request(77, request, Routing::Redirect);
     match turn(node).answers.pop() {
         Some((77, Answer::Failed(failure))) => Some(failure),
-        None => None,
-        other => panic!("{other:?}"),
+        _ => None,
     }
 }
 
@@ -181,6 +182,89 @@ fn a_transaction_is_no_way_around_the_limits_of_another_member() {
     assert!(refusal(&mut node, transaction(&[0; 100_001], 1)).is_some(), "a value");
     let failure = refusal(&mut node, transaction(&[0; 100_000], 3)).expect("the whole entry");
     assert!(failure.message.starts_with("command of 300"), "{}", failure.message);
+}
+
+fn write(request: Option<RequestId>, op: WriteOp<'_>) -> Request {
+    Request::Write { command: Command::Write { request, op }.to_bytes().into() }
+}
+
+/// All that is in the leader's log is committed; returns the answers.
+fn commit(node: &mut Node) -> Vec<(Ticket, Answer)> {
+    turn(node);
+    let last = node.raft().log().last().index;
+    hear(node, node_of(2), accepted(1, last));
+    turn(node).answers
+}
+
+#[test]
+fn a_full_store_refuses_what_makes_it_larger_and_takes_everything_else() {
+    let mut node = leader();
+    node.limit_store(Some(1000));
+    let put = |key: &'static [u8], value: &'static [u8]| write(None, WriteOp::Put { key, value });
+    for key in [b"a", b"b", b"c"] {
+        assert_eq!(refusal(&mut node, put(key, b"12345")), None);
+        assert_eq!(commit(&mut node).len(), 1);
+    }
+    assert_eq!(node.no_growth(), None);
+    assert_eq!(refusal(&mut node, put(b"d", &[0; 230])), None, "the last one may go beyond it");
+    // What is under way counts.
+    let failure = refusal(&mut node, put(b"e", b"")).expect("it is full with what is under way");
+    assert!(failure.is_store_full() && !failure.code.outcome_is_unknown(), "{failure:?}");
+    commit(&mut node);
+    assert_eq!(node.no_growth(), Some(NoGrowth::Store));
+    for refused in [
+        put(b"e", b""),
+        put(b"a", b"123456"),
+        write(None, WriteOp::Append { key: b"a", value: b"x", bytes_max: 100 }),
+        write(None, WriteOp::Increment { key: b"n", delta: 1 }),
+        put_for_a_while(),
+    ] {
+        assert!(
+            refusal(&mut node, refused.clone()).is_some_and(|it| it.is_store_full()),
+            "{refused:?}"
+        );
+    }
+    let expiry = Expiry::After(100);
+    let expire =
+        TimedOp::Expire { key: b"a", expiry, condition: TimeCondition::Always, get: false };
+    for taken in [
+        put(b"a", b"54321"),
+        put(b"b", b""),
+        write(None, WriteOp::Append { key: b"a", value: b"", bytes_max: 100 }),
+        write(None, WriteOp::Timed { stamp: 0, op: expire }),
+        Request::Get { key: b"a".as_slice().into() },
+        write(None, WriteOp::Delete { key: b"d" }),
+    ] {
+        assert_eq!(refusal(&mut node, taken.clone()), None, "{taken:?}");
+    }
+    commit(&mut node);
+    assert_eq!(node.no_growth(), None);
+    assert_eq!(refusal(&mut node, put(b"e", b"")), None, "there is room again");
+    // Nothing of what was under way is counted any more.
+    commit(&mut node);
+    node.limit_store(Some(node.machine().store().stored_bytes() + 1));
+    assert_eq!(refusal(&mut node, put(b"f", b"")), None);
+}
+
+#[test]
+fn a_full_store_does_not_call_a_retry_not_done() {
+    let mut node = leader();
+    let open = Request::Write { command: Command::OpenSession.to_bytes().into() };
+    assert_eq!(refusal(&mut node, open), None);
+    commit(&mut node);
+    let session = node.machine().applied();
+    node.limit_store(Some(10));
+    let request = Some(RequestId { session, sequence: 1 });
+    let put = || write(request, WriteOp::Put { key: b"k", value: b"0123456789" });
+    assert_eq!(refusal(&mut node, put()), None);
+    commit(&mut node);
+    assert_eq!(node.no_growth(), Some(NoGrowth::Store));
+    node.request(8, put(), Routing::Redirect);
+    let answers = turn(&mut node).answers;
+    assert!(
+        matches!(answers[..], [(8, Answer::Written { outcome: Outcome::Put, .. })]),
+        "{answers:?}"
+    );
 }
 
 /// For 100 ms.

@@ -109,6 +109,58 @@ fn half_requests_of_many_clients_cost_bounded_memory_and_each_is_served_when_it_
     assert!(cluster.peak_mib(node) < 90, "it took {} MiB", cluster.peak_mib(node));
 }
 
+/// As with Redis's `maxmemory` and `noeviction`; and it ends by itself.
+#[test]
+fn a_full_store_says_so_everywhere_and_takes_what_makes_room() {
+    let cluster = Cluster::start(3, &[&QUICK[..], &["--store-bytes-max", "1MiB"]].concat());
+    let leader = cluster.await_leader();
+    let follower = (leader + 1) % 3;
+    let mut stream = cluster.connect(follower);
+    let value = "v".repeat(50_000);
+    let set =
+        |stream: &mut TcpStream, key: &str, value: &str| ask(stream, &format!("SET {key} {value}"));
+    let taken =
+        (0..100).take_while(|key| set(&mut stream, &format!("k{key}"), &value) == "+OK").count();
+    assert!((20..=22).contains(&taken), "{taken} values of {} bytes", value.len());
+    for node in [leader, follower] {
+        let mut stream = cluster.connect(node);
+        let refused = set(&mut stream, "new", &value);
+        assert!(
+            refused.starts_with("-OOM command not allowed when used memory > 'maxmemory'."),
+            "{refused}"
+        );
+        assert!(refused.contains("nothing was done"), "{refused}");
+        assert_eq!(set(&mut stream, "k0", &value), "+OK", "no longer than before");
+        assert_eq!(ask(&mut stream, "STRLEN k1"), format!(":{}", value.len()));
+        assert_eq!(ask(&mut stream, "EXISTS new"), ":0");
+        assert_eq!(ask(&mut stream, "MULTI"), "+OK");
+        assert_eq!(ask(&mut stream, "SET new 1"), "+QUEUED");
+        assert!(ask(&mut stream, "EXEC").starts_with("-OOM "));
+    }
+    let info = cluster.info(leader).expect("it answers");
+    assert_eq!((&*info["growth_refused"], &*info["store_bytes_max"]), ("store", "1048576"));
+    assert!(cluster.nc(leader, "WHY\n").contains("its store is full (--store-bytes-max)"));
+    let get = |path: &str| cluster.nc(leader, &format!("GET {path} HTTP/1.0\r\n\r\n"));
+    let ready = get("/readyz");
+    assert!(ready.starts_with("HTTP/1.0 200") || ready.starts_with("HTTP/1.1 200"), "{ready}");
+    assert!(ready.contains("ready, but its store is full"), "{ready}");
+    assert!(get("/metrics").contains("raftkv_growth_refused{reason=\"store\"} 1\n"));
+    assert!(cluster.log(leader).contains("its store is full"));
+    let servers = cluster.address(leader);
+    let mut status = Command::new(env!("CARGO_BIN_EXE_cltraft"));
+    let (_, out, err) = run(status.args(["--servers", &servers, "status"]));
+    assert!((out + &err).contains("its store is full (--store-bytes-max)"));
+    // Time and deletes make room.
+    assert_eq!(ask(&mut stream, "PEXPIRE k2 1"), ":1");
+    assert_eq!(ask(&mut stream, "DEL k3"), ":1");
+    await_condition("room for another value", || set(&mut stream, "new", &value) == "+OK");
+    await_condition("the node to say so", || {
+        set(&mut stream, "k4", "");
+        cluster.info(leader).is_some_and(|info| info["growth_refused"].is_empty())
+    });
+    assert_eq!(get("/readyz").lines().last(), Some("ready"));
+}
+
 /// The answer to a `SET` of so many bytes.
 fn set(cluster: &Cluster, node: usize, bytes: usize) -> String {
     let mut stream = cluster.connect(node);

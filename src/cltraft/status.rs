@@ -156,6 +156,16 @@ pub fn warnings(reports: &[Report]) -> Vec<String> {
         if let Some(what) = fields.given("raft_waits_for") {
             warnings.push(line(&format!("{name} waits {what}")));
         }
+        if let Some(reason) = fields.given("growth_refused") {
+            let what = match reason {
+                "store" => "its store is full (--store-bytes-max)".to_owned(),
+                "disk" => "its disk is nearly full".to_owned(),
+                reason => format!("it lacks room ({reason})"),
+            };
+            warnings.push(line(&format!(
+                "{name}: {what}; as leader it refuses what makes the state larger"
+            )));
+        }
         if let Some(what) = fields.given("limits_differ") {
             warnings.push(line(&format!("{name}: {what}")));
         }

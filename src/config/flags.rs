@@ -23,6 +23,7 @@ pub struct Raw {
     pub snapshot_log_bytes: usize,
     pub key_bytes_max: u32,
     pub value_bytes_max: u32,
+    pub store_bytes_max: Option<usize>,
     pub append_bytes_max: usize,
     pub inflight_messages_max: usize,
     pub inflight_bytes_max: usize,
@@ -161,6 +162,13 @@ pub const FLAGS: &[Flag] = &[
         default: "1MiB",
         help: "longest value; of all nodes the smallest counts",
         set: set!(value_bytes_max, parse_size_u32),
+    },
+    Flag {
+        name: "store-bytes-max",
+        value: "SIZE",
+        default: "none",
+        help: "keys, values, 256 bytes for each; when full, writes that need more are refused",
+        set: set!(store_bytes_max, parse_limit),
     },
     Flag {
         name: "append-bytes-max",

@@ -49,6 +49,8 @@ pub struct Config {
     pub segment_bytes: u64,
     pub snapshot_log_bytes: usize,
     pub limits: Limits,
+    /// What the store may have; `None`: as much as there is.
+    pub store_bytes_max: Option<usize>,
     pub append_bytes_max: usize,
     pub inflight_messages_max: usize,
     pub inflight_bytes_max: usize,
@@ -290,6 +292,7 @@ impl Raw {
             snapshot_log_bytes: self.snapshot_log_bytes,
             segment_bytes: self.segment_bytes.max(SEGMENT_BYTES_MIN),
             limits,
+            store_bytes_max: self.store_bytes_max,
             append_bytes_max: self.append_bytes_max,
             inflight_messages_max: self.inflight_messages_max,
             inflight_bytes_max: self.inflight_bytes_max,

@@ -105,6 +105,14 @@ pub fn parse_size_u32(text: &str) -> Result<u32, String> {
     u32::try_from(parse_size(text)?).map_err(|_| "not below 4 GiB".to_string())
 }
 
+/// A size, or `none`.
+pub fn parse_limit(text: &str) -> Result<Option<usize>, String> {
+    match text {
+        "none" => Ok(None),
+        size => parse_size(size).map(Some),
+    }
+}
+
 /// `4096`, `4KiB`, `1.5MiB`.
 pub fn parse_size(text: &str) -> Result<usize, String> {
     let wrong = || "not a size: bytes, or a number with KiB, MiB or GiB".to_string();

@@ -8,6 +8,7 @@ mod execute;
 mod frozen;
 mod garbage;
 pub mod glob;
+mod growth;
 mod hints;
 mod history;
 mod key;
@@ -31,6 +32,7 @@ pub use command::{Command, Condition, RequestId, WriteOp};
 pub use contents::LOOK_AHEAD_KEYS;
 pub use execute::{Moment, parse_integer};
 pub use garbage::FreeBudget;
+pub use growth::{ITEM_BYTES, command_growth_bytes};
 pub use history::{
     Batch, Change, ChangeRef, Compacted, HISTORY_BYTES_MAX, HISTORY_CHANGES_MAX, History,
 };
@@ -41,7 +43,7 @@ pub use outcome::{Outcome, Refusal, StepOutcome};
 pub use read::{Budget, RANGE_WORK_MAX};
 pub use request::{
     Answer, BackupPart, BackupRequest, Failure, FailureCode, Found, LeaderHint, MemberRequest,
-    Range, ReadOp, Request,
+    Range, ReadOp, Request, STORE_IS_FULL,
 };
 pub use session::{Executed, SESSION_VALUE_BYTES_MAX, SESSIONS_MAX, Seen, Sessions};
 pub use snapshot::Loader;

@@ -180,6 +180,17 @@ pub struct Failure {
     pub leader: Option<LeaderHint>,
 }
 
+/// How the message begins if the store has as much as it may. It has no code of its own: a node of version 0.1.0 that
+/// passed the request on would close its connection.
+pub const STORE_IS_FULL: &str = "the store is full";
+
+impl Failure {
+    /// Whether what makes the store larger is refused, and other requests are not.
+    pub fn is_store_full(&self) -> bool {
+        self.code == FailureCode::Overloaded && self.message.starts_with(STORE_IS_FULL)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaderHint {
     pub id: NodeId,

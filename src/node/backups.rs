@@ -108,7 +108,7 @@ impl Node {
             let what = format!("{} has not applied index {index}", self.config.name);
             return Answer::Failed(gone(&what));
         }
-        if self.refuses_growth {
+        if self.is_disk_low {
             let what = format!(
                 "the disk of {} is full, so that no snapshot can be taken",
                 self.config.name

@@ -69,6 +69,7 @@ impl Node {
         let mut fresh = Node::new(self.config.clone(), restored, machine);
         fresh.connected = std::mem::take(&mut self.connected);
         fresh.others_limits = std::mem::take(&mut self.others_limits);
+        fresh.store_bytes_max = self.store_bytes_max;
         fresh.last_id = self.last_id;
         fresh.wall_ms = self.wall_ms;
         std::mem::replace(self, fresh).give_up()

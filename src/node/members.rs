@@ -318,7 +318,7 @@ impl Node {
         };
         match change.and_then(|change| self.raft.propose_change(&change)) {
             Ok(position) => {
-                let write = PendingWrite { term: position.term, origin, work: 0 };
+                let write = PendingWrite { term: position.term, origin, work: 0, growth_bytes: 0 };
                 self.writes.insert(position.index, write);
             }
             Err(ChangeError::NotLeader) => self.fail_not_leader(origin),

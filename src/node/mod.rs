@@ -12,6 +12,7 @@ mod audit;
 mod backups;
 mod divergence;
 mod expiry;
+mod growth;
 mod limits;
 mod log_growth;
 mod members;
@@ -21,6 +22,7 @@ mod snapshot;
 mod turn;
 
 pub use backups::{BackupBytes, BackupRead, BackupTicket};
+pub use growth::NoGrowth;
 pub use limits::ClusterLimits;
 pub use members::{Applicant, Peer, Standing};
 pub use requests::request_bytes;
@@ -155,7 +157,8 @@ pub struct Node {
     audit: Audit,
     snapshot_is_due: bool,
     backups: Backups,
-    refuses_growth: bool,
+    is_disk_low: bool,
+    store_bytes_max: Option<usize>,
     /// The limits of other nodes, as they said last.
     others_limits: Few<NodeId, Limits>,
     cluster_limits: ClusterLimits,
@@ -271,7 +274,8 @@ impl Node {
             audit: Audit::default(),
             snapshot_is_due: false,
             backups: Backups::default(),
-            refuses_growth: false,
+            is_disk_low: false,
+            store_bytes_max: None,
             diverged_at: None,
             log_growth,
             keeps_log_after: Position::default(),
@@ -390,10 +394,5 @@ impl Node {
     /// The peer's connection was closed by its side, and a new one refused.
     pub fn peer_process_ended(&mut self, peer: NodeId) {
         self.raft.peer_process_ended(peer);
-    }
-
-    /// Space is scarce: only what frees some is taken.
-    pub fn refuse_growth(&mut self, refuse: bool) {
-        self.refuses_growth = refuse;
     }
 }

@@ -14,6 +14,8 @@ pub(super) struct PendingWrite {
     pub origin: Origin,
     /// What it costs, about.
     pub work: u64,
+    /// By how much it makes the store larger, at most.
+    pub growth_bytes: usize,
 }
 
 /// By index.
@@ -22,6 +24,7 @@ pub(super) struct PendingWrites {
     writes: InOrder<Index, PendingWrite>,
     /// Of all of them.
     work: u64,
+    growth_bytes: usize,
 }
 
 impl PendingWrites {
@@ -33,14 +36,19 @@ impl PendingWrites {
         self.work
     }
 
+    pub fn growth_bytes(&self) -> usize {
+        self.growth_bytes
+    }
+
     pub fn insert(&mut self, index: Index, write: PendingWrite) {
         self.work += write.work;
+        self.growth_bytes += write.growth_bytes;
         self.writes.insert(index, write);
     }
 
     pub fn remove(&mut self, index: Index) -> Option<PendingWrite> {
         let write = self.writes.remove(&index)?;
-        self.work -= write.work;
+        self.count_out(&write);
         Some(write)
     }
 
@@ -50,8 +58,13 @@ impl PendingWrites {
         is_wanted: impl FnMut(&Index, &PendingWrite) -> bool,
     ) -> Vec<PendingWrite> {
         let writes = self.writes.extract(is_wanted);
-        self.work -= writes.iter().map(|write| write.work).sum::<u64>();
+        writes.iter().for_each(|write| self.count_out(write));
         writes
+    }
+
+    fn count_out(&mut self, write: &PendingWrite) {
+        self.work -= write.work;
+        self.growth_bytes -= write.growth_bytes;
     }
 
     pub fn into_values(self) -> impl Iterator<Item = PendingWrite> {

@@ -133,12 +133,7 @@ impl Node {
             let message = format!("{} was removed from the cluster; ask another", self.config.name);
             return Err(failure(FailureCode::ShuttingDown, message));
         }
-        // Another node's disk is its own affair.
-        if self.refuses_growth && self.raft.is_leader() && grows(request) {
-            let message =
-                "the disk is full: nothing was done; delete keys or make space".to_string();
-            return Err(failure(FailureCode::Overloaded, message));
-        }
+        self.check_growth(request)?;
         if self.requests_pending() >= REQUESTS_MAX {
             return Err(overloaded(format!("{REQUESTS_MAX} requests are unanswered")));
         }
@@ -152,9 +147,10 @@ impl Node {
             Err(failure) => return self.answer(origin, Answer::Failed(failure)),
         };
         Command::stamp(&mut command, self.now_ms());
+        let growth_bytes = self.growth_of(&command);
         match self.raft.propose(Payload::Command(command)) {
             Ok(position) => {
-                let write = PendingWrite { term: position.term, origin, work };
+                let write = PendingWrite { term: position.term, origin, work, growth_bytes };
                 self.writes.insert(position.index, write);
                 self.tally.proposals += 1;
             }
@@ -535,7 +531,7 @@ pub fn request_bytes(request: &Request) -> usize {
 }
 
 /// Whether a request can make the state larger.
-fn grows(request: &Request) -> bool {
+pub(super) fn grows(request: &Request) -> bool {
     match request {
         Request::Write { command } => match Command::decode(command) {
             Ok(Command::Write { op, .. }) => op.grows(),

@@ -1,8 +1,8 @@
 //! Whose change stream is fed in a turn.
 //!
 //! There may be ten thousand streams. A turn looks only at those for which something has changed: an entry was applied,
-//! their client has read, what came before the stream is answered, or a mark is due. And it does no more than so much
-//! work for all of them together: the others come first in the next turn.
+//! the client has read, its earlier commands are answered, or a mark is due. And it does no more than so much work for
+//! all of them together: the others come first in the next turn.
 
 use crate::net::ConnId;
 use crate::raft::Index;
@@ -24,7 +24,7 @@ pub struct Feeding {
     held: BTreeSet<ConnId>,
     /// When to look at a stream although nothing happens.
     marks: BTreeSet<(Instant, ConnId)>,
-    /// Who was looked at last; the next one's turn is after it.
+    /// The next one's turn is after it.
     looked_at_last: Option<ConnId>,
     /// What was applied when it was looked last.
     applied: Index,
@@ -70,7 +70,7 @@ impl Feeding {
         !self.ready.is_empty()
     }
 
-    /// How many are to be looked at.
+    /// How many a turn should look at.
     pub fn ready_len(&self) -> usize {
         self.ready.len()
     }

@@ -62,7 +62,13 @@ impl<D: Disk> Server<D> {
             // That it is said is the answer: a loop that hangs, or waits for its disk, says nothing.
             "/livez" => plain(Status::Ok, "alive\n"),
             "/readyz" => match self.unready(now) {
-                reasons if reasons.is_empty() => plain(Status::Ok, "ready\n"),
+                reasons if reasons.is_empty() => match self.replica.node().no_growth() {
+                    None => plain(Status::Ok, "ready\n"),
+                    // Of use all the same: it reads and deletes, and only that makes room.
+                    Some(reason) => {
+                        plain(Status::Ok, &format!("ready, but {}\n", reason.in_words()))
+                    }
+                },
                 reasons => {
                     let text =
                         format!("{} is not ready:\n{}\n", self.config.name, reasons.join("\n"));

@@ -2,6 +2,7 @@
 
 use super::{Server, memory, watch};
 use crate::lines::{self, clean};
+use crate::node::NoGrowth;
 use crate::raft::{Member, NodeId, number};
 use crate::wal::Disk;
 use std::fmt::Display;
@@ -155,7 +156,8 @@ impl<D: Disk> Server<D> {
 
     fn persistence_section(&self) -> Vec<(String, String)> {
         let wal = self.replica.wal();
-        let raft = self.replica.node().raft();
+        let node = self.replica.node();
+        let raft = node.raft();
         let newest = wal.snapshots().last();
         fields(&[
             ("raft_log_bytes", &wal.bytes_on_disk()),
@@ -166,6 +168,7 @@ impl<D: Disk> Server<D> {
             ("raft_snapshot_bytes", &newest.map_or(0, |file| file.payload_bytes)),
             ("raft_snapshot_in_progress", &u8::from(self.replica.is_taking_snapshot())),
             ("disk_space", &self.replica.space()),
+            ("growth_refused", &node.no_growth().map_or("", NoGrowth::name)),
             ("raft_damaged", &u8::from(raft.is_damaged())),
             ("slowest_flush_milliseconds", &self.slowest_flush.as_millis()),
             ("slowest_turn_milliseconds", &self.turns.slowest.as_millis()),
@@ -182,6 +185,8 @@ impl<D: Disk> Server<D> {
             ("expiring_keys", &machine.store().expiring()),
             ("expired_keys", &self.replica.node().tally().expired),
             ("keyspace_bytes", &machine.store().bytes()),
+            ("store_bytes", &machine.store().stored_bytes()),
+            ("store_bytes_max", &self.config.store_bytes_max.unwrap_or(0)),
             ("sessions", &machine.sessions().len()),
             ("changes_first_index", &machine.history().first()),
             ("changes_bytes", &machine.history().bytes()),

@@ -178,6 +178,7 @@ impl<D: Disk> Server<D> {
         );
         replica.inputs().set_time(unix_ms());
         let memory = Memory::default();
+        replica.inputs().limit_store(config.store_bytes_max);
         Ok(Server {
             limits: config.limits,
             next_tick: now + config.tick(),

@@ -6,7 +6,7 @@ use super::links::Links;
 use super::why;
 use crate::config::Config;
 use crate::net::seconds;
-use crate::node::{Node, Standing};
+use crate::node::{NoGrowth, Node, Standing};
 use crate::raft::{Index, Member, Membership, NodeId, Term, quorum};
 use log::{info, warn};
 use std::rc::Rc;
@@ -19,6 +19,8 @@ const ELECTIONS_MAX: u32 = 10;
 const SLOW_FLUSH: Duration = Duration::from_millis(500);
 /// What a node waits for is worth a line when it has waited so long.
 const WAIT_TOLD_AFTER: Duration = Duration::from_secs(1);
+/// This part of the store is free again before the log says so, and may say anew that it is full.
+const FREED_PART: usize = 16;
 /// After so long without a slow flush they are over.
 const CALM: Duration = Duration::from_secs(60);
 
@@ -38,6 +40,8 @@ pub struct Watch {
     /// What this node has waited for, and since when; told once it has lasted.
     waits: Option<(String, Instant, bool)>,
     slow: Option<SlowFlushes>,
+    /// The log says that the store is full.
+    told_full: bool,
     /// Limits that differ, in words.
     limits: Option<String>,
     /// What was applied, and the newest snapshot.
@@ -65,6 +69,7 @@ impl Watch {
         }
         self.look_at_members(config, node, now);
         self.look_at_limits(config, node);
+        self.look_at_store(config, node);
         if raft.leader().is_some() || !raft.is_founded() || links.is_removed() {
             self.leaderless_since = None;
             self.electable_since = None;
@@ -79,6 +84,19 @@ impl Watch {
         if !self.told_leaderless && now - since >= config.election * 2 * ELECTIONS_MAX {
             self.told_leaderless = true;
             tell_leaderless(config, node, links, now - since, now);
+        }
+    }
+
+    fn look_at_store(&mut self, config: &Config, node: &Node) {
+        let Some(max) = config.store_bytes_max else { return };
+        let (bytes, name) = (node.machine().store().stored_bytes(), &config.name);
+        if !self.told_full && bytes >= max {
+            self.told_full = true;
+            warn!("{name}: {} ({bytes} bytes, the limit is {max})", NoGrowth::Store.in_words());
+        }
+        if self.told_full && bytes < max - max / FREED_PART {
+            self.told_full = false;
+            info!("{name}: there is room in its store again");
         }
     }
 

@@ -206,16 +206,13 @@ impl<D: Disk> Server<D> {
                 format!("{name}: has voted for {candidate} in term {}", raft.term()),
             );
         }
-        match self.replica.space() {
-            "low" => {
-                let text = "its disk is nearly full: writes that need room are refused";
-                remark(Level::Degraded, format!("{name}: {text}"));
-            }
-            "none" => {
+        match node.no_growth() {
+            _ if self.replica.is_out_of_space() => {
                 let text = "its disk is full: it acknowledges nothing until there is room";
                 remark(Level::Degraded, format!("{name}: {text}"));
             }
-            _ => {}
+            Some(reason) => remark(Level::Degraded, format!("{name}: {}", reason.in_words())),
+            None => {}
         }
         if let Some(what) = node.cluster_limits().trouble(&self.limits) {
             remark(Level::Degraded, format!("{name}: {what}"));

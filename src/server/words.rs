@@ -104,7 +104,7 @@ impl<D: Disk> Server<D> {
             ("appendonly", "yes".to_string()),
             ("databases", "1".to_string()),
             ("maxclients", self.config.connections_max.to_string()),
-            ("maxmemory", "0".to_string()),
+            ("maxmemory", self.config.store_bytes_max.unwrap_or(0).to_string()),
             ("maxmemory-policy", "noeviction".to_string()),
             ("port", self.links.net.local_addr().port().to_string()),
             ("proto-max-bulk-len", self.limits.value_bytes_max.to_string()),

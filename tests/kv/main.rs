@@ -2,6 +2,7 @@
 //! once, and that the same entries give the same state and the same outcomes everywhere.
 
 mod commands;
+mod growth;
 mod history;
 mod machine;
 mod model;

@@ -75,7 +75,7 @@ impl Resp {
 
     /// Whether the node has closed the connection, with nothing more to say.
     pub fn is_over(&mut self) -> bool {
-        self.stream.read(&mut [0]).expect("no error") == 0
+        self.hear_all_text().is_empty()
     }
 
     /// Asks all of these, and compares.

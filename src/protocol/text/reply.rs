@@ -221,6 +221,12 @@ fn put_outcome(out: &mut Vec<u8>, reply: Reply, outcome: &Outcome) {
 }
 
 fn put_failure(out: &mut Vec<u8>, failure: &Failure) {
+    if failure.is_store_full() {
+        // In Redis's words, which its libraries know.
+        let error =
+            format!("OOM command not allowed when used memory > 'maxmemory'. {}", failure.message);
+        return put_error(out, &error);
+    }
     let word = match failure.code {
         FailureCode::OutcomeUnknown | FailureCode::TimedOut => "INDETERMINATE",
         FailureCode::NoLeader => "CLUSTERDOWN",
