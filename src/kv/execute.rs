@@ -215,10 +215,12 @@ impl Store {
     }
 }
 
+/// How long the longest integer is, that of `i64::MIN`.
+pub(super) const INTEGER_BYTES_MAX: usize = 20;
+
 /// A decimal 64-bit integer as Redis takes it: no plus sign, no leading zeros or blanks, no `-0`.
 pub fn parse_integer(text: &[u8]) -> Option<i64> {
-    /// Of `i64::MIN`. What is longer need not be looked at, however long it is.
-    const INTEGER_BYTES_MAX: usize = 20;
+    // What is longer need not be looked at, however long it is.
     if text.len() > INTEGER_BYTES_MAX {
         return None;
     }

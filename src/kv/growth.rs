@@ -1,13 +1,11 @@
 //! How large the store is, and by how much a command can make it larger: what `--store-bytes-max` is held against.
 
-use super::execute::parse_integer;
+use super::execute::{INTEGER_BYTES_MAX, parse_integer};
 use super::{Command, Request, Step, Store, TimedOp, WriteOp};
 
 /// What an item takes besides its key and value, in bytes. It has places in the list, the order, the hints and among
 /// those that go, an index and a digest, and the allocator adds something. 180 to 280 were measured.
 pub const ITEM_BYTES: usize = 256;
-/// The longest number has so many.
-const NUMBER_BYTES: usize = 20;
 
 impl Store {
     /// Memory of all keys and values with what belongs to them, in bytes. Not in it are what a snapshot keeps while it
@@ -30,7 +28,7 @@ impl Store {
             None => Some(delta),
         };
         // What is no number is refused when it is carried out.
-        let digits = sum.map_or(0, |sum| sum.to_string().len().min(NUMBER_BYTES));
+        let digits = sum.map_or(0, |sum| sum.to_string().len().min(INTEGER_BYTES_MAX));
         self.growth_by(key, digits)
     }
 }
@@ -71,7 +69,7 @@ impl TimedOp<'_> {
                 .map(|step| match step {
                     // An earlier step may have changed the number.
                     Step::Write(WriteOp::Increment { key, .. }) => {
-                        store.growth_by(key, NUMBER_BYTES)
+                        store.growth_by(key, INTEGER_BYTES_MAX)
                     }
                     Step::Write(op) => op.growth_bytes(store),
                     Step::Timed(op) => op.growth_bytes(store),

@@ -5,6 +5,7 @@
 //! an append to a long value copies it if somebody shares it, and a transaction keeps it to be taken back; a search
 //! looks at keys that it does not name.
 
+use super::execute::INTEGER_BYTES_MAX;
 use super::value::BUFFER_BYTES_MIN;
 use super::{Command, RANGE_WORK_MAX, Range, ReadOp, Step, Store, TimedOp, Transaction, WriteOp};
 use std::collections::BTreeSet;
@@ -86,6 +87,7 @@ impl WriteOp<'_> {
             WriteOp::Timed { op: TimedOp::RemoveExpired { keys_max }, .. } => {
                 Needs::ops(*keys_max as usize, 0)
             }
+            WriteOp::Increment { key, .. } => Needs::op(key.len() + INTEGER_BYTES_MAX),
             // A short value is copied as a whole.
             WriteOp::Append { key, value, .. } => {
                 Needs::op(key.len() + value.len() + BUFFER_BYTES_MIN)
