@@ -153,6 +153,7 @@ fn what_another_member_would_not_take_is_refused_and_says_which_one() {
     // It has to store what is written while it is away.
     meets(&mut node, 3, Some((4096, 999)));
     node.peer_unreachable(node_of(3));
+    meets(&mut node, 2, None);
     assert!(refusal(&mut node, put(&value)).is_some());
     meets(&mut node, 2, Some((0, 1 << 20)));
     let failure = refusal(&mut node, put(b"")).expect("node 2 takes no key at all");
@@ -253,11 +254,15 @@ fn a_full_store_does_not_call_a_retry_not_done() {
     assert_eq!(refusal(&mut node, open), None);
     commit(&mut node);
     let session = node.machine().applied();
-    node.limit_store(Some(10));
     let request = Some(RequestId { session, sequence: 1 });
     let put = || write(request, WriteOp::Put { key: b"k", value: b"0123456789" });
-    assert_eq!(refusal(&mut node, put()), None);
-    commit(&mut node);
+    let other = write(None, WriteOp::Put { key: b"other", value: b"" });
+    // Were it carried out again, it would need room.
+    for request in [put(), other, write(None, WriteOp::Delete { key: b"k" })] {
+        assert_eq!(refusal(&mut node, request), None);
+        commit(&mut node);
+    }
+    node.limit_store(Some(10));
     assert_eq!(node.no_growth(), Some(NoGrowth::Store));
     node.request(8, put(), Routing::Redirect);
     let answers = turn(&mut node).answers;
