@@ -379,15 +379,11 @@ fn garbage() -> Vec<(&'static str, Vec<u8>)> {
     *flipped.last_mut().unwrap() ^= 1;
     let mut endless = good.clone();
     endless[..4].copy_from_slice(&u32::MAX.to_be_bytes());
-    let mut long = good.clone();
-    long[..4].copy_from_slice(&(40u32 << 20).to_be_bytes());
-    long.resize(100, 0);
     let mut unknown = Vec::new();
     raftkv::protocol::frame::put_frame(&mut unknown, |out| out.extend_from_slice(&[0x7f; 20]));
     vec![
         ("checksum", flipped),
         ("beyond", endless),
-        ("limit", long),
         ("malformed", unknown),
         ("instead of", reply_bytes(77, status.clone())),
         ("status", reply_bytes(1, status)),
