@@ -251,8 +251,11 @@ fn what_clients_collect_is_bounded_for_all_together_and_refused_as_not_done() {
     });
     assert!(field(&cluster, node, "buffers_kept_bytes") <= 8 * MIB);
     assert!(field(&cluster, node, "buffers_requests_refused") > 10);
+    let is_told = || cluster.nc(node, "WHY\n").contains("--buffers-bytes-max");
+    assert!(is_told(), "{}", cluster.nc(node, "WHY\n"));
     drop((clients, queueing, listeners));
     await_condition("nothing to be left", || field(&cluster, node, "buffers_kept_bytes") == 0);
+    assert!(!is_told());
     let mut again = cluster.connect(node);
     again.write_all(&watch_much(0)).expect("it is sent");
     assert_eq!(line(&mut again), "+OK");

@@ -165,6 +165,12 @@ impl<D: Disk> Server<D> {
         Err(Failure { code: FailureCode::Overloaded, message, leader: None })
     }
 
+    /// Whether commands are refused for which the node would hold more.
+    pub(super) fn is_memory_refused(&self) -> bool {
+        let kept_max = self.config.buffers_bytes_max / KEPT_PART;
+        self.memory.is_short || self.memory.kept.get() >= near(kept_max)
+    }
+
     /// Whether each client may have little, as all together have much.
     pub(super) fn is_memory_short(&self) -> bool {
         self.memory.is_short

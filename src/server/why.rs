@@ -217,6 +217,11 @@ impl<D: Disk> Server<D> {
         if let Some(what) = node.cluster_limits().trouble(&self.limits) {
             remark(Level::Degraded, format!("{name}: {what}"));
         }
+        if self.is_memory_refused() {
+            let text = "its connections have it hold nearly all memory that they may (--buffers-bytes-max): \
+                        commands for which it would hold more are refused";
+            remark(Level::Degraded, format!("{name}: {text}"));
+        }
         if let Some(slowest) = self.watch.slow_flushes() {
             let ms = slowest.as_millis();
             remark(
