@@ -17,7 +17,7 @@ use super::{Node, Origin, PeerMessage, PendingWrite};
 use crate::kv::{Answer, FailureCode, Limits, MemberRequest};
 use crate::ordered::Few;
 use crate::raft::{
-    Change, ChangeError, FOUNDING_TERM, HandoverError, Member, Membership, NodeId, Payload, Term,
+    Change, ChangeError, Distrust, FOUNDING_TERM, HandoverError, Member, Membership, NodeId, Payload, Term,
     number,
 };
 use std::rc::Rc;
@@ -95,6 +95,19 @@ impl Node {
     /// No log, and none that was lost.
     fn has_nothing(&self) -> bool {
         !self.raft.is_founded() && !self.raft.is_damaged() && self.raft.log().last().index == 0
+    }
+
+    /// Whether another node may take part in the consensus of this one's cluster. Members may, also those whose removal or
+    /// admission this node does not know to be committed. And so may those that say they belong to the same cluster:
+    /// this node may be too far behind to know them. What a node said of itself when it was connected may be out of
+    /// date; its connection is closed then, and it says it anew with the next one.
+    pub(super) fn check_sender(&self, from: NodeId) -> Result<(), Distrust> {
+        let cluster_id = self.raft.membership().cluster_id;
+        let says_so = |connected: &Connected| connected.peer.standing == Standing::Member { cluster_id };
+        let is_heard = !self.raft.is_founded()
+            || self.raft.knows_member(from)
+            || self.connected.get(&from).is_some_and(says_so);
+        if is_heard { Ok(()) } else { Err(Distrust::Stranger) }
     }
 
     pub fn peer_connected(&mut self, peer: Peer) {

@@ -31,7 +31,7 @@ use crate::codec::Malformed;
 use crate::kv::{self, Answer, Limits, Machine, Request};
 use crate::ordered::Few;
 use crate::raft::{
-    self, Contradiction, Index, Membership, Message, NodeId, Position, Raft, ReadId, Restored, Term,
+    self, Distrust, Index, Membership, Message, NodeId, Position, Raft, ReadId, Restored, Term,
 };
 use audit::{Audit, Point};
 use backups::Backups;
@@ -345,9 +345,10 @@ impl Node {
         &mut self,
         from: NodeId,
         message: PeerMessage,
-    ) -> Result<(), Contradiction> {
+    ) -> Result<(), Distrust> {
         match message {
             PeerMessage::Raft(message) => {
+                self.check_sender(from)?;
                 self.raft.step(from, message)?;
                 self.notice_lost_leadership();
                 self.release_held();

@@ -278,6 +278,13 @@ impl Raft {
         self.memberships.committed_one()
     }
 
+    /// Whether it is a member by the newest membership of this log, by the one before, or by the committed one.
+    pub fn knows_member(&self, id: NodeId) -> bool {
+        self.membership().contains(id)
+            || self.committed_membership().contains(id)
+            || self.memberships.one_before().is_some_and(|before| before.contains(id))
+    }
+
     /// Whether it belongs to a cluster. One that does not has an empty disk, or has lost all of it.
     pub fn is_founded(&self) -> bool {
         !self.membership().is_empty()

@@ -102,6 +102,44 @@ impl fmt::Display for Contradiction {
     }
 }
 
+/// Terms rise by one with each election, so a node that was away for years is no further behind than this. A message of a
+/// later term is no word of a correct node. Taken over, it could be the last term there is: nobody could be elected
+/// any more.
+pub const TERM_JUMP_MAX: Term = 1 << 32;
+
+/// Why a message is not heard. It has changed nothing, and its sender is not to be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Distrust {
+    Contradiction(Contradiction),
+    /// Its term is too far ahead of this node's own.
+    TermJump {
+        own: Term,
+        theirs: Term,
+    },
+    /// It is no member, and belongs to no cluster or to another one.
+    Stranger,
+}
+
+impl From<Contradiction> for Distrust {
+    fn from(contradiction: Contradiction) -> Self {
+        Distrust::Contradiction(contradiction)
+    }
+}
+
+impl fmt::Display for Distrust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Distrust::Contradiction(contradiction) => {
+                write!(f, "{contradiction}; one of them has lost what its disk should remember")
+            }
+            Distrust::TermJump { own, theirs } => {
+                write!(f, "a message of term {theirs}, which no election leads to from term {own}")
+            }
+            Distrust::Stranger => write!(f, "a message of consensus from a node that is no member"),
+        }
+    }
+}
+
 /// Since this node began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Elections {
@@ -209,7 +247,11 @@ impl Raft {
     }
 
     /// A message has arrived. An error changes nothing.
-    pub fn step(&mut self, from: NodeId, message: Message) -> Result<(), Contradiction> {
+    pub fn step(&mut self, from: NodeId, message: Message) -> Result<(), Distrust> {
+        let (own, theirs) = (self.hard_state.term, message.term());
+        if theirs.saturating_sub(own) > TERM_JUMP_MAX {
+            return Err(Distrust::TermJump { own, theirs });
+        }
         if !self.step_term(from, &message) {
             return Ok(());
         }

@@ -19,9 +19,9 @@ use crate::protocol::resp::TextLimits;
 use crate::protocol::{
     PEER_FRAME_BYTES_MAX, client_frame_bytes_max, frame, peer, peer_frame_bytes_max,
 };
-use crate::raft::{Membership, NodeId, node_id, number};
+use crate::raft::{Distrust, Membership, NodeId, node_id, number};
 use crate::wal::Identity;
-use log::{debug, info, warn};
+use log::{debug, error, info, warn};
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -561,6 +561,15 @@ impl Links {
         if link.last_trouble != reason {
             warn!("{}: {reason}", link.name);
             link.last_trouble = reason.to_string();
+        }
+    }
+
+    /// A message from this node is not heard, and its connection is closed; logged once per reason.
+    pub fn note_distrust(&mut self, from: NodeId, distrust: &Distrust, now: Instant) {
+        let name = self.peers.get(&number(from)).map_or("a node", |link| &link.name);
+        let what = format!("{name}: {distrust}");
+        if self.refusals.is_news(&what, true, now) {
+            error!("{what}; its connection is closed");
         }
     }
 

@@ -20,7 +20,7 @@ use crate::protocol::sniff::{Sniffed, sniff};
 use crate::protocol::{PEER_FRAME_BYTES_MAX, client_frame_bytes_max, peer};
 use crate::raft::{NodeId, node_id};
 use crate::wal::Disk;
-use log::{debug, error};
+use log::debug;
 use std::time::Instant;
 
 /// What has been agreed on so far.
@@ -361,9 +361,9 @@ impl<D: Disk> Server<D> {
             self.links.send(from, &PeerMessage::ForwardReply { id: *id, answer }, now);
             return Ok(());
         }
-        self.replica.inputs().peer_message(from, message).map_err(|contradiction| {
-            error!("{contradiction}; one of them has lost what its disk should remember");
-            Pause::Close(contradiction.to_string())
+        self.replica.inputs().peer_message(from, message).map_err(|distrust| {
+            self.links.note_distrust(from, &distrust, now);
+            Pause::Close(distrust.to_string())
         })
     }
 

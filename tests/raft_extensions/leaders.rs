@@ -4,7 +4,7 @@
 use crate::common::cluster::{Cluster, Envelope};
 use crate::common::core::*;
 use crate::*;
-use raftkv::raft::{Config, Contradiction, NodeId, Raft};
+use raftkv::raft::{Config, Contradiction, Distrust, NodeId, Raft};
 
 /// Thesis 6.2: "a leader in Raft steps down if an election timeout elapses without a successful
 /// round of heartbeats to a majority of its cluster".
@@ -248,7 +248,8 @@ fn a_second_leader_of_a_term_is_a_contradiction() {
     for raft in [&mut follower, &mut leader] {
         let (log, role, commit) = (terms(raft), raft.role_name(), raft.commit_index());
         let error = raft.step(3, append(1, (0, 0), 1, entries(1, &[1, 1, 1])));
-        assert_eq!(error, Err(Contradiction { term: 1, known: 1, claims: 3 }));
+        let contradiction = Contradiction { term: 1, known: 1, claims: 3 };
+        assert_eq!(error, Err(Distrust::Contradiction(contradiction)));
         assert_eq!((terms(raft), raft.role_name(), raft.commit_index()), (log, role, commit));
         assert_eq!((raft.leader(), sent_to(raft, 3)), (Some(1), vec![]));
     }
