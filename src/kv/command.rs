@@ -1,7 +1,7 @@
 //! What a log entry tells the store to do, and its bytes. The same bytes travel in a client's request, in
 //! the log and to the followers, so they are written once and never re-encoded.
 
-use super::timed::{REMOVE_EXPIRED, is_timed};
+use super::timed::{REMOVE_EXPIRED, TRANSACTION, is_timed};
 use super::{Blobs, TimedOp};
 use crate::codec::{
     Malformed, Reader, put_blob, put_bool, put_i64, put_option, put_u8, put_u32, put_u64,
@@ -392,6 +392,11 @@ impl<'a> Command<'a> {
             Command::Write { op, .. } => op.key(),
             Command::OpenSession => None,
         }
+    }
+
+    /// Whether it may cost much more than its bytes say ([`Command::needs`]), by its kind.
+    pub fn may_be_heavy(bytes: &[u8]) -> bool {
+        bytes.first().is_some_and(|first| matches!(kind_in(*first).0, APPEND | TRANSACTION))
     }
 
     /// Whether it removes keys because their time has come.

@@ -481,6 +481,9 @@ impl<D: Disk> Server<D> {
     /// node.
     fn heavy_work(&self, request: &Request) -> u64 {
         let Request::Write { command } = request else { return 0 };
+        if !Command::may_be_heavy(command) {
+            return 0;
+        }
         let Ok(command) = Command::decode(command) else { return 0 };
         let work = command.needs(self.replica.node().machine().store()).work;
         if work > HEAVY_WORK { work } else { 0 }
