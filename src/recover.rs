@@ -120,10 +120,7 @@ pub fn recover<D: Disk>(
     }
     let after = Rc::new(alone(&before, own, request, cluster_id)?);
 
-    // A term that no election leads to was forged, and others would not hear of it. Nobody votes in this cluster yet.
-    let known = recovered.hard_state.term;
-    let is_forged = known.saturating_sub(last.term) > TERM_JUMP_MAX;
-    let term = if is_forged { last.term } else { known.max(last.term) } + 1;
+    let term = recovered.hard_state.term.max(last.term) + 1;
     let position = Position { index: last.index + 1, term };
     let payload = Payload::Members(Rc::clone(&after));
     let entry = Entry { index: position.index, term, payload };

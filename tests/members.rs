@@ -7,11 +7,13 @@ mod processes;
 use load::{await_progress, check_told, with_writers};
 use processes::{Cluster, Info, PATIENCE, await_condition, run};
 use raftkv::kv::MemberRequest;
-use raftkv::node::Standing;
+use raftkv::node::{PeerMessage, Standing};
 use raftkv::protocol::frame::{self, FrameStep};
-use raftkv::protocol::hello::{HELLO_BYTES_MAX, Hello, Role};
+use raftkv::protocol::hello::{HELLO_BYTES_MAX, Hello, Role, VERSION_MAX, VERSION_MIN};
+use raftkv::protocol::peer;
+use raftkv::raft::Message;
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -209,6 +211,43 @@ fn a_node_that_has_data_says_so_in_the_first_words_that_it_ever_says() {
         panic!("{hello:?}");
     };
     assert_eq!(format!("{cluster_id:016x}"), founded);
+}
+
+/// One message of 26 bytes, from a node that is not even a member.
+#[test]
+fn a_stranger_that_asks_for_votes_of_the_last_term_leaves_the_leader_where_it_is() {
+    let cluster = Cluster::start(3, &[]);
+    let leader = cluster.await_leader();
+    let follower = (leader + 1) % 3;
+    let info = cluster.info(follower).expect("it answers");
+    let (number, incarnation) = (7, 7);
+    let role = Role::Peer {
+        node: number,
+        incarnation,
+        name: format!("raft-{number}"),
+        standing: Standing::Empty,
+        address: "127.0.0.1:1".to_string(),
+        limits: None,
+    };
+    let cluster_id = u64::from_str_radix(&info["cluster_id"], 16).expect("a number");
+    let hello = Hello { version_min: VERSION_MIN, version_max: VERSION_MAX, cluster_id, role };
+    let (term, by_leader) = (i64::MAX as u64, true);
+    let vote = Message::RequestVote { term, last_log_index: 9, last_log_term: term, by_leader };
+    let mut bytes = frame::MAGIC.to_vec();
+    frame::put_frame(&mut bytes, |out| hello.encode(out));
+    frame::put_frame(&mut bytes, |out| peer::encode(&PeerMessage::Raft(vote), out));
+    let mut stream = cluster.connect(follower);
+    stream.write_all(&bytes).expect("it is sent");
+    let mut said = Vec::new();
+    // Closed, maybe with bytes unread.
+    stream.read_to_end(&mut said).ok();
+    let now = cluster.info(follower).expect("it answers");
+    assert_eq!(
+        (&now["raft_term"], &now["raft_leader"]),
+        (&info["raft_term"], &info["raft_leader"])
+    );
+    assert!(cluster.log(follower).contains("from a node that is no member"));
+    cluster.client().put(b"a", b"1").expect("it is written");
 }
 
 /// The only node that has its data becomes the cluster.

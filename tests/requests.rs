@@ -13,7 +13,7 @@ use raftkv::node::{
 };
 use raftkv::ordered::Few;
 use raftkv::raft::{
-    Config as RaftConfig, Entry, Message, NodeId, Payload, Restored, Waits, node_id,
+    Config as RaftConfig, Distrust, Entry, Message, NodeId, Payload, Restored, Waits, node_id,
 };
 
 const FORWARD_TIMEOUT_TICKS: u64 = 5;
@@ -743,4 +743,29 @@ fn nothing_is_done_for_a_node_that_is_no_member() {
     };
     assert!(outgoing.messages.iter().any(is_refused), "{outgoing:?}");
     assert_eq!((node.raft().log().last().index, node.forwarded_bytes_of_all()), (1, 0));
+}
+
+/// A stranger asks for votes, as a leader may; a member, or a node of the same cluster that this one does not know yet,
+/// may do so.
+#[test]
+fn consensus_is_no_affair_of_a_node_that_is_no_member() {
+    let ask_for_votes = |term| {
+        let by_leader = true;
+        let message = Message::RequestVote { term, last_log_index: 9, last_log_term: 9, by_leader };
+        PeerMessage::Raft(message)
+    };
+    let mut node = follower();
+    let own_cluster = node.raft().membership().cluster_id;
+    for standing in [Standing::Empty, Standing::Lost, Standing::Member { cluster_id: 99 }] {
+        node.peer_connected(Peer { standing, ..peer(9) });
+        let heard = node.peer_message(node_of(9), ask_for_votes(5));
+        assert_eq!(heard, Err(Distrust::Stranger), "{standing:?}");
+        assert_eq!((node.raft().term(), node.raft().leader()), (1, Some(node_of(2))));
+    }
+    let standing = Standing::Member { cluster_id: own_cluster };
+    node.peer_connected(Peer { standing, ..peer(9) });
+    node.peer_message(node_of(9), ask_for_votes(5)).expect("it may know more than this node");
+    assert_eq!(node.raft().term(), 5);
+    node.peer_message(node_of(3), ask_for_votes(6)).expect("a member, connected or not");
+    assert_eq!(node.raft().term(), 6);
 }

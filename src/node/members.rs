@@ -17,8 +17,8 @@ use super::{Node, Origin, PeerMessage, PendingWrite};
 use crate::kv::{Answer, FailureCode, Limits, MemberRequest};
 use crate::ordered::Few;
 use crate::raft::{
-    Change, ChangeError, Distrust, FOUNDING_TERM, HandoverError, Member, Membership, NodeId, Payload, Term,
-    number,
+    Change, ChangeError, Distrust, FOUNDING_TERM, HandoverError, Member, Membership, NodeId,
+    Payload, Term, number,
 };
 use std::rc::Rc;
 
@@ -103,7 +103,8 @@ impl Node {
     /// date; its connection is closed then, and it says it anew with the next one.
     pub(super) fn check_sender(&self, from: NodeId) -> Result<(), Distrust> {
         let cluster_id = self.raft.membership().cluster_id;
-        let says_so = |connected: &Connected| connected.peer.standing == Standing::Member { cluster_id };
+        let says_so =
+            |connected: &Connected| connected.peer.standing == Standing::Member { cluster_id };
         let is_heard = !self.raft.is_founded()
             || self.raft.knows_member(from)
             || self.connected.get(&from).is_some_and(says_so);

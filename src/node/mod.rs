@@ -341,11 +341,7 @@ impl Node {
         self.handle_request(Origin::Client(ticket), request, routing)
     }
 
-    pub fn peer_message(
-        &mut self,
-        from: NodeId,
-        message: PeerMessage,
-    ) -> Result<(), Distrust> {
+    pub fn peer_message(&mut self, from: NodeId, message: PeerMessage) -> Result<(), Distrust> {
         match message {
             PeerMessage::Raft(message) => {
                 self.check_sender(from)?;

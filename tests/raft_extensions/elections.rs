@@ -222,3 +222,34 @@ fn slow_voters_do_not_keep_the_others_from_electing() {
     }
     panic!("no leader: {}", cluster.summary());
 }
+
+/// Terms rise by one with each election. Of a message of the last term that there is, nobody could recover.
+#[test]
+fn a_term_that_no_election_leads_to_is_not_taken_over() {
+    use raftkv::raft::{AppendOutcome, Distrust, Message, TERM_JUMP_MAX};
+    let term = i64::MAX as u64;
+    let outcome = AppendOutcome::Accepted { match_index: 0 };
+    for message in [
+        request_pre_vote(term, (9, 9)),
+        Message::RequestVote { term, last_log_index: 9, last_log_term: 9, by_leader: true },
+        pre_vote(term, true),
+        vote(term, true),
+        append(term, (0, 0), 0, Vec::new()),
+        Message::AppendReply { term, round: 0, outcome },
+        Message::TimeoutNow { term },
+    ] {
+        let mut raft = led_follower(2, 3);
+        let before = (raft.hard_state(), raft.leader());
+        let error = raft.step(1, message.clone());
+        assert_eq!(
+            error,
+            Err(Distrust::TermJump { own: before.0.term, theirs: term }),
+            "{message:?}"
+        );
+        assert_eq!((raft.hard_state(), raft.leader()), before);
+        assert_eq!(raft.take_ready().messages, []);
+    }
+    let mut raft = follower(2, 3, 1, &[1]);
+    step(&mut raft, 1, append(1 + TERM_JUMP_MAX, (1, 1), 0, Vec::new()));
+    assert_eq!(raft.term(), 1 + TERM_JUMP_MAX, "somebody may have been away for very long");
+}

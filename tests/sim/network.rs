@@ -184,7 +184,7 @@ impl World {
         }
     }
 
-    fn close_later(
+    pub fn close_later(
         &mut self,
         at: Micros,
         node: Number,

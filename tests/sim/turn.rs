@@ -11,7 +11,7 @@ use super::world::{
 use raftkv::kv::Limits;
 use raftkv::node::{self, Outgoing, PeerMessage};
 use raftkv::protocol::peer;
-use raftkv::raft::{self, Index, Message, NodeId, Waits, node_id};
+use raftkv::raft::{self, Distrust, Index, Message, NodeId, Waits, node_id, number};
 use raftkv::replica::{Replica, ReplicaError, Speech};
 use raftkv::wal::{Disk, Identity, Recovered, Wal, WalConfig, WalError};
 
@@ -172,8 +172,17 @@ impl World {
                 Input::Peer { bound_to: Some(conn), .. } if conn_now != Some(conn) => {}
                 Input::Peer { from, bytes, .. } => {
                     let message = peer::decode(&bytes).expect("what a node encodes can be read");
-                    if let Err(contradiction) = node.peer_message(from, message) {
-                        panic!("election safety: node {id} finds that {contradiction}");
+                    match node.peer_message(from, message) {
+                        Ok(()) => {}
+                        // As the server does: what it says of itself with the next connection counts.
+                        Err(Distrust::Stranger) => {
+                            if let Some(conn) = conn_now {
+                                self.close_later(self.now, id, number(from), conn, false);
+                            }
+                        }
+                        Err(distrust) => {
+                            panic!("election safety: node {id} finds that {distrust}");
+                        }
                     }
                 }
                 Input::Connected(peer) => node.peer_connected(peer),
