@@ -42,7 +42,7 @@ impl Item {
         Item { value, modified, expires_at, hash }
     }
 
-    /// Of what clients can see: when a key was changed is left out.
+    /// Covers what clients can see, so not when the key was changed.
     fn digest(&self) -> u64 {
         match self.expires_at {
             0 => self.hash,

@@ -40,7 +40,7 @@ pub(super) struct Garbage {
     contents: Vec<Contents>,
     frozen: Vec<Frozen>,
     values: Vec<Value>,
-    /// Of the values.
+    /// How many bytes the values have.
     value_bytes: usize,
 }
 

@@ -150,7 +150,7 @@ pub struct History {
     buffers: BTreeMap<BufferId, Value>,
     /// The entry that took each out of it, in order.
     buffers_by_age: VecDeque<(Index, BufferId)>,
-    /// Of all of them, and of those that came with the last page.
+    /// How many bytes all buffers have, and those that came with the last page.
     buffer_bytes: usize,
     page_buffer_bytes: usize,
 }
@@ -281,7 +281,7 @@ impl History {
         }
     }
 
-    /// The current entry takes a buffer out of the store: whoever reads earlier changes still needs it.
+    /// The current entry takes a buffer out of the store. Readers of earlier changes still need it.
     pub(super) fn keep_buffer(&mut self, value: &Value) {
         let Some(id) = value.buffer().filter(|_| self.is_recording()) else { return };
         self.bytes += value.len();

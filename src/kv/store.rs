@@ -326,7 +326,7 @@ impl Store {
         }
     }
 
-    /// Of the newest flush. What came after it is taken back already.
+    /// Takes back the newest flush. What came after it is taken back already.
     fn take_flush_back(&mut self, is_frozen: bool) {
         let newest = match &mut self.frozen {
             Some(frozen) if is_frozen => frozen.emptied.take(),

@@ -33,7 +33,7 @@ struct Buffer {
     id: BufferId,
     bytes: Vec<u8>,
     seed: u64,
-    /// Of all bytes, under the seed.
+    /// The hash of all bytes, under the seed.
     hash: Xxh3,
 }
 
@@ -224,7 +224,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the pieces, also under another seed, and whoever shares it.
+        /// This holds for any pieces, under another seed, and while somebody shares the value.
         #[test]
         fn a_value_that_was_appended_to_is_like_one_that_was_written(
             pieces in prop::collection::vec((0..9000_usize, any::<bool>(), 0..3_u64), 1..20),

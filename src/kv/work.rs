@@ -1,9 +1,9 @@
 //! What an entry costs when it is applied: time, counted as *work*, and memory. All of it is known before the entry is
 //! proposed, so that no entry is ever committed that a node cannot apply.
 //!
-//! Most operations cost what their own bytes do. What depends on the state is estimated from it, and never too low:
-//! an append to a long value copies it if somebody shares it, and a transaction keeps it to be taken back; a search
-//! looks at keys that it does not name.
+//! Most operations cost what their own bytes do. Two depend on the state, and are estimated from it, never too low.
+//! An append to a long value copies it if somebody shares it, as a transaction does that may have to take it back. A
+//! search looks at keys that it does not name.
 
 use super::execute::INTEGER_BYTES_MAX;
 use super::value::BUFFER_BYTES_MIN;

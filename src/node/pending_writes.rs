@@ -22,7 +22,7 @@ pub(super) struct PendingWrite {
 #[derive(Debug, Default)]
 pub(super) struct PendingWrites {
     writes: InOrder<Index, PendingWrite>,
-    /// Of all of them.
+    /// Sums over all of them.
     work: u64,
     growth_bytes: usize,
 }

@@ -13,7 +13,7 @@ use crate::kv::{
 use crate::raft::{self, Bytes, Index, NodeId, Payload, ProposeError, ReadId, number};
 use std::rc::Rc;
 
-/// Of a leader on a command.
+/// What a leader does with a command.
 enum Verdict {
     New { work: u64 },
     Executed(Executed),
