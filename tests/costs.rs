@@ -108,13 +108,19 @@ fn many_commands_on_a_long_value_do_not_cost_the_leader_its_leadership() {
     assert_eq!(term(&cluster, leader), before);
 }
 
-#[test]
-fn searches_in_transactions_do_not_cost_the_leader_its_leadership() {
+/// A cluster with so many keys that a search takes a while, and its leader.
+fn with_many_keys() -> (Cluster, usize) {
     let cluster = Cluster::start(3, FLAGS);
     let leader = cluster.await_leader();
     let sets: String = (0..50_000).map(|key| format!("SET key:{key} v\n")).collect();
     assert_eq!(last_reply(&cluster, leader, &sets), "+OK");
     cluster.await_same_applied();
+    (cluster, leader)
+}
+
+#[test]
+fn searches_in_transactions_do_not_cost_the_leader_its_leadership() {
+    let (cluster, leader) = with_many_keys();
     let before = term(&cluster, leader);
     thread::scope(|scope| {
         for client in 0..30 {
@@ -141,11 +147,7 @@ fn searches_in_transactions_do_not_cost_the_leader_its_leadership() {
 #[test]
 fn searches_with_a_short_answer_are_paid_for_as_others_are() {
     const TRANSACTIONS: u64 = 100;
-    let cluster = Cluster::start(3, FLAGS);
-    let leader = cluster.await_leader();
-    let sets: String = (0..50_000).map(|key| format!("SET key:{key} v\n")).collect();
-    assert_eq!(last_reply(&cluster, leader, &sets), "+OK");
-    cluster.await_same_applied();
+    let (cluster, leader) = with_many_keys();
     let before = term(&cluster, leader);
     let mut stream = binary(&cluster, leader);
     let command = search_with_a_short_answer();
